@@ -1,0 +1,50 @@
+# Needs python3 (3.11 or newer) and make, nothing else. Everything is installed into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+JOBS ?= 2
+MARKS := not gpu and not vllm and not ray
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+# One thread a test process: the models are tiny, and threads would only fight. Tests never reach for a network.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint slow smollm2 bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(READY) ## install rung and its tools into .venv (once)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rung needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	@echo "setting up .venv (a few minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) install --constraint constraints.txt torch
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## teach a tiny model to reason, in two minutes on a CPU
+	@$(BIN)/rung train
+
+test: lint ## lint, types, import rule and the fast tests
+	@$(PYTEST) -m "not slow and $(MARKS)"
+
+lint: $(READY)
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+slow: $(READY) ## the slow tests
+	@$(PYTEST) -m "slow and $(MARKS)"
+
+smollm2: $(READY) ## fetch SmolLM2-135M-Instruct into the user's cache, as a Hugging Face checkpoint
+	@$(BIN)/rung smollm2
+
+bench: $(READY) ## measure speed and memory (ARGS="..." goes to the benchmark)
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean: ## remove caches and build products; runs/ and .venv stay
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

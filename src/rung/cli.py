@@ -1,0 +1,254 @@
+"""The command line. Exit status: 0 done, 1 the run failed, 2 the user's input was refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from rung.errors import InputError, unknown
+
+Positional = tyro.conf.Positional
+
+
+# -- commands: each is a dataclass of its flags and a function ---------------------------------------------------------
+@dataclass(frozen=True)
+class Eval:
+    """Accuracy of a model or run on held-out problems, with a 95 % confidence interval."""
+
+    model: Positional[str]
+    """a run's directory, starter, smollm2, a model's directory, or a hub id"""
+    task: str | None = None
+    """a task's name or a .jsonl/.csv/.parquet file; a run knows its own"""
+    task_path: Path | None = None
+    """data of a task that has none of its own (gsm8k)"""
+    problems: int = 256
+    samples: int = 1
+    """answers per problem"""
+    temperature: float = 1.0
+    """0 is greedy"""
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int | None = None
+    seed: int = 20_000_003
+    out: Path | None = None
+    """write every answer to this .jsonl file"""
+    json: str | None = None
+    """write the table as JSON to this file, or - for standard output"""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """The tree of recipes: each rung, its paper, and the problem of its parent that it repairs."""
+
+    json: str | None = None
+
+
+@dataclass(frozen=True)
+class Explain:
+    """The assembled equation of a recipe, part by part, with sources."""
+
+    recipe: Positional[str]
+    json: str | None = None
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What changes between two recipes, and why."""
+
+    a: Positional[str]
+    b: Positional[str]
+    json: str | None = None
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Make the starter model from a seed, in about a minute."""
+
+    out: Path
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Smollm2:
+    """Fetch SmolLM2-135M-Instruct into the user's cache as a Hugging Face checkpoint."""
+
+    out: Path | None = None
+
+
+def _train(argv: list[str]) -> int:
+    from rung.train.config import TrainConfig, from_toml
+    from rung.train.loop import train
+
+    argv, overrides = _recipe_overrides(argv)
+    argv, config_file = _take(argv, "--config")
+    defaults = from_toml(Path(config_file)) if config_file else {}
+    if argv and not argv[0].startswith("-"):
+        defaults["recipe"], argv = argv[0], argv[1:]
+    defaults["overrides"] = {**defaults.get("overrides", {}), **overrides}
+    argv, dry = _flag(argv, "--dry-run")
+    config = tyro.cli(
+        TrainConfig,
+        prog="rung train [RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--dry-run]",
+        description="Train a language model with a recipe of the ladder; `rung recipes` lists them.",
+        default=TrainConfig(**defaults),
+        args=argv,
+    )
+    if dry:
+        return _dry_run(config)
+    run = train(config)
+    return 130 if run.interrupted else 0
+
+
+def _dry_run(config: Any) -> int:
+    """Everything is checked and loaded, nothing is written: the settings as they would run."""
+    from rung.io.tables import show
+    from rung.recipe_io import brief
+    from rung.train.loop import prepare
+
+    setup = prepare(config)
+    rows = [(k, str(v)) for k, v in vars(setup.config).items() if v is not None]
+    show("settings", ("setting", "value"), rows)
+    parts = [(f.name, brief(getattr(setup.recipe, f.name))) for f in dataclasses.fields(setup.recipe)]
+    show("recipe", ("field", "value"), parts)
+    return 0
+
+
+def _eval(args: Eval) -> int:
+    from rung.lab.evaluation import run_eval
+
+    return run_eval(args)
+
+
+def _recipes(args: Recipes) -> int:
+    from rung.io.tables import show
+    from rung.recipe_io import all_recipes
+
+    known = all_recipes()
+    if args.json is not None:
+        show("recipes", ("name", "parent", "paper", "why"), [(r.name, r.parent, r.paper, r.why) for r in known.values()], args.json)
+        return 0
+    from rung.io.ladder import tree
+
+    tree(known)
+    return 0
+
+
+def _explain(args: Explain) -> int:
+    from rung.io.ladder import explain
+    from rung.recipe_io import find
+
+    return explain(find(args.recipe), args.json)
+
+
+def _diff(args: Diff) -> int:
+    from rung.io.ladder import show_diff
+    from rung.recipe_io import find
+
+    return show_diff(find(args.a), find(args.b), args.json)
+
+
+def _starter(args: Starter) -> int:
+    from rung.starter.make import make
+
+    make(args.out, args.seed)
+    return 0
+
+
+def _smollm2(args: Smollm2) -> int:
+    from rung.io import smollm2
+
+    print(smollm2.fetch(args.out))
+    return 0
+
+
+COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
+    "train": (None, _train, "train a model with a recipe"),
+    "eval": (Eval, _eval, "accuracy of a model or run, with a confidence interval"),
+    "recipes": (Recipes, _recipes, "the tree of recipes"),
+    "explain": (Explain, _explain, "a recipe's assembled equation, with sources"),
+    "diff": (Diff, _diff, "what changes between two recipes, and why"),
+    "starter": (Starter, _starter, "make the starter model from a seed"),
+    "smollm2": (Smollm2, _smollm2, "fetch SmolLM2-135M-Instruct into the cache"),
+}
+
+
+def _usage() -> str:
+    lines = [f"  {name:9}{text}" for name, (_, _, text) in COMMANDS.items()]
+    return "usage: rung COMMAND ...\n\n" + "\n".join(lines) + "\n\n`rung COMMAND --help` lists a command's flags."
+
+
+# -- pieces of argument handling ---------------------------------------------------------------------------------------------
+def _take(argv: list[str], name: str) -> tuple[list[str], str | None]:
+    """Remove `--name VALUE` or `--name=VALUE` from the arguments."""
+    for i, word in enumerate(argv):
+        if word.startswith(name + "="):
+            return argv[:i] + argv[i + 1 :], word.split("=", 1)[1]
+        if word == name:
+            if i + 1 == len(argv):
+                raise InputError(f"{name} needs a value.")
+            return argv[:i] + argv[i + 2 :], argv[i + 1]
+    return argv, None
+
+
+def _flag(argv: list[str], name: str) -> tuple[list[str], bool]:
+    return [w for w in argv if w != name], name in argv
+
+
+def _recipe_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Take --recipe.FIELD VALUE out of the arguments: {"surrogate.high": "0.28"}."""
+    rest, found, i = [], {}, 0
+    while i < len(argv):
+        word = argv[i]
+        if word.startswith("--recipe."):
+            key, eq, value = word.removeprefix("--recipe.").partition("=")
+            if not eq:
+                if i + 1 == len(argv):
+                    raise InputError(f"{word} needs a value.")
+                i, value = i + 1, argv[i + 1]
+            found[key] = value
+        else:
+            rest.append(word)
+        i += 1
+    return rest, found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; a refused input is one message on standard error, no traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(_usage())
+            return 0
+        if words[0] in ("-V", "--version"):
+            from importlib.metadata import version
+
+            print(f"rung {version('rung')}")
+            return 0
+        if words[0] not in COMMANDS:
+            raise unknown("command", words[0], COMMANDS)
+        spec, run, _ = COMMANDS[words[0]]
+        if spec is None:
+            return run(words[1:])
+        return run(tyro.cli(spec, prog=f"rung {words[0]}", args=words[1:]))
+    except InputError as error:
+        print(f"rung: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

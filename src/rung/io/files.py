@@ -1,0 +1,71 @@
+"""Files that a killed process cannot tear: another name, sync, rename. And JSON that is always valid."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: NaN and infinities become null, arrays become lists, other objects text."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Valid JSON in pure ASCII (so that no text, however broken, can fail to be written)."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot sync a directory
+    fd = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(root: Path) -> None:
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Either the old file or the whole new one is seen under `path`, whenever the process dies."""
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def keep_backup(path: Path) -> None:
+    """Copies `path` to the first free `path.bak-N`, before it is replaced."""
+    if path.exists():
+        n = 1
+        while (backup := path.with_name(f"{path.name}.bak-{n}")).exists():
+            n += 1
+        write_atomic(backup, lambda file: file.write(path.read_bytes()))

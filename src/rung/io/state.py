@@ -1,0 +1,135 @@
+"""A nested structure as two files: tensors in state.safetensors, everything else in state.json. Nothing is pickled.
+
+Dicts (any scalar keys, in order), lists, tuples, numbers, strings, None, tensors, numpy arrays. What JSON has no
+word for is an object with one "$" key: {"$tensor": name}, {"$tuple": [...]}, {"$dict": [[key, value], ...]}.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rung.errors import InputError
+
+FORMAT = 1
+
+
+class _Tensors:
+    """Tensors by name. The same tensor met twice is stored once, and is one tensor again after loading."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Tensor] = {}
+        self._seen: dict[tuple[Any, ...], str] = {}
+        self._storages: set[int] = set()
+        self._alive: list[Tensor] = []  # keeps addresses from being used again while we compare them
+
+    def add(self, tensor: Tensor, path: str) -> str:
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise TypeError(f"state[{path}]: only dense tensors can be saved, not {tensor.layout} on {tensor.device}")
+        tensor = tensor.detach()
+        storage = tensor.untyped_storage().data_ptr()
+        key = (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+        if tensor.numel() and key in self._seen:
+            return self._seen[key]
+        name, n = path or "tensor", 1
+        while name in self.by_name or name == "__metadata__":  # the paths of {0: x} and {"0": x} are equal
+            name, n = f"{path}~{n}", n + 1
+        stored = tensor.cpu().contiguous().resolve_conj().resolve_neg()
+        # a view into a tensor that is stored already gets its own bytes: safetensors refuses overlaps
+        self.by_name[name] = stored.clone() if storage in self._storages else stored
+        self._seen[key] = name
+        self._storages.add(storage)
+        self._alive.append(tensor)
+        return name
+
+
+def _encode(value: Any, path: str, tensors: _Tensors) -> Any:
+    if isinstance(value, Tensor):
+        return {"$tensor": tensors.add(value, path)}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"state[{path}]: a numpy array of {value.dtype} cannot be saved")
+        native = np.array(value, dtype=value.dtype.newbyteorder("="), order="C")  # a copy: torch wants it writable
+        return {"$numpy": tensors.add(torch.from_numpy(native), path)}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(float(value))}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+
+    def child(key: Any, item: Any) -> Any:
+        return _encode(item, f"{path}/{key}" if path else str(key), tensors)
+
+    if isinstance(value, (list, tuple)):
+        items = [child(index, item) for index, item in enumerate(value)]
+        return items if isinstance(value, list) else {"$tuple": items}
+    if isinstance(value, Mapping):
+        wrong = [key for key in value if not (key is None or isinstance(key, (str, int, float, bool)))]
+        if wrong:
+            raise TypeError(f"state[{path}]: keys must be scalars, not {type(wrong[0]).__name__}")
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return {key: child(key, item) for key, item in value.items()}
+        return {"$dict": [[_encode(key, path, tensors), child(key, item)] for key, item in value.items()]}
+    raise TypeError(f"state[{path}]: {type(value).__name__} cannot be saved without pickling; save its fields instead")
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    match list(value.items()):
+        case [("$tensor", name)]:
+            return tensors[name]
+        case [("$numpy", name)]:
+            return tensors[name].numpy()
+        case [("$float", text)]:
+            return float(text)
+        case [("$tuple", items)]:
+            return tuple(_decode(item, tensors) for item in items)
+        case [("$dict", pairs)]:
+            return {_decode(key, tensors): _decode(item, tensors) for key, item in pairs}
+    return {key: _decode(item, tensors) for key, item in value.items()}
+
+
+def save_state(directory: Path, state: Any) -> None:
+    """Writes state.safetensors and state.json. Raises TypeError, naming the place, for what only pickle could save."""
+    tensors = _Tensors()
+    encoded = _encode(state, "", tensors)
+    try:
+        save_file(tensors.by_name, directory / "state.safetensors")
+    except KeyError as error:
+        raise TypeError(f"safetensors cannot store the dtype {error}") from None
+    (directory / "state.json").write_text(json.dumps({"format": FORMAT, "state": encoded}, allow_nan=False), "utf-8")
+
+
+def load_state(directory: Path) -> Any:
+    """The structure that `save_state` wrote, tensors on the CPU."""
+    try:
+        document = json.loads((directory / "state.json").read_text("utf-8"))
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise InputError(
+                f"{directory}/state.json is not of format {FORMAT}: another version of rung wrote it. Use that version."
+            )
+        return _decode(document["state"], load_file(directory / "state.safetensors"))
+    except FileNotFoundError as error:
+        missing = Path(error.filename or "state.safetensors").name
+        raise InputError(
+            f"{directory} holds no training state ({missing} is missing). "
+            "Resume from a directory checkpoints/step_... that contains COMPLETE."
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"the training state in {directory} is damaged ({type(error).__name__}: {error}). "
+            "Resume from an earlier checkpoint."
+        ) from None

@@ -1,0 +1,66 @@
+"""A table for people, or the same rows as JSON for programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from rung.errors import InputError
+from rung.io.files import to_json
+from rung.io.terminal import clean, make_rich
+
+
+def check_json_target(json_to: str | None) -> None:
+    """Refuses a --json FILE that exists or cannot be, before the hours of work whose result it should hold."""
+    if json_to is None or json_to == "-":
+        return
+    path = Path(json_to)
+    if os.path.lexists(path):
+        raise InputError(
+            f"--json {path}: that exists, and nothing is overwritten. Give another name, or - for standard output."
+        )
+    if not path.parent.is_dir():
+        raise InputError(f"--json {path}: there is no directory {path.parent}. Create it, or give another name.")
+
+
+def cell(value: Any) -> str:
+    """One value as text: floats with four significant digits, None as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json_to: str | None = None) -> None:
+    """Prints the table. `json_to`: also write a list of objects to that new file; "-": print only that list."""
+    rows = [list(row) for row in rows]
+    assert all(len(row) == len(columns) for row in rows), "a row has another number of cells than there are columns"
+    document = to_json([dict(zip(columns, row, strict=True)) for row in rows], indent=1) + "\n"
+    if json_to == "-":
+        sys.stdout.write(document)
+        sys.stdout.flush()
+        return
+    check_json_target(json_to)
+    if json_to is not None:
+        try:
+            with Path(json_to).open("x", encoding="utf-8") as file:
+                file.write(document)
+        except OSError as error:
+            raise InputError(f"--json {json_to}: cannot write: {error.strerror}. Give another name.") from None
+    console = make_rich(sys.stdout)
+    table = Table(title=Text(clean(title, console.encoding), "bold"), box=SIMPLE_HEAD, title_justify="left")
+    for index, name in enumerate(columns):
+        values = [row[index] for row in rows if row[index] is not None]
+        numeric = bool(values) and all(isinstance(value, (int, float)) for value in values)
+        table.add_column(Text(clean(name, console.encoding)), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(clean(cell(value), console.encoding, lines=True)) for value in row))
+    console.print(table)

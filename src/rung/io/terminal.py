@@ -1,0 +1,68 @@
+"""What may reach a terminal: no control character of anybody's text, and no control sequence to what is none."""
+
+from __future__ import annotations
+
+import io
+import os
+import unicodedata
+from typing import IO, cast
+
+import rich.console
+
+
+def clean(text: str, encoding: str = "utf-8", *, lines: bool = False) -> str:
+    """The text with nothing left that a terminal obeys: ESC becomes the picture of ESC; newlines only with `lines`."""
+
+    def safe(char: str) -> str:
+        if char == "\n":
+            return "\n" if lines else "\u240a"
+        if char == "\t":
+            return "    "
+        kind = unicodedata.category(char)
+        if kind == "Cc":
+            return chr(0x2400 + ord(char)) if ord(char) < 32 else "\ufffd"  # C1: 0x9b alone starts a sequence
+        if kind in ("Zl", "Zp"):
+            return " "
+        return "\ufffd" if kind in ("Cs", "Co", "Cn") or (kind == "Cf" and char not in "\u200c\u200d") else char
+
+    cleaned = text if text.isascii() and text.isprintable() else "".join(map(safe, text))
+    return cleaned.encode(encoding, "replace").decode(encoding)
+
+
+class _Pipe(io.TextIOBase):
+    """A stream whose reader may go away (`| head`, Ctrl-C to a `tee`): the run is worth more than its display."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self.stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except BrokenPipeError:  # into nothing from now on, what is buffered (and flushed at exit) too
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.stream.fileno())
+            os.close(nothing)
+        return len(text)
+
+
+def make_rich(stream: IO[str]) -> rich.console.Console:
+    """A rich console that sends control sequences to a terminal and to nothing else (FORCE_COLOR or not)."""
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
+        return rich.console.Console(file=stream, highlight=False, markup=False, emoji=False)
+    width = os.environ.get("COLUMNS", "")
+    return rich.console.Console(
+        file=cast(IO[str], _Pipe(stream)),
+        width=int(width) if width.isdecimal() and int(width) >= 20 else 120,
+        force_terminal=False,
+        force_interactive=False,
+        force_jupyter=False,
+        color_system=None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )

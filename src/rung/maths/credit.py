@@ -1,0 +1,288 @@
+"""Credit: which token earned what. Rewards in, advantages out; every part is A_bt = (return - baseline).
+
+All statistics are computed in float64, over valid rows only, and never over padding. Rows of a group may lie
+anywhere in the batch: `group_B` says which prompt a row answers. Advantages are detached and zero off the mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from rung.records import Batch, State
+
+Needs = frozenset[str]
+EQUAL = 1e-6  # rewards of a group that differ by less carry no signal: float residue is not a difference
+
+
+# -- returns -----------------------------------------------------------------------------------------------------
+def outcome_to_token(outcome_B: Tensor, mask_BT: Tensor) -> Tensor:
+    """r_bt = R_b at the last action token (end token included), 0 elsewhere: float[B, T].
+
+    Args:
+        outcome_B: float[B], one reward per answer.
+        mask_BT: bool[B, T], True on actions. A row without an action keeps no reward (the row is not valid).
+    """
+    T = mask_BT.shape[1]
+    last_B = (mask_BT * torch.arange(1, T + 1, device=mask_BT.device)).argmax(1)
+    reward_BT = torch.zeros_like(mask_BT, dtype=outcome_B.dtype)
+    reward_BT[torch.arange(len(outcome_B), device=mask_BT.device), last_B] = outcome_B
+    return reward_BT.masked_fill(~mask_BT, 0.0)
+
+
+def total_return(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
+    """R_b = sum_k gamma^k r_bk, k counting action tokens from 0: float[B]   (Williams 1992)."""
+    power_BT = gamma ** (mask_BT.cumsum(1) - 1).clamp(min=0).to(reward_BT.dtype)
+    return torch.where(mask_BT, reward_BT * power_BT, 0.0).sum(1)
+
+
+def reward_to_go(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
+    """G_t = r_t + gamma G_{t+1}, skipping what the policy did not sample: float[B, T]   (Sutton et al. 2000).
+
+    Args:
+        reward_BT: float[B, T], read only where `mask_BT` holds.
+        mask_BT: bool[B, T]; a False inside the answer (an observation) is stepped over: it neither resets the sum
+            nor discounts it.
+        gamma: discount per action token, in [0, 1].
+    """
+    out_BT, acc_B = torch.zeros_like(reward_BT), torch.zeros_like(reward_BT[:, 0])
+    for t in reversed(range(reward_BT.shape[1])):
+        acc_B = torch.where(mask_BT[:, t], reward_BT[:, t] + gamma * acc_B, acc_B)
+        out_BT[:, t] = acc_B
+    return out_BT * mask_BT
+
+
+# -- sums over the rows of a group -----------------------------------------------------------------------------
+def group_sum(x_B: Tensor, group_B: Tensor) -> Tensor:
+    """S_p = sum of x_b over the rows b with group_b = p: [P]."""
+    groups = int(group_B.max()) + 1 if len(group_B) else 0
+    return torch.zeros(groups, dtype=x_B.dtype, device=x_B.device).index_add_(0, group_B, x_B)
+
+
+def has_signal(R_B: Tensor, valid_B: Tensor, group_B: Tensor) -> Tensor:
+    """max - min > EQUAL over the valid rows of the group: bool[B]. Decided on the rewards, not on their std."""
+    blank = torch.zeros(int(group_B.max()) + 1 if len(group_B) else 0, dtype=R_B.dtype, device=R_B.device)
+    high_P = blank.scatter_reduce(0, group_B, R_B.masked_fill(~valid_B, -torch.inf), "amax", include_self=False)
+    low_P = blank.scatter_reduce(0, group_B, R_B.masked_fill(~valid_B, torch.inf), "amin", include_self=False)
+    return ((high_P - low_P > EQUAL)[group_B]) & valid_B
+
+
+def _returns(batch: Batch) -> Tensor:
+    """R_b in float64, zero where the row is not valid."""
+    return total_return(batch.reward_BT.double(), batch.mask_BT).masked_fill(~batch.valid_B, 0.0)
+
+
+def _spread(A_B: Tensor, batch: Batch) -> Tensor:
+    """One advantage per answer, put on each of its action tokens."""
+    return A_B.to(batch.reward_BT.dtype)[:, None] * (batch.mask_BT & batch.valid_B[:, None])
+
+
+def _to_go(batch: Batch, gamma: float = 1.0) -> Tensor:
+    return reward_to_go(batch.reward_BT.masked_fill(~batch.valid_B[:, None], 0.0), batch.mask_BT, gamma)
+
+
+class Credit:
+    """A part that turns a Batch into advantages. `needs` tells the loop what to prepare."""
+
+    needs: ClassVar[Needs] = frozenset()
+
+    def __call__(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def observe(self, batch: Batch) -> State:
+        """The state after this batch; called once a step, after the advantages were taken."""
+        return batch.state
+
+
+# -- no baseline ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TotalReturn(Credit):
+    """A_bt = sum_k gamma^k r_bk, the whole answer's return on every token   (Williams 1992, REINFORCE)."""
+
+    gamma: float = 1.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        R_B = total_return(batch.reward_BT.double(), batch.mask_BT, self.gamma).masked_fill(~batch.valid_B, 0.0)
+        return _spread(R_B, batch)
+
+
+@dataclass(frozen=True)
+class RewardToGo(Credit):
+    """A_bt = sum_{t' >= t} gamma^(t'-t) r_bt'   (Sutton et al. 2000: a reward cannot credit a later action).
+
+    With gamma < 1 the gradient of E[sum gamma^t r_t] weighs token t by gamma^t as well; everybody drops that
+    factor, and so does the default. `discount_state_weight=True` keeps it.
+    """
+
+    gamma: float = 1.0
+    discount_state_weight: bool = False
+
+    def __call__(self, batch: Batch) -> Tensor:
+        G_BT = _to_go(batch, self.gamma)
+        if self.discount_state_weight:
+            G_BT = G_BT * self.gamma ** (batch.mask_BT.cumsum(1) - 1).clamp(min=0).to(G_BT.dtype)
+        return G_BT
+
+
+# -- one baseline for the whole batch --------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class MovingAverage(Credit):
+    """A_bt = G_bt - b_k,  then  b_{k+1} = (1 - rate) b_k + rate mean(R)   (Williams 1992, reinforcement comparison).
+
+    The baseline excludes the batch that it is subtracted from: a leak of the own sample would shrink the expected
+    gradient by (1 - rate). b starts at 0; `debias` divides by 1 - (1 - rate)^k, as Adam does.
+    """
+
+    rate: float = 0.1
+    debias: bool = True
+
+    def baseline(self, state: State) -> float:
+        if state.mean_updates == 0:
+            return 0.0
+        return state.mean / (1 - (1 - self.rate) ** state.mean_updates) if self.debias else state.mean
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return (_to_go(batch) - self.baseline(batch.state)) * (batch.mask_BT & batch.valid_B[:, None])
+
+    def observe(self, batch: Batch) -> State:
+        if not batch.valid_B.any():
+            return batch.state
+        mean = float(_returns(batch).sum() / batch.valid_B.sum())
+        old = batch.state
+        return replace(old, mean=(1 - self.rate) * old.mean + self.rate * mean, mean_updates=old.mean_updates + 1)
+
+
+@dataclass(frozen=True)
+class BatchMean(Credit):
+    """A_bt = G_bt - (1/B) sum_j R_j   over the whole optimizer batch: E = (1 - 1/B) grad J.
+
+    The mean holds the own sample, hence the factor; `leave_one_out=True` removes it:
+    A_bt = G_bt - 1/(B-1) sum_{j != b} R_j, which is unbiased.
+    """
+
+    leave_one_out: bool = False
+
+    def __call__(self, batch: Batch) -> Tensor:
+        R_B, n = _returns(batch), batch.valid_B.sum().clamp(min=1)
+        mean_B = (R_B.sum() - R_B) / (n - 1).clamp(min=1) if self.leave_one_out else (R_B.sum() / n).expand_as(R_B)
+        A_BT = _to_go(batch) - mean_B.to(batch.reward_BT.dtype)[:, None]
+        return A_BT * (batch.mask_BT & batch.valid_B[:, None])
+
+
+# -- one baseline per prompt ------------------------------------------------------------------------------------------
+def _refuse_groups_of_one(batch: Batch, part: Credit, on_singleton: str) -> None:
+    if on_singleton == "raise" and (group_sum(torch.ones_like(batch.group_B), batch.group_B) == 1).any():
+        raise ValueError(
+            f"{type(part).__name__} compares the answers to one prompt, but a prompt has only one answer: its advantage "
+            "would be 0/0. Sample at least 2 answers per prompt, or set on_singleton='zero'."
+        )
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(Credit):
+    """A_i = R_i - mean_{j != i} R_j = G/(G-1) (R_i - mean R)   (RLOO; Kool et al. 2019, arXiv:2402.14740): unbiased."""
+
+    on_singleton: Literal["raise", "zero"] = "raise"
+    needs: ClassVar[Needs] = frozenset({"groups"})
+
+    def __call__(self, batch: Batch) -> Tensor:
+        _refuse_groups_of_one(batch, self, self.on_singleton)
+        R_B, n_P = _returns(batch), group_sum(batch.valid_B.double(), batch.group_B)
+        others_B = (group_sum(R_B, batch.group_B)[batch.group_B] - R_B) / (n_P[batch.group_B] - 1).clamp(min=1)
+        return _spread((R_B - others_B) * has_signal(R_B, batch.valid_B, batch.group_B), batch)
+
+
+@dataclass(frozen=True)
+class GroupMean(Credit):
+    """A_i = (R_i - mean_G R) / scale,  scale = std_G R + eps for GRPO (arXiv:2402.03300 sec. 4.1.2), 1 for Dr. GRPO.
+
+    scale: "group"  std of the group's rewards plus eps (GRPO): re-weighs prompts by 1/sqrt(p (1-p));
+           "none"   1 (Dr. GRPO, arXiv:2503.20783): E = (G-1)/G grad J;
+           "batch"  std of all rewards of the batch plus eps (Lite PPO, arXiv:2508.08221);
+           "mean"   the group's mean reward (MaxRL): sums the first G-1 terms of grad log p.
+    bessel, eps: std over n-1 or n; the paper fixes neither, frameworks use eps from 1e-9 to 1e-4.
+    A group whose rewards are all equal gets exactly 0.
+    """
+
+    scale: Literal["group", "none", "batch", "mean"] = "group"
+    bessel: bool = True
+    eps: float = 1e-4
+    on_singleton: Literal["raise", "zero"] = "raise"
+    needs: ClassVar[Needs] = frozenset({"groups"})
+
+    def __call__(self, batch: Batch) -> Tensor:
+        _refuse_groups_of_one(batch, self, self.on_singleton)
+        R_B, valid_B, group_B = _returns(batch), batch.valid_B, batch.group_B
+        n_P = group_sum(valid_B.double(), group_B)
+        mean_B = (group_sum(R_B, group_B) / n_P.clamp(min=1))[group_B]
+        A_B = (R_B - mean_B) * has_signal(R_B, valid_B, group_B)
+        if self.scale == "group":
+            var_P = group_sum(A_B.square(), group_B) / (n_P - self.bessel).clamp(min=1)
+            A_B = A_B / (var_P.sqrt()[group_B] + self.eps)
+        elif self.scale == "batch":
+            n = valid_B.sum()
+            spread_B = (R_B - R_B.sum() / n.clamp(min=1)) * valid_B
+            A_B = A_B / ((spread_B.square().sum() / (n - int(self.bessel)).clamp(min=1)).sqrt() + self.eps)
+        elif self.scale == "mean":
+            A_B = torch.where(mean_B > EQUAL, A_B / mean_B.clamp(min=EQUAL), 0.0)
+        return _spread(A_B, batch)
+
+
+@dataclass(frozen=True)
+class LengthWeighted(Credit):
+    """A_i = R_i - sum_j L_j R_j / sum_j L_j   (OPO, arXiv:2505.23585): the optimal baseline if |grad log pi|^2 ~ L."""
+
+    on_singleton: Literal["raise", "zero"] = "raise"
+    needs: ClassVar[Needs] = frozenset({"groups"})
+
+    def __call__(self, batch: Batch) -> Tensor:
+        _refuse_groups_of_one(batch, self, self.on_singleton)
+        R_B, L_B = _returns(batch), batch.mask_BT.sum(1).double() * batch.valid_B
+        b_P = group_sum(L_B * R_B, batch.group_B) / group_sum(L_B, batch.group_B).clamp(min=1)
+        return _spread((R_B - b_P[batch.group_B]) * has_signal(R_B, batch.valid_B, batch.group_B), batch)
+
+
+@dataclass(frozen=True)
+class StepMean(Credit):
+    """A_bt = sum_{steps j ending at or after t} (r_j - mean r) / (std r + eps), pooled over all steps of the group.
+
+    Process supervision of GRPO (arXiv:2402.03300 sec. 4.1.3). `step_end_BT` says where a reasoning step ends; with
+    one step per answer this is outcome supervision, GroupMean(scale="group").
+    """
+
+    bessel: bool = True
+    eps: float = 1e-4
+    needs: ClassVar[Needs] = frozenset({"groups", "steps"})
+
+    def __call__(self, batch: Batch) -> Tensor:
+        ok_BT = batch.mask_BT & batch.valid_B[:, None]
+        end_BT = batch.step_end_BT
+        if end_BT is None:
+            end_BT = outcome_to_token(torch.ones_like(batch.reward_BT[:, 0]), batch.mask_BT) > 0
+        end_BT = end_BT & ok_BT
+        r_n, group_n = batch.reward_BT[end_BT].double(), batch.group_B[:, None].expand_as(end_BT)[end_BT]
+        if len(r_n) == 0:
+            return torch.zeros_like(batch.reward_BT)
+        n_P = group_sum(torch.ones_like(r_n), group_n)
+        centered_n = r_n - (group_sum(r_n, group_n) / n_P.clamp(min=1))[group_n]
+        centered_n = centered_n * has_signal(r_n, torch.ones_like(r_n, dtype=torch.bool), group_n)
+        std_P = (group_sum(centered_n.square(), group_n) / (n_P - self.bessel).clamp(min=1)).sqrt()
+        normalized_BT = torch.zeros_like(batch.reward_BT)
+        normalized_BT[end_BT] = (centered_n / (std_P[group_n] + self.eps)).to(normalized_BT.dtype)
+        return reward_to_go(normalized_BT, batch.mask_BT) * ok_BT
+
+
+@dataclass(frozen=True)
+class Greedy(Credit):
+    """A_bt = G_bt - R(x, argmax-decoded answer)   (ReMax, arXiv:2310.10505): one more answer per prompt, unbiased."""
+
+    needs: ClassVar[Needs] = frozenset({"greedy"})
+
+    def __call__(self, batch: Batch) -> Tensor:
+        assert batch.greedy_B is not None, "collect() fills greedy_B where a part needs it"
+        known_B = batch.greedy_B.isfinite()
+        A_BT = _to_go(batch) - batch.greedy_B.nan_to_num(0.0).to(batch.reward_BT.dtype)[:, None]
+        return A_BT * (batch.mask_BT & (batch.valid_B & known_B)[:, None])

@@ -1,0 +1,97 @@
+"""Log-probabilities and entropy of given tokens, without ever keeping [tokens, vocabulary].
+
+The head is applied to a few hundred tokens at a time. Only two numbers a token survive the forward (log-normalizer
+and entropy); the backward recomputes each chunk's logits and forms the gradient in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 24  # logits alive at once: 64 MiB in float32
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None) -> Tensor:
+    """z = head(h) / temperature in float32: [n, V]. `softcap` is Gemma's c tanh(z/c), before the temperature."""
+    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return logits if temperature == 1.0 else logits / temperature
+
+
+class _TokenLogProb(torch.autograd.Function):
+    """(log p(y|h), H(p(.|h))) for each row; d log p = onehot - p,  d H = -p (log p + H)."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        n, V = len(target), weight.shape[0]
+        logp, entropy, norm = (torch.empty(n, dtype=torch.float32, device=hidden.device) for _ in range(3))
+        for rows in torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V)):
+            z = _logits(hidden[rows], weight, bias, temperature, None)
+            norm[rows] = z.logsumexp(-1)
+            logp[rows] = z.gather(-1, target[rows, None])[:, 0] - norm[rows]
+            p = (z - norm[rows, None]).exp_()
+            entropy[rows] = norm[rows] - (p * z).sum(-1)
+        ctx.save_for_backward(hidden, weight, bias, target, norm, entropy)
+        ctx.temperature = temperature
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, bias, target, norm, entropy = ctx.saved_tensors
+        n, V = len(target), weight.shape[0]
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=weight.device)
+        with_entropy = bool((grad_entropy != 0).any())
+        for rows in torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V)):
+            z = _logits(hidden[rows], weight, bias, ctx.temperature, None)
+            log_p = z.sub_(norm[rows, None])
+            p = log_p.exp()
+            g = p * -grad_logp[rows, None]
+            if with_entropy:
+                g -= grad_entropy[rows, None] * p * (log_p + entropy[rows, None])
+            g[torch.arange(len(rows), device=g.device), target[rows]] += grad_logp[rows]
+            g = (g / ctx.temperature).to(weight.dtype)
+            grad_hidden[rows] = (g @ weight).to(hidden.dtype)
+            if ctx.needs_input_grad[1]:
+                grad_weight += g.T @ hidden[rows]
+            if grad_bias is not None:
+                grad_bias += g.sum(0)
+        wanted = grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
+        return grad_hidden, wanted, None if grad_bias is None else grad_bias.to(weight.dtype), None, None
+
+
+def token_logprob(
+    hidden: Tensor, weight: Tensor, target: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """log p(y|h) and H(p(.|h)) with p = softmax(W h / temperature): two float32[n] with gradient.
+
+    Args:
+        hidden: [n, D], the state that predicts each token.  weight: [V, D], the head.  target: int[n].
+        temperature: of the SamplingLaw that drew the tokens; scoring at another one is not the sampled law.
+    """
+    out: tuple[Tensor, Tensor] = _TokenLogProb.apply(hidden, weight, bias, target, temperature)  # type: ignore[no-untyped-call]
+    return out
+
+
+def distribution(
+    hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0, softcap: float | None = None
+) -> Tensor:
+    """log softmax(W h / temperature) in float32, [n, V]: plain autograd, differentiable twice, all of it in memory."""
+    return _logits(hidden, weight, bias, temperature, softcap).log_softmax(-1)
+
+
+def full_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) = sum_v p (log p - log q) per row, [n]; a word that p cannot produce adds 0."""
+    return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0.0).sum(-1)
+
+
+def entropy_of(log_p: Tensor) -> Tensor:
+    """H(p) = -sum_v p log p in nats per row, [n]; 0 log 0 = 0."""
+    return -torch.where(log_p > -torch.inf, log_p.exp() * log_p, 0.0).sum(-1)

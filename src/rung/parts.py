@@ -1,0 +1,107 @@
+"""All parts of a recipe in one place, and the inert ones: how a gradient becomes new parameters, and which data it sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rung.maths.aggregate import Aggregate, FixedBudget, PromptMean, SequenceMean, SequenceSum, TokenMean
+from rung.maths.correction import (
+    Correction,
+    GeometricMask,
+    NoCorrection,
+    SequenceMask,
+    SequenceTIS,
+    StaleNegativeMask,
+    TokenMask,
+    TokenTIS,
+)
+from rung.maths.credit import (
+    BatchMean,
+    Credit,
+    Greedy,
+    GroupMean,
+    LeaveOneOut,
+    LengthWeighted,
+    MovingAverage,
+    Needs,
+    RewardToGo,
+    StepMean,
+    TotalReturn,
+)
+from rung.maths.kl import K1, K2, K3, FullKL, NoKL, NoTrust, OldKL, RatioK3, ReferenceKL, SequenceK2, StraightThrough
+from rung.maths.normalize import AsIs, Whiten
+from rung.maths.ratio import NoRatio, PerDecision, Ratio, SequenceProduct, SequenceRatio, TokenRatio
+from rung.maths.surrogate import CISPO, GMPO, SAPO, Clip, Importance, MirrorDescent, ScoreFunction, Surrogate
+from rung.maths.value import GAE, MC, TD, Critic, LengthAdaptiveGAE, NStep, Value
+
+
+# -- update: how a gradient of J becomes new parameters (run by train/update.py) ------------------------------------
+@dataclass(frozen=True)
+class GradientSteps:
+    """theta <- Adam(theta, grad J), `epochs` passes over the batch in `minibatches` parts, one optimizer step each.
+
+    target_kl: stop the passes once the mean of log pi_old - log pi exceeds 1.5 target_kl (Spinning Up's early stop).
+    """
+
+    epochs: int = 1
+    minibatches: int = 1
+    target_kl: float | None = None
+    needs: ClassVar[Needs] = frozenset()
+
+    @property
+    def reuses_batch(self) -> bool:
+        return self.epochs * self.minibatches > 1
+
+
+@dataclass(frozen=True)
+class NaturalStep:
+    """theta <- theta + s F^-1 g with KL(old||new) <= max_kl per token, by conjugate gradient and a line search   (arXiv:1502.05477).
+
+    No learning rate, no Adam, no gradient clipping. `damping` I is added to F (singular for softmax models).
+    curvature_tokens: F is averaged over about this many tokens of the batch; None uses all.
+    """
+
+    max_kl: float = 0.01
+    damping: float = 0.1
+    cg_iterations: int = 10
+    backtracks: int = 10
+    shrink: float = 0.8
+    curvature_tokens: int | None = 1024
+    needs: ClassVar[Needs] = frozenset()
+    reuses_batch: ClassVar[bool] = False
+
+
+# -- data: which answers a step sees (run by rollout/collect.py) -----------------------------------------------------
+@dataclass(frozen=True)
+class Overlong:
+    """R += clip((limit - buffer - L) / buffer, -1, 0) * factor: a slope before the token limit   (DAPO, arXiv:2503.14476 eq. 13).
+
+    buffer is a fraction of max_new_tokens (4096 of 20480 in the paper).
+    """
+
+    buffer: float = 0.2
+    factor: float = 1.0
+
+    def __call__(self, length: int, limit: int) -> float:
+        room = max(self.buffer * limit, 1.0)
+        return self.factor * min(max((limit - room - length) / room, -1.0), 0.0)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which answers enter a step.
+
+    resample: dynamic sampling (DAPO): replace prompts whose answers all got the same reward, at most this many times
+        a step; 0 is off. What is still without signal then stays, and is counted.
+    drop_truncated: keep answers that hit the token limit out of the loss (they stay in the baseline); equal to
+        giving them the baseline as reward, so nothing teaches the model to be shorter.
+    overlong: a soft penalty near the limit.
+    """
+
+    resample: int = 0
+    drop_truncated: bool = False
+    overlong: Overlong | None = None
+
+
+__all__ = [name for name in dir() if name[0].isupper() and name not in ("ClassVar", "Needs")]

@@ -1,0 +1,133 @@
+"""Which parts do not fit together, and why. Each rule is a condition on a recipe and the sentence that explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import rung.parts as p
+from rung.errors import InputError
+
+if TYPE_CHECKING:
+    from rung.recipes import Recipe
+
+Rule = tuple[Callable[["Recipe"], bool], str]
+
+
+def _group_scaled(r: Recipe) -> bool:
+    return isinstance(r.credit, p.StepMean) or (isinstance(r.credit, p.GroupMean) and r.credit.scale in ("group", "mean"))
+
+
+def _per_token(r: Recipe) -> bool:
+    return isinstance(r.credit, p.Value | p.StepMean)
+
+
+RULES: tuple[Rule, ...] = (
+    (
+        lambda r: isinstance(r.ratio, p.NoRatio) and r.update.reuses_batch and not isinstance(r.surrogate, p.MirrorDescent),
+        "NoRatio with several updates on one batch: after the first update the batch belongs to another policy, and "
+        "nothing corrects for that. Use ratio=TokenRatio() with surrogate=Clip() or Importance(), or one update.",
+    ),
+    (
+        lambda r: isinstance(r.ratio, p.NoRatio) and not isinstance(r.surrogate, p.ScoreFunction | p.MirrorDescent),
+        "this surrogate weighs tokens by an importance ratio, but ratio=NoRatio(). Use ratio=TokenRatio().",
+    ),
+    (
+        lambda r: isinstance(r.surrogate, p.ScoreFunction) and not isinstance(r.ratio, p.NoRatio),
+        "ScoreFunction does not read a ratio, so this ratio would be ignored. Use ratio=NoRatio(), or surrogate=Importance().",
+    ),
+    (
+        lambda r: isinstance(r.surrogate, p.MirrorDescent) and not isinstance(r.ratio, p.NoRatio),
+        "MirrorDescent takes the squared log-ratio instead of an importance ratio. Use ratio=NoRatio().",
+    ),
+    (
+        lambda r: r.kl.where == "reward" and r.kl.coef != 0 and _group_scaled(r),
+        "a KL in the reward together with division by the group's std or mean: its weight becomes beta/std, another one "
+        "for each prompt. Put the KL into the loss (kl=K3()), or use GroupMean(scale='none') or LeaveOneOut().",
+    ),
+    (
+        lambda r: isinstance(r.kl, p.K1) and r.kl.where == "loss" and r.kl.coef != 0,
+        "K1 in the loss: its expected gradient is zero, so it adds noise and no leash. Use K1(where='reward'), or K2 or K3.",
+    ),
+    (
+        lambda r: isinstance(r.kl, p.RatioK3 | p.FullKL | p.SequenceK2 | p.StraightThrough) and r.kl.where == "reward",
+        "this KL acts through its gradient, which a reward does not carry. Use where='loss', or K1 in the reward.",
+    ),
+    (
+        lambda r: isinstance(r.kl, p.NoKL) and r.kl.coef != 0,
+        "a KL coefficient without a KL part: there is no reference policy to hold on to. Use kl=K1(), K2() or K3().",
+    ),
+    (
+        lambda r: isinstance(r.normalize, p.Whiten) and r.normalize.shift and "groups" in r.credit.needs and r.data.resample > 0,
+        "whitening after a group baseline gives prompts without signal a non-zero advantage, while dynamic sampling "
+        "throws those prompts out. Use Whiten(shift=False), or data without resampling.",
+    ),
+    (
+        lambda r: isinstance(r.ratio, p.SequenceRatio) and not r.ratio.per_token and _per_token(r),
+        "SequenceRatio shares one ratio and its gradient among all tokens, but this credit differs from token to token. "
+        "Use SequenceRatio(per_token=True) (GSPO-token).",
+    ),
+    (
+        lambda r: isinstance(r.ratio, p.SequenceRatio) and not isinstance(r.aggregate, p.SequenceMean),
+        "SequenceRatio puts one ratio on every token of an answer, so this aggregate would weigh long answers more than "
+        "short ones. Use aggregate=SequenceMean() (GSPO, arXiv:2507.18071).",
+    ),
+    (
+        lambda r: isinstance(r.surrogate, p.GMPO) and not isinstance(r.aggregate, p.SequenceMean),
+        "GMPO puts one gain on every token of an answer, so this aggregate would weigh long answers more than short "
+        "ones. Use aggregate=SequenceMean() (arXiv:2507.20673).",
+    ),
+    (
+        lambda r: isinstance(r.surrogate, p.CISPO) and r.surrogate.high < 1,
+        "CISPO(high) is an absolute cap on the ratio, which is 1 on policy: below 1 it scales every token down. Use high >= 1.",
+    ),
+    (
+        lambda r: isinstance(r.update, p.NaturalStep) and not isinstance(r.surrogate, p.Importance),
+        "NaturalStep searches along the surrogate rho A under a KL bound; a clip or a score function is not that surrogate. "
+        "Use surrogate=Importance() with ratio=TokenRatio().",
+    ),
+    (
+        lambda r: isinstance(r.update, p.NaturalStep) and (r.trust.coef != 0 or r.imitation != 0),
+        "NaturalStep bounds the KL to the old policy itself and takes no other term. Use trust=NoTrust() and imitation=0.",
+    ),
+    (
+        lambda r: isinstance(r.credit, p.Value) and r.data.resample > 0,
+        "dynamic sampling throws out the prompts whose answers all earn the same, but the critic has to learn from them. "
+        "Use data without resampling.",
+    ),
+)
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse a recipe whose parts contradict each other. InputError with the reason and what to use instead."""
+    for broken, reason in RULES:
+        if broken(recipe):
+            raise InputError(f"recipe {recipe.name!r}: {reason}")
+
+
+def check_sampling(
+    recipe: Recipe, *, samples_per_prompt: int, rows: int, temperature: float, is_full: bool, max_new_tokens: int
+) -> None:
+    """Refuse a recipe that the way of sampling contradicts: the rules that need more than the recipe."""
+    name = f"recipe {recipe.name!r}"
+    if "groups" in recipe.needs and samples_per_prompt < 2:
+        raise InputError(
+            f"{name} compares the answers to one prompt, but samples_per_prompt is {samples_per_prompt}: a group of one "
+            "has nothing to compare with. Use --samples-per-prompt 2 or more, or a recipe without groups (reward_to_go)."
+        )
+    if temperature <= 0:
+        raise InputError(
+            f"temperature {temperature}: greedy answers are all the same, and no gradient comes from them. Use --temperature 1."
+        )
+    if not is_full:
+        raise InputError(
+            "top-p or top-k cut the distribution that is sampled, but the training log-probabilities are of the full "
+            "vocabulary: the gradient would be biased. Use --top-p 1 --top-k 0 (evaluation may use both)."
+        )
+    if isinstance(recipe.aggregate, p.FixedBudget) and (recipe.aggregate.budget or max_new_tokens) < max_new_tokens:
+        raise InputError(
+            f"{name}: FixedBudget(budget={recipe.aggregate.budget}) is smaller than max_new_tokens {max_new_tokens}, so an "
+            "answer could weigh more than the budget allows. Use a budget of at least max_new_tokens, or None."
+        )
+    if isinstance(recipe.normalize, p.Whiten) and rows < 2:
+        raise InputError(f"{name} whitens advantages over the batch, but the batch has one answer. Use more samples.")

@@ -1,0 +1,214 @@
+"""One frozen record per arrow: Task -> Rollout -> Scored -> Batch -> advantages -> J -> metrics.
+
+Shape letters, everywhere in the project: B sequences (answers), T answer positions, P prompts, G answers per
+prompt, V vocabulary. Nothing here computes; every field says its shape and its meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Message = Mapping[str, str]  # {"role": ..., "content": ...}
+Prompt = str | Sequence[Message]  # plain text, or messages for the chat template
+StopReason = Literal["stop", "length", "abort"]  # an end token; the token limit; nothing could be sampled
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem. `id` is unique within its environment; `data` is the row that the verifier reads."""
+
+    id: str
+    prompt: Prompt
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer as text, for verifiers. `stop == "length"` means that the answer was cut by the token limit."""
+
+    text: str
+    stop: StopReason = "stop"
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """All answers to one task, as `Environment.score` sees them."""
+
+    task: Task
+    completions: Sequence[Completion]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an environment session answers to a completion: messages to append, whether it ended, a reward."""
+
+    messages: Sequence[Message]
+    done: bool
+    reward: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplingLaw:
+    """The distribution that answers are drawn from: log_softmax(logits / temperature), cut to top-p / top-k.
+
+    One object is read by the sampler and by the scorer, so that a log-probability is always that of the law that
+    was really sampled. `top_p == 1` and `top_k == 0` mean the full vocabulary; `temperature == 0` means greedy.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 64
+
+    @property
+    def is_full(self) -> bool:
+        return self.top_p >= 1.0 and self.top_k == 0
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled answer, token for token.
+
+    tokens:  sampled ids, the end token included; observation tokens too where `actions` is given.
+    logp:    log mu(y_t | x, y_<t) under the SamplingLaw, one float a token.
+    entropy: entropy in nats of the law at each token.
+    stop:    from the sampler, never guessed from token ids.
+    version: how many updates the sampling weights had seen.
+    actions: True where the policy sampled the token; None means all of them.
+    """
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logp: tuple[float, ...]
+    entropy: tuple[float, ...]
+    stop: StopReason
+    version: int = 0
+    actions: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A rollout with its rewards. `reward` is their (weighted) sum, NaN when the verifier could not tell."""
+
+    task: Task
+    rollout: Rollout
+    text: str
+    rewards: Mapping[str, float]
+    reward: float
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Denominators: counts over the WHOLE optimizer step (all micro-batches, all ranks), before any backward.
+
+    Rows that are kept out of the loss still count here, so that dropping one row never makes the others larger.
+    """
+
+    tokens: int  # action tokens of all rows
+    sequences: int  # rows
+    max_tokens: int  # the sampling limit `max_new_tokens`: a constant, never the padded width
+    prompt_tokens_P: Tensor | None = None  # int[P]: action tokens per group id, for PromptMean
+    positive_tokens: int = 0  # action tokens of the rows with a positive reward, for the imitation term
+
+
+@dataclass(frozen=True)
+class State:
+    """What an algorithm remembers from one optimizer step to the next; saved with every checkpoint."""
+
+    mean: float = 0.0  # moving average of the reward before debiasing, b_k
+    mean_updates: int = 0  # k, the number of batches in it
+    kl_coef: float = 0.0  # beta, weight of the KL to the reference policy
+    trust_coef: float = 0.0  # beta_old, weight of KL(old || new)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One optimizer step's answers, right-padded to T. Optional fields exist only if a part's `needs` names them.
+
+    reward_BT    float: the reward of each action; an outcome reward lies on the last action token.
+    mask_BT      bool:  True on sampled tokens, the end token included; False on padding and observations.
+    group_B      int:   index of the prompt that the row answers, 0..P-1; rows of a group may lie anywhere.
+    valid_B      bool:  the row has an action and a finite reward, so it may enter statistics and loss.
+    keep_B       bool:  the row may enter the loss (False: overlong filter); says nothing about statistics.
+    truncated_B  bool:  the answer was cut by the token limit.
+    behavior_logp_BT    log mu, as reported by the sampler that drew the tokens.
+    old_logp_BT         log pi_old, the trainer's own at rollout time; equals behavior_logp_BT unless recomputed.
+    """
+
+    reward_BT: Tensor
+    mask_BT: Tensor
+    group_B: Tensor
+    valid_B: Tensor
+    keep_B: Tensor
+    truncated_B: Tensor
+    behavior_logp_BT: Tensor
+    old_logp_BT: Tensor
+    ref_logp_BT: Tensor | None = None
+    value_BT: Tensor | None = None
+    bootstrap_B: Tensor | None = None  # V(s_L) of truncated rows, where they are bootstrapped
+    greedy_B: Tensor | None = None  # reward of the greedy answer to the row's prompt
+    step_end_BT: Tensor | None = None  # bool: a reasoning step ends here; None: one step, the whole answer
+    state: State = State()
+
+    def rows(self, index: Any) -> Batch:
+        """The same record for some of the rows; `index` is a slice, a mask or a list of row numbers."""
+        cut = {f.name: v[index] for f in fields(self) if hasattr(v := getattr(self, f.name), "shape")}
+        return replace(self, **cut)
+
+    @property
+    def loss_mask_BT(self) -> Tensor:
+        """m~ = m * valid * keep: the tokens that may enter the loss."""
+        return self.mask_BT & (self.valid_B & self.keep_B)[:, None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the model being trained says about a batch's tokens, with gradient. float[B, T] each.
+
+    logp_BT      log pi(y_t | x, y_<t) under the SamplingLaw.
+    entropy_BT   entropy in nats of that distribution.
+    ref_kl_BT    KL(pi || pi_ref) over the full vocabulary, where a part needs it.
+    old_kl_BT    KL(pi_old || pi) over the full vocabulary, where a part needs it.
+    """
+
+    logp_BT: Tensor
+    entropy_BT: Tensor | None = None
+    ref_kl_BT: Tensor | None = None
+    old_kl_BT: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the model reads, beside what the maths reads (Batch). Each prompt stands once, whatever its group's size.
+
+    prompts    one int[Lp] per group, in the order of the group ids.
+    tokens_BT  int[B, T]: the answers, right-padded with anything.
+    mask_BT    bool[B, T]: tokens that the policy sampled; these are scored.
+    length_B   int[B]: tokens of the answer, observations included.
+    group_B    int[B]: the prompt of each row.
+    """
+
+    prompts: Sequence[Tensor]
+    tokens_BT: Tensor
+    mask_BT: Tensor
+    length_B: Tensor
+    group_B: Tensor
+
+    def rows(self, index: Tensor) -> Tokens:
+        """The same record for some of the rows, with the prompts that they need."""
+        used_P, group_B = self.group_B[index].unique(return_inverse=True)
+        length_B = self.length_B[index]
+        T = int(length_B.max()) if len(length_B) else 0
+        return Tokens(
+            prompts=[self.prompts[int(g)] for g in used_P],
+            tokens_BT=self.tokens_BT[index, :T],
+            mask_BT=self.mask_BT[index, :T],
+            length_B=length_B,
+            group_B=group_B,
+        )

@@ -1,0 +1,136 @@
+"""A Hugging Face causal model as this project uses it: its trunk, its head, its end tokens, and how it may be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from rung.errors import InputError
+from rung.records import Prompt
+from rung.rollout.attention import Packed, packed_attention
+
+
+@dataclass
+class Model:
+    """hf: the causal model; tokenizer: its tokenizer; end_ids: every token that ends an answer.
+
+    packs: True when the trunk runs with packed attention and the head is a plain linear map; found out by comparing
+    both ways once, not from a list of names. Otherwise the model's own forward is used, with the same results.
+    """
+
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+    packs: bool = field(default=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def context(self) -> int:
+        return int(getattr(self.hf.config, "max_position_embeddings", 0) or 1 << 30)
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        layer: Any = self.hf.get_output_embeddings()
+        return layer.weight, getattr(layer, "bias", None)
+
+    def hidden(self, ids: Tensor, positions: Tensor, layout: object) -> Tensor:
+        """Last hidden states [1, N, D] of packed tokens; call inside `packed_attention`."""
+        trunk: Any = self.hf.get_decoder()
+        out = trunk(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
+        return out.last_hidden_state  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        weight, bias = self.head
+        return torch.nn.functional.linear(hidden, weight, bias).float()
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Prompt -> token ids: the only place where a chat template is applied, and at most one BOS stands in front."""
+        tok = self.tokenizer
+        if isinstance(prompt, str):
+            ids = list(tok(prompt)["input_ids"])
+            if ids and ids[-1] in self.end_ids and len(ids) > 1:  # tokenizers that close a sequence by themselves
+                ids = ids[:-1]
+        else:
+            if not tok.chat_template:
+                raise InputError(
+                    "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
+                    "Use an instruction-tuned model, or a task whose prompts are plain text."
+                )
+            text = tok.apply_chat_template([dict(m) for m in prompt], tokenize=False, add_generation_prompt=True)
+            ids = list(tok(text, add_special_tokens=False)["input_ids"])
+        if tok.bos_token_id is not None and ids[:2] == [tok.bos_token_id] * 2:
+            ids = ids[1:]
+        return ids
+
+    def decode(self, tokens: tuple[int, ...]) -> str:
+        """Answer tokens -> text for verifiers and people, without the end token and other special tokens."""
+        kept = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
+        return str(self.tokenizer.decode(list(kept), skip_special_tokens=True))
+
+
+def load(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Model:
+    """A model by its directory or hub id. Dropout is off for good: log-probabilities must not depend on a draw."""
+    logging.disable_progress_bar()
+    path = Path(name).expanduser()
+    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InputError(f"model {name!r}: there is no such directory. Give a directory with a Hugging Face model, or a hub id.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path if path.exists() else name, trust_remote_code=trust_remote_code)
+        hf = AutoModelForCausalLM.from_pretrained(
+            path if path.exists() else name, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"model {name!r} could not be loaded: {first} Give 'starter', 'smollm2', a directory with a Hugging Face model "
+            "(config.json, weights, tokenizer), or a hub id that this machine can reach."
+        ) from error
+    return wrap(hf, tokenizer)
+
+
+def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
+    """Make a loaded model ready: dropout off, all embeddings trainable, end tokens collected, packing tried out."""
+    for module in hf.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None  # pad == eos in many models: its gradient must not be dropped
+    hf.eval()
+    ends: set[int] = set()
+    for source in (hf.generation_config, hf.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        ends |= set(value if isinstance(value, list | tuple) else [value]) - {None}
+    if not ends:
+        raise InputError("the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json.")
+    model = Model(hf, tokenizer, frozenset(int(x) for x in ends))
+    model.packs = _packing_agrees(model)
+    return model
+
+
+@torch.no_grad()
+def _packing_agrees(model: Model) -> bool:
+    """Whether packed attention and a plain head give the model's own logits on two short rows."""
+    V = model.hf.config.get_text_config().vocab_size
+    rows = [torch.arange(1, 6, device=model.device) % V, torch.arange(2, 5, device=model.device) % V]
+    try:
+        packed = Packed(rows, [rows[0][:2]], [1])
+        with packed_attention(model.hf):
+            ours = model.logits(model.hidden(packed.ids, packed.positions, packed)[0])
+        whole = torch.cat([rows[1], rows[0][:2]])[None]
+        theirs = model.hf(input_ids=whole).logits[0].float()
+        alone = model.hf(input_ids=rows[0][None]).logits[0].float()
+    except (NotImplementedError, TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+        return False
+    scale = theirs.abs().max().clamp(min=1)
+    tolerance = 1e-3 if model.hf.dtype == torch.float32 else 5e-2
+    gap = torch.cat([ours[5:] - theirs, ours[:5] - alone]).abs().max()
+    return bool(gap / scale < tolerance)

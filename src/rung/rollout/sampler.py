@@ -1,0 +1,198 @@
+"""The embedded sampler: draws answers from any Hugging Face causal model that lives in this process.
+
+Each prompt is prefilled once, whatever the number of its answers; all answers of a step decode as one batch;
+finished answers leave it. Tokens in, tokens out: nothing is decoded to text and encoded again. Each token comes with
+its log-probability under the very law it was drawn from, and each answer with the reason why it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from rung.records import Rollout, SamplingLaw, StopReason
+from rung.rollout.attention import Decode, Packed, packed_attention
+from rung.rollout.model import Model
+
+COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
+
+
+class Sampler(Protocol):
+    """Draws `samples` answers to each prompt; rollouts come prompt by prompt. `load` takes new weights."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], law: SamplingLaw, samples: int, seed: int) -> list[Rollout]: ...
+
+    def load(self, weights: object, version: int) -> None: ...
+
+
+@dataclass
+class TorchSampler:
+    """Samples from the model that is being trained: same weights, so `load` only counts the version."""
+
+    model: Model
+    version: int = 0
+    max_batch: int = 512  # answers decoded at once
+
+    def load(self, weights: object, version: int) -> None:
+        self.version = version
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Sequence[int]], law: SamplingLaw, samples: int, seed: int) -> list[Rollout]:
+        """`samples` answers to each prompt (token ids), under `law`. The same seed draws the same answers."""
+        if law.temperature < 0 or not 0 < law.top_p <= 1:
+            raise ValueError(f"temperature must be >= 0 and top_p in (0, 1], got {law}")
+        generator = torch.Generator().manual_seed(seed)
+        chance_TB = torch.rand(law.max_new_tokens, len(prompts) * samples, generator=generator)
+        per_call = max(1, self.max_batch // samples)
+        out: list[Rollout] = []
+        for i in range(0, len(prompts), per_call):
+            part = [tuple(x) for x in prompts[i : i + per_call]]
+            chance = chance_TB[:, i * samples : (i + len(part)) * samples]
+            out += self._decode(part, law, samples, chance.to(self.model.device))
+        return out
+
+    def _decode(
+        self, prompts: list[tuple[int, ...]], law: SamplingLaw, samples: int, chance_TB: Tensor
+    ) -> list[Rollout]:
+        B, T, device = chance_TB.shape[1], law.max_new_tokens, chance_TB.device
+        stream = (PackedStream if self.model.packs else CacheStream)(self.model, prompts, samples, T)
+        tokens_BT = torch.zeros(B, T, dtype=torch.long, device=device)
+        logp_BT, entropy_BT = torch.zeros(2, B, T, device=device)
+        length_B = torch.full((B,), T, device=device)
+        ended_B = torch.zeros(B, dtype=torch.bool, device=device)
+        ends = torch.tensor(sorted(self.model.end_ids), device=device)
+        row_R = torch.arange(B, device=device)  # the rows still in the batch
+        logits_RV = stream.first()
+        for t in range(T):
+            token_R, logp_BT[row_R, t], entropy_BT[row_R, t] = draw(logits_RV, law, chance_TB[t, row_R])
+            tokens_BT[row_R, t] = token_R
+            done_R = torch.isin(token_R, ends) & ~ended_B[row_R]
+            ended_B[row_R[done_R]], length_B[row_R[done_R]] = True, t + 1
+            alive_R = ~ended_B[row_R]
+            alive = int(alive_R.sum())
+            if alive == 0 or t + 1 == T:
+                break
+            if alive < COMPACT_BELOW * len(row_R):
+                keep = alive_R.nonzero()[:, 0]
+                stream.keep(keep)
+                row_R, token_R = row_R[keep], token_R[keep]
+            logits_RV = stream.next(token_R)
+        return self._rollouts(prompts, samples, tokens_BT, logp_BT, entropy_BT, length_B, ended_B)
+
+    def _rollouts(
+        self,
+        prompts: list[tuple[int, ...]],
+        samples: int,
+        tokens_BT: Tensor,
+        logp_BT: Tensor,
+        entropy_BT: Tensor,
+        length_B: Tensor,
+        ended_B: Tensor,
+    ) -> list[Rollout]:
+        columns = (tokens_BT.tolist(), logp_BT.tolist(), entropy_BT.tolist(), length_B.tolist(), ended_B.tolist())
+        out = []
+        for b, (tokens, logp, entropy, n, ended) in enumerate(zip(*columns, strict=True)):
+            stop: StopReason = "stop" if ended else "length"
+            cut = (tuple(tokens[:n]), tuple(logp[:n]), tuple(entropy[:n]))
+            out.append(Rollout(prompts[b // samples], *cut, stop=stop, version=self.version))
+        return out
+
+
+def draw(logits_BV: Tensor, law: SamplingLaw, chance_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inverse-CDF sampling: the first token whose cumulative probability exceeds `chance` in [0, 1).
+
+    Returns token int[B], its log-probability under the law, and the law's entropy in nats, float32[B] each.
+    At temperature 0 the law is a point: the largest logit, log-probability and entropy 0.
+    """
+    if law.temperature == 0:
+        token_B = logits_BV.argmax(-1)
+        return token_B, torch.zeros_like(chance_B), torch.zeros_like(chance_B)
+    log_p = truncate(logits_BV.float() / law.temperature, law).log_softmax(-1)
+    p = log_p.exp()
+    cumulative = p.cumsum(-1)
+    aim = (chance_B * cumulative[:, -1]).clamp(max=cumulative[:, -1] * (1 - 1e-7))[:, None]
+    token_B = torch.searchsorted(cumulative, aim, right=True)[:, 0].clamp(max=log_p.shape[-1] - 1)
+    entropy_B = -torch.where(p > 0, p * log_p, 0.0).sum(-1)
+    return token_B, log_p.gather(-1, token_B[:, None])[:, 0], entropy_B
+
+
+def truncate(logits_BV: Tensor, law: SamplingLaw) -> Tensor:
+    """-inf outside the top-k and the smallest set of probability top-p; log_softmax of it renormalizes."""
+    if law.top_k:
+        least = logits_BV.topk(min(law.top_k, logits_BV.shape[-1]), -1).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < least, -torch.inf)
+    if law.top_p < 1:
+        ordered, order = logits_BV.sort(-1, descending=True)
+        p = ordered.softmax(-1)
+        outside = p.cumsum(-1) - p >= law.top_p
+        logits_BV = logits_BV.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
+    return logits_BV
+
+
+class PackedStream:
+    """Next-token logits by the packed attention: prompts prefilled once, keys and values preallocated."""
+
+    def __init__(self, model: Model, prompts: list[tuple[int, ...]], samples: int, room: int) -> None:
+        self.model, self.samples, self.room = model, samples, room
+        self.prompts = prompts
+
+    def first(self) -> Tensor:
+        prefill = Packed([torch.tensor(x, device=self.model.device) for x in self.prompts], [], [])
+        prefill.keep_keys = True
+        hidden = self._run(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]
+        self.memory = Decode(prefill, self.samples, self.room)
+        return self.model.logits(hidden).repeat_interleave(self.samples, 0)
+
+    def next(self, token_B: Tensor) -> Tensor:
+        hidden = self._run(token_B[None], self.memory.positions, self.memory)
+        self.memory.advance()
+        return self.model.logits(hidden)
+
+    def keep(self, rows: Tensor) -> None:
+        self.memory.keep(rows)
+
+    def _run(self, ids: Tensor, positions: Tensor, layout: object) -> Tensor:
+        with packed_attention(self.model.hf):
+            return self.model.hidden(ids, positions, layout)[0]
+
+
+class CacheStream:
+    """Next-token logits by the model's own forward and cache: for models whose attention is out of the ordinary."""
+
+    def __init__(self, model: Model, prompts: list[tuple[int, ...]], samples: int, room: int) -> None:
+        self.hf: PreTrainedModel = model.hf
+        rows = [x for x in prompts for _ in range(samples)]
+        width = max(len(x) for x in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long, device=model.device)
+        self.mask = torch.zeros_like(ids)
+        for i, x in enumerate(rows):
+            ids[i, width - len(x) :] = torch.tensor(x, device=model.device)
+            self.mask[i, width - len(x) :] = 1
+        self.ids, self.cache = ids, DynamicCache(config=self.hf.config)
+
+    def first(self) -> Tensor:
+        return self._run(self.ids, (self.mask.cumsum(1) - 1).clamp(min=0))
+
+    def next(self, token_B: Tensor) -> Tensor:
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
+        return self._run(token_B[:, None], self.mask.sum(1, keepdim=True) - 1)
+
+    def keep(self, rows: Tensor) -> None:
+        self.mask = self.mask[rows]
+        self.cache.batch_select_indices(rows)
+
+    def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
+        out = self.hf(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()

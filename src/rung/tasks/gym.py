@@ -1,0 +1,206 @@
+"""Any reasoning-gym dataset as a task, with training and evaluation problems that are disjoint by construction.
+
+reasoning-gym seeds item i with seed + i, so that the seeds 42 and 43 share 499 of 500 problems. Here each item has its
+own seed, a hash of (task, split, seed, index, draw), and the text of a question decides on which side it lies: one in
+four is for evaluation, whatever the seed, and draws are repeated until they fall on the right side. One in four and
+not fewer, because small worlds (two hundred sums of two digits) would leave too few problems to see a difference.
+
+Three datasets (isomorphic_strings, polynomial_multiplication, ransom_note) also depend on Python's hash seed: set
+PYTHONHASHSEED to draw the same problems in another process. Their splits are disjoint in any case.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from rung.errors import InputError, unknown
+from rung.records import Completion, Group, Task
+from rung.tasks.environment import Splits
+from rung.tasks.extract import marked, number, spoken, uncut
+from rung.tasks.pool import Pool
+from rung.tasks.verify import MAX_ANSWER, Numeric
+
+SplitName = Literal["train", "eval"]
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+}
+TAGS = "Give the final answer between <answer> and </answer>."  # for answers that are more than one number
+PATIENCE = 2000  # draws without a new evaluation problem, after which the world is taken to be exhausted
+FRESH = {"acre", "survo"}  # these draw their items in the constructor, so a new seed needs a new dataset
+
+# Scorers of these datasets pass the answer to Python's eval, or to sympy's parser, which evals. Only answers that can
+# do no harm reach them: literals, or formulas of known names with small powers (and these in a killable process).
+EVALUATES_LITERALS = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}
+EVALUATES_FORMULAS = {
+    "countdown",
+    "intermediate_integration",
+    "polynomial_multiplication",
+    "puzzle24",
+    "simple_integration",
+}
+_FORMULA = re.compile(
+    r"(?:[0-9]+(?:\.[0-9]+)?(?![\w.])|\b(?:[A-Za-z]|sin|cos|tan|exp|log|sqrt|asin|acos|atan)\b|[-+*/() ,])*"
+)
+_POWER = re.compile(r"\*\*(?!\s*\(?\s*-?[0-9]{1,2}\)?(?![0-9.]|\s*\*\*))")
+
+
+def names() -> list[str]:
+    """The names of all reasoning-gym datasets; empty if reasoning-gym is not installed."""
+    try:
+        from reasoning_gym.factory import DATASETS
+    except ImportError:
+        return []
+    return sorted(set(DATASETS) - {"composite"})  # composite has no problems of its own
+
+
+@dataclass(frozen=True)
+class ReasoningGym:
+    """Problems of one split; the reward `correct` is the dataset's own score of the last answer.
+
+    credit: "exact" counts a score of 1 only; "partial" passes the dataset's score on.
+    """
+
+    name: str
+    split: SplitName
+    size: int
+    options: Mapping[str, object]
+    seed: int = 0
+    credit: Literal["exact", "partial"] = "exact"
+
+    def __len__(self) -> int:
+        return self.size if self.split == "train" else len(self._unique)
+
+    def __getitem__(self, index: int) -> Task:
+        if not 0 <= index < len(self):
+            raise IndexError(f"problem {index} of a split of {len(self)}")
+        draw = self._unique[index] if self.split == "eval" else self._train_draw(index)
+        item = self._item(draw)
+        data = {"question": item["question"], "answer": item["answer"], "metadata": item["metadata"]}
+        prompt = [{"role": "user", "content": item["question"]}]
+        return Task(id=f"{self.name}-{self.split}-{self.seed}-{index}", prompt=prompt, data=data)
+
+    def extract(self, task: Task, completion: Completion) -> str | None:
+        """The last number where the answer is a number, else the last marked text, else all that was said."""
+        if number(str(task.data["answer"])) is not None:
+            return Numeric().extract(uncut(completion), task.data["question"])
+        said = spoken(uncut(completion), task.data["question"])
+        place = marked(said)
+        return (said if place is None else place).strip() or None
+
+    def score(self, group: Group) -> list[dict[str, float]]:
+        return [{"correct": self._score(group.task, self.extract(group.task, c))} for c in group.completions]
+
+    def _score(self, task: Task, answer: str | None) -> float:
+        gold = number(str(task.data["answer"]))
+        if not answer or (gold is not None and number(answer) is None) or not _harmless(self.name, answer):
+            return 0.0
+        if gold is not None and number(answer) == gold:
+            return 1.0
+        if self.name in EVALUATES_FORMULAS:
+            # the entry travels, not its seed: some items also depend on Python's per-process hash seed
+            entry = json.dumps(dict(task.data), default=str)
+            value = _formula_pool().map([(self.name, dict(self.options), entry, answer)])[0]
+        else:
+            value = float(self._dataset.score_answer(answer, task.data))
+        return float(value >= 1.0) if self.credit == "exact" and value == value else value
+
+    @cached_property
+    def _dataset(self) -> Any:
+        import reasoning_gym
+
+        return reasoning_gym.create_dataset(self.name, size=1, seed=0, **self.options)
+
+    def _item(self, draw: int) -> dict[str, Any]:
+        if self.name in FRESH:
+            import reasoning_gym
+
+            return dict(reasoning_gym.create_dataset(self.name, size=1, seed=draw, **self.options)[0])
+        self._dataset.seed = draw
+        return dict(self._dataset[0])
+
+    def _draw_seed(self, index: int, attempt: int) -> int:
+        text = f"{self.name}/{self.split}/{self.seed}/{index}/{attempt}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1  # some need less than 2**32
+
+    def _train_draw(self, index: int) -> int:
+        for attempt in range(PATIENCE):
+            draw = self._draw_seed(index, attempt)
+            if side(self._item(draw)["question"]) == "train":
+                return draw
+        raise InputError(f"{self.name} has no training problems with the options {dict(self.options)}; widen them.")
+
+    @cached_property
+    def _unique(self) -> list[int]:
+        """Draws of different questions on the evaluation side: `size` of them, or as many as the world holds."""
+        found: dict[str, int] = {}
+        fruitless = attempt = 0
+        while len(found) < self.size and fruitless < PATIENCE:
+            draw = self._draw_seed(0, attempt)
+            question = self._item(draw)["question"]
+            attempt, fruitless = attempt + 1, fruitless + 1
+            if question not in found and side(question) == "eval":
+                found[question], fruitless = draw, 0
+        if not found:
+            raise InputError(
+                f"{self.name} has too few different problems to hold any back for evaluation with the options "
+                f"{dict(self.options)}; widen them."
+            )
+        return list(found.values())
+
+
+def side(question: str) -> SplitName:
+    """The split that a question belongs to, from its text alone."""
+    return "eval" if hashlib.sha256(question.encode()).digest()[0] % 4 == 0 else "train"
+
+
+def _harmless(name: str, answer: str) -> bool:
+    """Whether the answer may be shown to the dataset's own scorer."""
+    if name in EVALUATES_LITERALS and re.search(r"[\[({]", answer):
+        try:
+            ast.literal_eval(answer[: 10 * MAX_ANSWER])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return False
+    if name in EVALUATES_FORMULAS:
+        nested = answer.count(")**") + answer.count(") **")
+        small = len(answer) < MAX_ANSWER and nested < 3 and not _POWER.search(answer)
+        return small and _FORMULA.fullmatch(answer) is not None
+    return len(answer) < 20 * MAX_ANSWER
+
+
+@cache
+def _formula_pool() -> Pool:
+    return Pool(Path(__file__).with_name("gym_score.py"), "score")
+
+
+def splits(name: str, options: Mapping[str, object]) -> Splits:
+    """The task of that name. Options: seed, train_size, eval_size, credit, and the fields of the dataset's config."""
+    from reasoning_gym.factory import DATASETS
+
+    own: dict[str, Any] = {"seed": 0, "train_size": 65_536, "eval_size": 200, "credit": "exact"}
+    config = {field.name for field in fields(DATASETS[name][1])} - {"seed", "size"}
+    for option in options:
+        if option not in config and option not in own:
+            raise unknown(f"option of {name}", option, [*config, *own])
+    own |= {key: value for key, value in options.items() if key in own}
+    if own["credit"] not in ("exact", "partial"):
+        raise unknown("credit", str(own["credit"]), ["exact", "partial"])
+    chosen = {**DEFAULTS.get(name, {}), **{key: value for key, value in options.items() if key not in own}}
+    common = {"name": name, "options": chosen, "seed": int(own["seed"]), "credit": own["credit"]}
+    train = ReasoningGym(split="train", size=int(own["train_size"]), **common)
+    held_out = ReasoningGym(split="eval", size=int(own["eval_size"]), **common)
+    try:
+        first = train[0]
+    except (AssertionError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"reasoning-gym refuses the options {chosen} of {name}: {error or 'out of range'}.") from error
+    numeric = number(str(first.data["answer"])) is not None
+    return Splits(name, train, held_out, max_new_tokens=64 if numeric else 512, system="" if numeric else TAGS)

@@ -1,0 +1,159 @@
+"""The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rung.errors import InputError, unknown
+from rung.recipe_io import find, from_dict, override, to_dict
+from rung.recipes import Recipe
+from rung.records import SamplingLaw
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of `rung train`. None means: chosen by the model and the task, and printed.
+
+    Batch arithmetic has two knobs, prompts_per_step and samples_per_prompt; the rest follows from them.
+    """
+
+    recipe: str = "grpo"
+    """name of the recipe (`rung recipes` lists them)"""
+    model: str = "starter"
+    """starter, smollm2, a directory with a Hugging Face model, or a hub id"""
+    task: str | None = None
+    """a task's name or a .jsonl/.csv/.parquet file; None: the model's default task"""
+    task_path: Path | None = None
+    """data of a task that has none of its own (gsm8k)"""
+    reward: str | None = None
+    """FILE.py:NAME, a reward function f(prompts, completions, **columns) -> list of floats"""
+    task_options: dict[str, Any] = field(default_factory=dict)
+    """settings of the task itself, e.g. min_digits=2"""
+
+    steps: int | None = None
+    """training steps"""
+    prompts_per_step: int | None = None
+    """problems per step"""
+    samples_per_prompt: int = 8
+    """answers per problem"""
+    max_new_tokens: int | None = None
+    """token limit of an answer"""
+    temperature: float = 1.0
+    """sampling temperature; log-probabilities are taken at the same one"""
+    top_p: float = 1.0
+    top_k: int = 0
+
+    learning_rate: float | None = None
+    """of AdamW; update rules without one (trpo) ignore it"""
+    warmup_steps: int = 0
+    """steps in which the learning rate rises"""
+    clip_norm: float = 1.0
+    """largest gradient norm; 0 is off"""
+    weight_decay: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """what the model computes in; the optimizer's masters are float32 either way"""
+    activation_gib: float = 1.0
+    """memory that a micro-batch's backward may keep"""
+
+    eval_problems: int = 256
+    """held-out problems of the evaluations"""
+    eval_every: int = 0
+    """steps between evaluations; 0: only before and after"""
+    save_every: int = 0
+    """steps between checkpoints; 0: only at the end"""
+    save_rollouts: bool = True
+    """write all answers with rewards, log-probabilities and advantages"""
+
+    seed: int = 0
+    out: Path | None = None
+    """the run's directory; None: runs/NAME-n"""
+    resume: bool = False
+    """go on with the run in --out from its newest checkpoint"""
+    tracker: Literal["none"] = "none"
+    sampler: Literal["torch"] = "torch"
+    trust_remote_code: bool = False
+    """run code that comes with a model; off unless you say so"""
+    threads: int = 0
+    """CPU threads; 0: one per core"""
+
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """fields of the recipe, by path: {"surrogate.high": 0.28}; on the command line --recipe.surrogate.high 0.28"""
+
+    def resolved(self) -> TrainConfig:
+        """The same settings with every None filled in, for this model."""
+        small = self.model == "starter"
+        defaults = {
+            "task": "chained_arithmetic" if small else "chain_sum",
+            "steps": 60,
+            "prompts_per_step": 32 if small else 16,
+            "learning_rate": 4e-4 if small else 1e-5,
+        }
+        filled = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        config = replace(self, **filled)
+        for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems"):
+            if getattr(config, name) < (0 if name == "steps" else 1):
+                raise InputError(f"{name} is {getattr(config, name)}; it must be positive.")
+        if config.max_new_tokens is not None and config.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
+        return config
+
+    def build_recipe(self) -> Recipe:
+        """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""
+        return override(find(self.recipe), self.overrides)
+
+    def law(self) -> SamplingLaw:
+        assert self.max_new_tokens is not None
+        return SamplingLaw(self.temperature, self.top_p, self.top_k, self.max_new_tokens)
+
+
+def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
+    """What config.toml holds: every setting, and the recipe with all its parts as they were run."""
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items() if v is not None}
+    return {**plain, "expanded_recipe": to_dict(recipe)}
+
+
+def from_toml(path: Path) -> dict[str, Any]:
+    """Settings from a file, as keyword arguments of TrainConfig. Unknown keys are errors with the nearest match."""
+    if not path.is_file():
+        raise InputError(f"config {path}: there is no such file. Give the path of a TOML file, such as a run's config.toml.")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} is not valid TOML: {error}") from error
+    data.pop("expanded_recipe", None)
+    return checked(data, where=f" in {path}")
+
+
+def checked(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Keyword arguments for TrainConfig, with names and types looked at."""
+    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
+    out = {}
+    for key, value in data.items():
+        if key not in fields:
+            raise unknown(f"setting{where}", key, fields)
+        if key in ("out", "task_path") and isinstance(value, str):
+            value = Path(value)
+        wanted = str(fields[key].type)
+        good = (
+            ("bool" in wanted and isinstance(value, bool))
+            or ("int" in wanted and isinstance(value, int) and not isinstance(value, bool))
+            or ("float" in wanted and isinstance(value, int | float) and not isinstance(value, bool))
+            or (("str" in wanted or "Literal" in wanted) and isinstance(value, str))
+            or ("Path" in wanted and isinstance(value, Path))
+            or ("dict" in wanted and isinstance(value, dict))
+            or ("None" in wanted and value is None)
+        )
+        if not good:
+            raise InputError(f"setting {key!r}{where}: {value!r} does not fit; expected {wanted}.")
+        out[key] = value
+    return out
+
+
+def recipe_from_toml(data: Mapping[str, Any]) -> Recipe:
+    """The recipe that a run's config.toml holds, part by part."""
+    return from_dict(data["expanded_recipe"])

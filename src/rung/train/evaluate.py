@@ -1,0 +1,66 @@
+"""Accuracy on held-out problems, with a confidence interval: the same problems, law and seed before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rung.parts import Data
+from rung.records import SamplingLaw, Scored
+from rung.rollout.collect import encode, score
+from rung.rollout.model import Model
+from rung.rollout.sampler import Sampler
+from rung.tasks.environment import Environment
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Answers to the first `n` held-out problems, and what they show."""
+
+    answers: Sequence[Scored]
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        """Mean reward over problems and samples; an answer that could not be scored counts as 0."""
+        return sum(a.reward if math.isfinite(a.reward) else 0.0 for a in self.answers) / max(len(self.answers), 1)
+
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval with one trial per problem, which is cautious when a problem has several samples."""
+        return wilson(min(max(self.accuracy, 0.0), 1.0), self.n)
+
+    def summary(self) -> dict[str, float]:
+        low, high = self.interval()
+        return {"accuracy": self.accuracy, "ci_low": low, "ci_high": high, "n": float(self.n)}
+
+    def metrics(self) -> dict[str, float]:
+        lengths = [len(a.rollout.tokens) for a in self.answers]
+        cut = sum(a.rollout.stop == "length" for a in self.answers)
+        return {
+            **{f"eval/accuracy{k.removeprefix('accuracy') if k == 'accuracy' else '_' + k}": v for k, v in self.summary().items()},
+            "eval/mean_length": sum(lengths) / max(len(lengths), 1),
+            "eval/clipped_ratio": cut / max(len(lengths), 1),
+            "eval/unscored": float(sum(not math.isfinite(a.reward) for a in self.answers)),
+        }
+
+
+def wilson(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)   (Wilson 1927): never leaves [0, 1], never empty."""
+    if n == 0:
+        return 0.0, 1.0
+    center, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (center - spread) / (1 + z * z / n), (center + spread) / (1 + z * z / n)
+
+
+def evaluate(
+    env: Environment, model: Model, sampler: Sampler, law: SamplingLaw, problems: int, samples: int, seed: int
+) -> Evaluation:
+    """`samples` answers to each of the first `problems` problems, sampled under `law` from a seed of their own."""
+    tasks = [env[i] for i in range(min(problems, len(env)))]
+    prompts = [encode(model, task, law.max_new_tokens) for task in tasks]
+    rollouts = sampler.sample(prompts, law, samples, seed)
+    answers: list[Scored] = []
+    for i, task in enumerate(tasks):
+        answers += score(env, model, task, rollouts[i * samples : (i + 1) * samples], law, Data())
+    return Evaluation(answers, len(tasks))

@@ -1,0 +1,215 @@
+"""One training step, the story of the project in order: rewards -> credit -> objective -> update -> what happened.
+
+The learner does not know a recipe's name. Parts declare what they need, and it prepares that: a reference policy, a
+critic, the trainer's own log-probabilities.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rung.errors import InputError
+from rung.maths.objective import count
+from rung.parts import GradientSteps, Value
+from rung.recipes import Recipe
+from rung.records import Batch, State, Tokens
+from rung.rollout.collect import Collected, Phase
+from rung.rollout.model import Model
+from rung.train.critic import ValueModel, explained_variance
+from rung.train.metrics import advantage_metrics, reference_metrics
+from rung.train.optimizer import MasterAdamW
+from rung.train.policy import Policy, activation_bytes_per_token, microbatches
+from rung.train.update import Work, gradient_steps, natural_step
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """Settings of the optimization that are no part of a recipe."""
+
+    learning_rate: float = 1e-5
+    warmup_steps: int = 0
+    clip_norm: float = 1.0
+    weight_decay: float = 0.0
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    activation_gib: float = 1.0  # micro-batches are sized so that the backward keeps about this much
+    seed: int = 0
+
+
+@dataclass
+class Learner:
+    """Holds what training changes: the policy, its optimizer, the critic, and the recipe's own state."""
+
+    recipe: Recipe
+    model: Model
+    hyper: Hyper
+    state: State = field(init=False)
+    version: int = 0
+    last_adv_BT: Tensor | None = None  # advantages of the newest step, for the rollout files
+    phase: Phase = lambda name: nullcontext()
+
+    def __post_init__(self) -> None:
+        self.state = self.recipe.initial_state()
+        self.policy = Policy(self.model, self.hyper.temperature)
+        self.micro_tokens = max(256, int(self.hyper.activation_gib * 2**30 / activation_bytes_per_token(self.model)))
+        self.parameters = [p for p in self.model.hf.parameters() if p.requires_grad]
+        needs = self.recipe.needs
+        self.optimizer: MasterAdamW | None = None
+        if isinstance(self.recipe.update, GradientSteps):
+            self.optimizer = MasterAdamW(
+                self.parameters, self.hyper.learning_rate, weight_decay=self.hyper.weight_decay
+            )
+        elif any(p.dtype != torch.float32 for p in self.parameters):
+            raise InputError(
+                f"recipe {self.recipe.name!r} solves a linear system for its step, which needs float32 weights. Use --dtype float32."
+            )
+        self.reference = self._frozen_copy() if "ref_logp" in needs else None
+        self.critic: ValueModel | None = None
+        if isinstance(self.recipe.credit, Value):
+            config = self.recipe.credit.critic
+            self.critic = ValueModel.build(config, self.model, self.hyper.learning_rate, self.micro_tokens)
+
+    def _frozen_copy(self) -> Policy:
+        """pi_ref: the weights of now, never updated."""
+        frozen = replace(self.model, hf=copy.deepcopy(self.model.hf).requires_grad_(False))
+        return Policy(frozen, self.hyper.temperature)
+
+    # -- the step ------------------------------------------------------------------------------------------------------
+    def step(self, collected: Collected) -> dict[str, float]:
+        """One optimizer step's worth of answers becomes new parameters. Returns the step's metrics."""
+        with self.phase("logprob"):
+            batch = self._prepare(collected.batch, collected.tokens)
+        shaped = self.recipe.kl.shape_reward(batch)
+        credit_BT = self.recipe.credit(shaped)
+        adv_BT = self.recipe.normalize(credit_BT, shaped.mask_BT & shaped.valid_B[:, None])
+        self.state, self.last_adv_BT = self.recipe.credit.observe(shaped), adv_BT
+        metrics = reference_metrics(batch)
+
+        active = self._active(shaped, adv_BT)
+        metrics |= advantage_metrics(adv_BT, shaped, len(active))
+        with self.phase("update"):
+            metrics |= self._learn_values(shaped, collected.tokens)
+            work = Work(
+                self.recipe, self.policy, shaped, collected.tokens, adv_BT, active,
+                self.hyper.max_new_tokens, self.micro_tokens, self.reference,
+            )  # fmt: skip
+            if len(active) == 0 or self._critic_warms_up():
+                metrics |= {"grad_norm": 0.0, "update/steps": 0.0}
+                self._forget_gradients()
+            elif isinstance(self.recipe.update, GradientSteps):
+                assert self.optimizer is not None
+                scale = min(1.0, (self.version + 1) / (self.hyper.warmup_steps + 1))
+                seed = self.hyper.seed + self.version
+                metrics |= gradient_steps(
+                    work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed
+                )
+            else:
+                metrics |= natural_step(work, self.recipe.update, self.parameters)
+        self._adapt(metrics, batch)
+        self.version += 1
+        skipped = float(metrics["update/steps"] == 0)
+        return {**metrics, **work.drift.metrics(), "update/skipped": skipped, "kl_coef": self.state.kl_coef}
+
+    def _prepare(self, batch: Batch, tokens: Tokens) -> Batch:
+        """Fill in what the recipe's parts need, all of it without gradient and before any update."""
+        batch = replace(batch, state=self.state)
+        needs = self.recipe.needs
+        if "old_logp" in needs:
+            batch = replace(batch, old_logp_BT=self._logp(self.policy, tokens))
+        if self.reference is not None:
+            batch = replace(batch, ref_logp_BT=self._logp(self.reference, tokens))
+        if self.critic is not None:
+            batch = replace(batch, value_BT=self.critic.predict(tokens))
+        return batch
+
+    @torch.no_grad()
+    def _logp(self, policy: Policy, tokens: Tokens) -> Tensor:
+        logp_BT = torch.zeros(tokens.mask_BT.shape, device=tokens.mask_BT.device)
+        for rows in microbatches(tokens, torch.arange(len(tokens.length_B)), 4 * self.micro_tokens):
+            part = tokens.rows(rows)
+            logp_BT[rows, : part.mask_BT.shape[1]] = policy.score(part).logp_BT
+        return logp_BT
+
+    def _active(self, batch: Batch, adv_BT: Tensor) -> Tensor:
+        """Rows that can change the policy: with an advantage, or all in the loss where another term acts on every row."""
+        r = self.recipe
+        everywhere = bool(
+            (r.kl.where == "loss" and self.state.kl_coef)
+            or r.entropy
+            or r.imitation
+            or self.state.trust_coef
+            or not isinstance(r.update, GradientSteps)
+        )
+        in_loss_B = batch.loss_mask_BT.any(1)
+        signal_B = ((adv_BT != 0) & batch.loss_mask_BT).any(1)
+        if not signal_B.any() and not self.state.kl_coef:
+            return signal_B.nonzero()[:, 0].cpu()
+        return (in_loss_B if everywhere else signal_B).nonzero()[:, 0].cpu()
+
+    def _learn_values(self, batch: Batch, tokens: Tokens) -> dict[str, float]:
+        if self.critic is None:
+            return {}
+        credit = self.recipe.credit
+        assert isinstance(credit, Value) and batch.value_BT is not None
+        valid_BT = batch.mask_BT & batch.valid_B[:, None]
+        metrics = {
+            "critic/explained_variance": explained_variance(batch.value_BT, credit.targets(batch), valid_BT),
+            "critic/value_mean": float(batch.value_BT[valid_BT].mean()) if valid_BT.any() else 0.0,
+        }
+        total = count(batch, self.hyper.max_new_tokens)
+        metrics["critic/loss"] = self.critic.fit(batch, tokens, credit, total, self.hyper.clip_norm)
+        return metrics
+
+    def _critic_warms_up(self) -> bool:
+        return self.critic is not None and self.version < self.critic.config.warmup
+
+    def _forget_gradients(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def _adapt(self, metrics: dict[str, float], batch: Batch) -> None:
+        """Adaptive coefficients look at what the update did."""
+        if "trust/kl" in metrics:
+            self.state = self.recipe.trust.observe(self.state, metrics["trust/kl"])
+            metrics["trust/coef"] = self.state.trust_coef
+        if "kl" in metrics:
+            answers = batch.mask_BT.shape[0]
+            per_answer = metrics["kl"] * float(batch.mask_BT.sum()) / answers
+            self.state = self.recipe.kl.observe(self.state, per_answer, answers)
+
+    # -- what a checkpoint holds -----------------------------------------------------------------------------------------
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the policy's weights, which are saved as a Hugging Face model."""
+        critic = self.critic
+        return {
+            "version": self.version,
+            "state": vars(self.state),
+            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            "reference": dict(self.reference.model.hf.state_dict()) if self.reference else None,
+            "critic": None
+            if critic is None
+            else {
+                "head": dict(critic.head.state_dict()),
+                "trunk": None if critic.config.shared else dict(critic.model.hf.state_dict()),
+                "optimizer": critic.optimizer.state_dict(),
+            },
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.version = int(saved["version"])
+        self.state = State(**saved["state"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        if self.reference is not None:
+            self.reference.model.hf.load_state_dict(saved["reference"])
+        if self.critic is not None:
+            self.critic.head.load_state_dict(saved["critic"]["head"])
+            if saved["critic"]["trunk"] is not None:
+                self.critic.model.hf.load_state_dict(saved["critic"]["trunk"])
+            self.critic.optimizer.load_state_dict(saved["critic"]["optimizer"])

@@ -1,0 +1,144 @@
+"""What a step reports. Names follow TRL where the quantity is the same; docs/metrics.md defines each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rung.maths.kl import difference, k1, k3
+from rung.maths.ratio import LIMIT, log_difference
+from rung.recipes import Recipe
+from rung.records import Batch, Scores
+from rung.rollout.collect import Collected, differs
+
+
+@dataclass
+class Drift:
+    """Running statistics of the policy against pi_old and the reference, over the micro-batches of an update."""
+
+    tokens: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+    ratios: list[Tensor] = field(default_factory=list)
+    sequence_ratios: list[Tensor] = field(default_factory=list)
+
+    def add(self, recipe: Recipe, batch: Batch, scores: Scores, adv_BT: Tensor) -> None:
+        mask_BT = batch.mask_BT
+        logp_BT = scores.logp_BT.detach()
+        d_BT = log_difference(logp_BT, batch.old_logp_BT, mask_BT)
+        low_BT, high_BT = recipe.surrogate.clipped(recipe.ratio(logp_BT, batch.old_logp_BT, mask_BT).detach(), adv_BT)
+        gap_BT = log_difference(logp_BT, batch.behavior_logp_BT, mask_BT).abs()
+        n = int(mask_BT.sum())
+        sums = {
+            "old_kl": float((k3(-d_BT) * mask_BT).sum()),  # KL(old||new) from samples of old: rho - 1 - log rho
+            "clip_low": float((low_BT & mask_BT).sum()),
+            "clip_high": float((high_BT & mask_BT).sum()),
+            "gap": float(gap_BT.sum()),
+            "cut": float((d_BT.abs() >= LIMIT).sum()),
+        }
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if not self.tokens:  # the first micro-batch is scored before any step: the sampler's gap, nothing else
+            self.largest["gap"] = float(gap_BT.max()) if n else 0.0
+            self.sums["first_gap"], self.sums["first_n"] = float(gap_BT.sum()), float(n)
+        self.tokens += n
+        self.ratios.append(d_BT[mask_BT])
+        self.sequence_ratios.append(d_BT.sum(1))
+
+    def mean(self, name: str) -> float:
+        return self.sums.get(name, 0.0) / max(self.tokens, 1)
+
+    @property
+    def old_kl(self) -> float:
+        return self.mean("old_kl")
+
+    def metrics(self) -> dict[str, float]:
+        if not self.tokens:
+            return {}
+        rho, s = torch.cat(self.ratios).exp(), torch.cat(self.sequence_ratios).clamp(-LIMIT, LIMIT).exp()
+        q = torch.tensor([0.01, 0.5, 0.99], device=rho.device)
+        token_q, sequence_q = (_quantiles(x, q) for x in (rho, s))
+        return {
+            "old_kl": self.old_kl,
+            "clip_ratio/low_mean": self.mean("clip_low"),
+            "clip_ratio/high_mean": self.mean("clip_high"),
+            "ratio/ess": float(rho.sum().square() / (len(rho) * rho.square().sum())),
+            "ratio/token_p01": token_q[0],
+            "ratio/token_p50": token_q[1],
+            "ratio/token_p99": token_q[2],
+            "ratio/sequence_p01": sequence_q[0],
+            "ratio/sequence_p99": sequence_q[2],
+            "ratio/cut": self.sums.get("cut", 0.0),
+            "sampling/logp_gap_mean": self.sums["first_gap"] / max(self.sums["first_n"], 1),
+            "sampling/logp_gap_max": self.largest["gap"],
+        }
+
+
+def _quantiles(x: Tensor, q: Tensor) -> list[float]:
+    few = x if len(x) <= 100_000 else x[torch.randint(len(x), (100_000,), device=x.device)]
+    return [float(v) for v in torch.quantile(few.float(), q)]
+
+
+def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
+    """What the answers earned and how they ended; counts of everything that left statistics or loss."""
+    rows, batch = collected.scored, collected.batch
+    groups = [rows[i : i + samples] for i in range(0, len(rows), samples)]
+    scored = [r.reward for r in rows if math.isfinite(r.reward)]
+    lengths = [len(r.rollout.tokens) for r in rows]
+    best = max(scored, default=0.0)
+    right = [n for r, n in zip(rows, lengths, strict=True) if r.reward == best and best > 0]
+    wrong = [n for r, n in zip(rows, lengths, strict=True) if math.isfinite(r.reward) and r.reward != best]
+    flat = [g for g in groups if not differs(g)]
+    out = {
+        "reward": _mean(scored),
+        "reward_std": _mean([_std([r.reward for r in g if math.isfinite(r.reward)]) for g in groups]),
+        "frac_reward_zero_std": len(flat) / len(groups),
+        "frac_all_right": sum(all(r.reward >= best > 0 for r in g) for g in flat) / len(groups),
+        "rewards/unscored": float(len(rows) - len(scored)),
+        "completions/mean_length": _mean(lengths),
+        "completions/max_length": float(max(lengths)),
+        "completions/clipped_ratio": float(batch.truncated_B.float().mean()),
+        "completions/mean_length_right": _mean(right),
+        "completions/mean_length_wrong": _mean(wrong),
+        "completions/empty": float((batch.mask_BT.sum(1) == 0).sum()),
+        "entropy": _mean([h for r in rows for h in r.rollout.entropy]),
+        **collected.counters,
+    }
+    for name in sorted({name for r in rows for name in r.rewards}):
+        values = [r.rewards[name] for r in rows if name in r.rewards and math.isfinite(r.rewards[name])]
+        out[f"rewards/{name}/mean"], out[f"rewards/{name}/std"] = _mean(values), _std(values)
+    return out
+
+
+def reference_metrics(batch: Batch) -> dict[str, float]:
+    """KL to the reference per token at rollout time: k3 (never negative) as `kl`, k1 beside it."""
+    if batch.ref_logp_BT is None:
+        return {}
+    delta_BT = difference(batch.old_logp_BT, batch.ref_logp_BT, batch.mask_BT)
+    n = max(int(batch.mask_BT.sum()), 1)
+    return {"kl": float((k3(delta_BT) * batch.mask_BT).sum() / n), "kl_k1": float(k1(delta_BT).sum() / n)}
+
+
+def advantage_metrics(adv_BT: Tensor, batch: Batch, active: int) -> dict[str, float]:
+    inside = adv_BT[batch.loss_mask_BT]
+    return {
+        "advantage/abs_mean": float(inside.abs().mean()) if len(inside) else 0.0,
+        "advantage/mean": float(inside.mean()) if len(inside) else 0.0,
+        "loss_tokens": float(batch.loss_mask_BT.sum()),
+        "active_rows": float(active),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _std(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    m = _mean(values)
+    return math.sqrt(sum((x - m) ** 2 for x in values) / (len(values) - 1))

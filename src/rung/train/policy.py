@@ -1,0 +1,160 @@
+"""The policy: what the model says about a batch's tokens, with gradient. Only this file knows the packing.
+
+Each prompt runs through the model once for all its answers, no padding does, and the head sees answer positions
+only. A model that cannot be packed runs padded through its own forward: same numbers, more work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from rung.maths.logprob import CHUNK_ELEMENTS, distribution, entropy_of, full_kl, token_logprob
+from rung.records import Scores, Tokens
+from rung.rollout.attention import Packed, packed_attention
+from rung.rollout.model import Model
+
+
+@dataclass(frozen=True)
+class Heads:
+    """A distribution per scored token that can be recomputed: hidden states [n, D], head weight and bias, frozen."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+def predicting_states(model: Model, tokens: Tokens) -> Tensor:
+    """The hidden state that predicts each scored token, in row-major order of `mask_BT`: [n, D]."""
+    row_n, t_n = tokens.mask_BT.nonzero(as_tuple=True)
+    if not model.packs:
+        ids, seen, start_B = _padded(tokens)
+        trunk = model.hf.get_decoder()
+        out = trunk(input_ids=ids, attention_mask=seen, position_ids=_positions(seen), use_cache=False)
+        return out.last_hidden_state[row_n, start_B[row_n] + t_n - 1]  # type: ignore[no-any-return]
+    fed = [row[: max(int(n) - 1, 0)] for row, n in zip(tokens.tokens_BT, tokens.length_B, strict=True)]
+    packed = Packed(list(tokens.prompts), fed, tokens.group_B.tolist())
+    with packed_attention(model.hf):
+        hidden = model.hidden(packed.ids, packed.positions, packed)[0]
+    # Token t of row b is predicted at its predecessor: the prompt's last token for t = 0, else answer token t - 1.
+    before = torch.where(t_n == 0, packed.prompt_last[tokens.group_B[row_n]], packed.answer_start[row_n] + t_n - 1)
+    return hidden.index_select(0, before)
+
+
+def predicting_logits(model: Model, tokens: Tokens) -> Tensor:
+    """Logits that predict each scored token, by the model's own padded forward: [n, V]. The definition, and the fallback."""
+    row_n, t_n = tokens.mask_BT.nonzero(as_tuple=True)
+    ids, seen, start_B = _padded(tokens)
+    logits = model.hf(input_ids=ids, attention_mask=seen, position_ids=_positions(seen), use_cache=False).logits
+    return logits[row_n, start_B[row_n] + t_n - 1]  # type: ignore[no-any-return]
+
+
+def _padded(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompt and answer of each row, right-padded: ids and attention mask [B, W], and where each answer starts [B]."""
+    prompt_of = [tokens.prompts[int(g)] for g in tokens.group_B]
+    rows = [torch.cat([p, row[: int(n)]]) for p, row, n in zip(prompt_of, tokens.tokens_BT, tokens.length_B, strict=True)]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    width_B = torch.tensor([len(x) for x in rows], device=ids.device)
+    seen = (torch.arange(ids.shape[1], device=ids.device) < width_B[:, None]).long()
+    return ids, seen, torch.tensor([len(p) for p in prompt_of], device=ids.device)
+
+
+def _positions(seen: Tensor) -> Tensor:
+    return (seen.cumsum(1) - 1).clamp(min=0)
+
+
+@dataclass
+class Policy:
+    """`model` under the sampling temperature: every log-probability is that of the law that was sampled."""
+
+    model: Model
+    temperature: float = 1.0
+
+    def score(self, tokens: Tokens, *, ref: Heads | None = None, old: Heads | None = None) -> Scores:
+        """Log-probabilities and entropies of the tokens under `mask_BT`, zero elsewhere, with gradient.
+
+        ref, old: frozen distributions at the same tokens; where given, KL(pi || ref) or KL(old || pi) over the full
+        vocabulary comes too.
+        """
+        target = tokens.tokens_BT[tokens.mask_BT]
+        if not self.model.packs:
+            log_p = (predicting_logits(self.model, tokens).float() / self.temperature).log_softmax(-1)
+            columns = [log_p.gather(-1, target[:, None])[:, 0], entropy_of(log_p)]
+            columns += [full_kl(log_p, self._log_p(ref)) if ref else None, full_kl(self._log_p(old), log_p) if old else None]
+        else:
+            hidden = predicting_states(self.model, tokens)
+            weight, bias = self.model.head
+            logp, entropy = token_logprob(hidden, weight, target, bias=bias, temperature=self.temperature)
+            columns = [logp, entropy]
+            columns += [self._full(hidden, ref, forward=True), self._full(hidden, old, forward=False)]
+        return Scores(*(None if c is None else _unflatten(c, tokens.mask_BT) for c in columns))  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def freeze(self, tokens: Tokens) -> Heads:
+        """The distributions at the scored tokens, to be compared with later: hidden states and a copy of the head."""
+        if not self.model.packs:
+            logits = predicting_logits(self.model, tokens).float()
+            return Heads(logits, torch.empty(0), None)
+        weight, bias = self.model.head
+        return Heads(
+            predicting_states(self.model, tokens).clone(), weight.clone(), None if bias is None else bias.clone()
+        )
+
+    def _log_p(self, heads: Heads) -> Tensor:
+        if heads.weight.numel() == 0:  # the fallback keeps logits
+            return (heads.hidden / self.temperature).log_softmax(-1)
+        return distribution(heads.hidden, heads.weight, bias=heads.bias, temperature=self.temperature)
+
+    def _full(self, hidden: Tensor, other: Heads | None, *, forward: bool) -> Tensor | None:
+        """KL(pi || other) if `forward`, else KL(other || pi), per token, some tokens at a time."""
+        if other is None:
+            return None
+        weight, bias = self.model.head
+
+        def part(h: Tensor, o: Tensor) -> Tensor:
+            log_p = distribution(h, weight, bias=bias, temperature=self.temperature)
+            with torch.no_grad():
+                log_q = self._log_p(Heads(o, other.weight, other.bias))
+            return full_kl(log_p, log_q) if forward else full_kl(log_q, log_p)
+
+        n = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        chunks = zip(hidden.split(n), other.hidden.split(n), strict=True)
+        if len(hidden) <= n:
+            return part(hidden, other.hidden)
+        return torch.cat([checkpoint(part, h, o, use_reentrant=False) for h, o in chunks])  # type: ignore[misc]
+
+
+def _unflatten(x_n: Tensor, mask_BT: Tensor) -> Tensor:
+    return torch.zeros(mask_BT.shape, dtype=x_n.dtype, device=x_n.device).masked_scatter(mask_BT, x_n)
+
+
+def microbatches(tokens: Tokens, rows: Tensor, budget: int) -> Iterator[Tensor]:
+    """Split row numbers so that each part feeds at most `budget` tokens, its prompts included; rows of a prompt stay together."""
+    part: list[int] = []
+    used, seen = 0, set[int]()
+    order = rows[tokens.group_B[rows].argsort(stable=True)]
+    for b in order.tolist():
+        g, n = int(tokens.group_B[b]), int(tokens.length_B[b])
+        cost = n + (0 if g in seen else len(tokens.prompts[g]))
+        if part and used + cost > budget:
+            yield torch.tensor(part)
+            part, used, seen = [], 0, set()
+            cost = n + len(tokens.prompts[g])
+        part.append(b)
+        seen.add(g)
+        used += cost
+    if part:
+        yield torch.tensor(part)
+
+
+def activation_bytes_per_token(model: Model) -> int:
+    """A rough size of what the backward keeps per token: about 16 D + 4 F + 3 H numbers a layer."""
+    c = model.hf.config.get_text_config()
+    D, layers = c.hidden_size, c.num_hidden_layers
+    F = getattr(c, "intermediate_size", None) or 4 * D
+    width = 2 if model.hf.dtype in (torch.bfloat16, torch.float16) else 4
+    return int(layers * (16 * D + 4 * F) * width)

@@ -1,0 +1,220 @@
+"""Update rules: how the gradient of J becomes new parameters. One function for each update part of a recipe.
+
+Both see the same `Work`: the batch, its advantages, and a split into micro-batches with denominators counted over
+each optimizer step. Neither knows which recipe it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from rung.maths.logprob import distribution, full_kl
+from rung.maths.natural import Trial, full_step, line_search
+from rung.maths.objective import count, objective
+from rung.parts import GradientSteps, NaturalStep
+from rung.recipes import Recipe
+from rung.records import Batch, Scores, Tokens, Totals
+from rung.train.metrics import Drift
+from rung.train.optimizer import MasterAdamW
+from rung.train.policy import Heads, Policy, microbatches, predicting_logits, predicting_states
+
+
+@dataclass
+class Work:
+    """Everything an update rule needs for one batch.
+
+    active: the rows that can change the policy; the others never enter the model again.
+    reference: the frozen policy whose full distribution a KL part compares with, or None.
+    """
+
+    recipe: Recipe
+    policy: Policy
+    batch: Batch
+    tokens: Tokens
+    adv_BT: Tensor
+    active: Tensor
+    max_tokens: int
+    micro_tokens: int
+    reference: Policy | None = None
+    drift: Drift = field(default_factory=Drift)
+
+    def parts(self, rows: Tensor) -> Iterator[Part]:
+        """Micro-batches of some active rows, each with the frozen distributions that a part of the recipe needs."""
+        for index in microbatches(self.tokens, rows, self.micro_tokens):
+            tokens = self.tokens.rows(index)
+            T = tokens.mask_BT.shape[1]
+            yield Part(_narrow(self.batch.rows(index), T), tokens, self.adv_BT[index, :T])
+
+    def freeze(self, parts: list[Part]) -> list[Part]:
+        """Add what must be remembered from before the update: pi_old's and the reference's full distributions."""
+        needs = self.recipe.needs
+        if "ref_full" in needs and self.reference is not None:
+            parts = [replace(p, ref=self.reference.freeze(p.tokens)) for p in parts]
+        if "old_full" in needs:
+            parts = [replace(p, old=self.policy.freeze(p.tokens)) for p in parts]
+        return parts
+
+    def J(self, part: Part, total: Totals) -> tuple[Tensor, Scores]:
+        scores = self.policy.score(part.tokens, ref=part.ref, old=part.old)
+        return objective(self.recipe, part.batch, scores, part.adv_BT, total), scores
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch: some rows of the step, narrowed to their longest answer."""
+
+    batch: Batch
+    tokens: Tokens
+    adv_BT: Tensor
+    ref: Heads | None = None
+    old: Heads | None = None
+
+
+def _narrow(batch: Batch, T: int) -> Batch:
+    wide = {k: v[:, :T] for k, v in vars(batch).items() if isinstance(v, Tensor) and v.dim() == 2}
+    return replace(batch, **wide)
+
+
+# -- gradient steps -----------------------------------------------------------------------------------------------------
+def gradient_steps(
+    work: Work, rule: GradientSteps, optimizer: MasterAdamW, clip_norm: float, scale: float, seed: int
+) -> dict[str, float]:
+    """`epochs` passes over `minibatches` parts; one optimizer step each on grad J, summed over micro-batches."""
+    plan = []
+    for rows in _minibatches(work, rule.minibatches, seed):
+        total = count(work.batch.rows(rows), work.max_tokens)
+        active = rows[torch.isin(rows, work.active)]
+        plan.append((total, work.freeze(list(work.parts(active)))))
+    norms: list[float] = []
+    for _ in range(rule.epochs):
+        for total, parts in plan:
+            kl = Drift()
+            for part in parts:
+                J, scores = work.J(part, total)
+                (-J).backward()  # type: ignore[no-untyped-call]  # the one minus sign
+                work.drift.add(work.recipe, part.batch, scores, part.adv_BT)
+                kl.add(work.recipe, part.batch, scores, part.adv_BT)
+            if rule.target_kl is not None and kl.old_kl > 1.5 * rule.target_kl:
+                optimizer.zero_grad()
+                return _report(norms, stopped=True)
+            if parts:
+                norms.append(optimizer.step(clip_norm, scale))
+    remembered = [p for _, parts in plan for p in parts if p.old is not None]
+    return _report(norms, stopped=False) | ({"trust/kl": _moved(work, remembered[0])} if remembered else {})
+
+
+def _report(norms: list[float], *, stopped: bool) -> dict[str, float]:
+    mean = sum(norms) / len(norms) if norms else 0.0
+    return {"grad_norm": mean, "update/steps": float(len(norms)), "update/stopped_early": float(stopped)}
+
+
+@torch.no_grad()
+def _moved(work: Work, part: Part) -> float:
+    """Mean KL(old || new) per token after the update, over one micro-batch, full vocabulary."""
+    scores = work.policy.score(part.tokens, old=part.old)
+    assert scores.old_kl_BT is not None
+    return float(scores.old_kl_BT.sum() / part.tokens.mask_BT.sum())
+
+
+def _minibatches(work: Work, parts: int, seed: int) -> list[Tensor]:
+    """Rows in `parts` equal parts at random, whole prompts together where there are enough of them."""
+    group_B = work.batch.group_B.cpu()
+    if parts == 1:
+        return [torch.arange(len(group_B))]
+    generator = torch.Generator().manual_seed(seed)
+    prompts = int(group_B.max()) + 1
+    if prompts >= parts:
+        order = torch.randperm(prompts, generator=generator)
+        return [torch.isin(group_B, chunk).nonzero()[:, 0] for chunk in order.chunk(parts)]
+    return list(torch.randperm(len(group_B), generator=generator).chunk(parts))
+
+
+# -- the natural step (TRPO) ----------------------------------------------------------------------------------------------
+def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dict[str, float]:
+    """theta + s x with (F + damping I) x = grad J and KL(old||new) <= max_kl per token; else theta, bit for bit."""
+    total = count(work.batch, work.max_tokens)
+    parts = [replace(p, old=work.policy.freeze(p.tokens)) for p in work.parts(work.active)]
+    before = [p.detach().clone() for p in parameters]
+    gain_old = 0.0
+    for part in parts:
+        J, scores = work.J(replace(part, old=None), total)
+        (-J).backward()  # type: ignore[no-untyped-call]
+        gain_old += float(J.detach())
+        work.drift.add(work.recipe, part.batch, scores, part.adv_BT)
+    g = _flat([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]).neg_()
+    for p in parameters:
+        p.grad = None
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
+        product = _fisher_product(work, rule, parameters)
+        step = full_step(product, g, rule.max_kl, rule.damping, rule.cg_iterations)
+    del product
+    if step is None:
+        return {"grad_norm": float(g.norm()), "update/steps": 0, "trpo/fraction": 0.0, "trpo/kl": 0.0}
+
+    @torch.no_grad()
+    def evaluate(fraction: float) -> Trial:
+        _assign(parameters, before, fraction * step)
+        gain = kl = tokens = 0.0
+        for part in parts:
+            J, scores = work.J(part, total)
+            gain += float(J)
+            assert scores.old_kl_BT is not None
+            kl += float(scores.old_kl_BT.sum())
+            tokens += int(part.tokens.mask_BT.sum())
+        return Trial(gain - gain_old, kl / max(tokens, 1))
+
+    fraction, trial = line_search(evaluate, rule.max_kl, rule.shrink, rule.backtracks)
+    if fraction == 0.0:
+        _assign(parameters, before, None)
+    return {
+        "grad_norm": float(g.norm()),
+        "update/steps": float(fraction > 0),
+        "trpo/fraction": fraction,
+        "trpo/kl": trial.kl if fraction else 0.0,
+        "trpo/gain": trial.gain if fraction else 0.0,
+    }
+
+
+def _fisher_product(work: Work, rule: NaturalStep, parameters: list[Tensor]):  # type: ignore[no-untyped-def]
+    """v -> F v, F the Hessian at pi_old of the mean KL(old||new) per token over some of the batch's rows.
+
+    F v = grad (grad KL . v): two reverse passes through one graph, which is built once and kept for all iterations.
+    """
+    rows, used = [], 0
+    for b in work.active[torch.randperm(len(work.active), generator=torch.Generator().manual_seed(0))].tolist():
+        if rule.curvature_tokens is not None and used >= rule.curvature_tokens:
+            break
+        rows.append(b)
+        used += int(work.tokens.length_B[b])
+    tokens = work.tokens.rows(torch.tensor(sorted(rows)))
+    model, T = work.policy.model, work.policy.temperature
+    if model.packs:
+        weight, bias = model.head
+        log_p = distribution(predicting_states(model, tokens), weight, bias=bias, temperature=T)
+    else:
+        log_p = (predicting_logits(model, tokens).float() / T).log_softmax(-1)
+    kl = full_kl(log_p.detach(), log_p).mean()
+    slope = _flat(torch.autograd.grad(kl, parameters, create_graph=True, materialize_grads=True))
+
+    def product(v: Tensor) -> Tensor:
+        return _flat(torch.autograd.grad(slope @ v, parameters, retain_graph=True, materialize_grads=True)).detach()
+
+    return product
+
+
+def _flat(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors]).float()
+
+
+@torch.no_grad()
+def _assign(parameters: list[Tensor], base: list[Tensor], step: Tensor | None) -> None:
+    """parameters <- base + step; without a step exactly `base`, bit for bit."""
+    at = 0
+    for p, b in zip(parameters, base, strict=True):
+        p.copy_(b if step is None else b + step[at : at + p.numel()].view_as(p))
+        at += p.numel()

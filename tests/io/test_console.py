@@ -1,0 +1,199 @@
+import io
+import math
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rung
+from rung.io.console import Console, curve, duration
+from rung.io.summary import Example, shorten, summary
+from rung.io.terminal import clean
+
+EVIL = "\x1b[31m \x1b]0;title\x07 \x9b2J [bold]x[/bold] \r\x00\x7f \u202e \ud800 \u2028"
+BEFORE = {"accuracy": 0.31, "ci_low": 0.27, "ci_high": 0.355, "n": 500}
+AFTER = {"accuracy": 0.87, "ci_low": 0.838, "ci_high": 0.897, "n": 500}
+
+
+class Stream(io.StringIO):
+    """A stream in memory that says what it is."""
+
+    def __init__(self, terminal: bool = False, encoding: str = "utf-8") -> None:
+        super().__init__()
+        self.terminal, self._encoding = terminal, encoding
+
+    @property
+    def encoding(self):
+        return self._encoding
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        text.encode(self._encoding)  # as a real stream: raises on what it cannot show
+        return super().write(text)
+
+
+def train(stream, steps=100, **header):
+    with Console(stream) as console:
+        console.start({"recipe": "grpo", "model": EVIL, **header}, steps)
+        for step in range(1, steps + 1):
+            with console.phase("sample"):
+                pass
+            console.phase("update")
+            console.step(
+                {"step": step, "reward": math.nan if step == 3 else step / steps, "num_tokens": step * 10, "note": "x"}
+            )
+        console.message(EVIL)
+        console.finish()
+        summary(
+            console,
+            BEFORE,
+            AFTER,
+            [Example(EVIL, EVIL, EVIL, False, True)] * 3,
+            Path("runs/x-1"),
+            ["rung report runs/x-1"],
+        )
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_plain_output_has_no_control_characters(monkeypatch, encoding):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # set by many CI systems: still no terminal
+    text = train(Stream(encoding=encoding))
+    assert not [
+        char for char in text if (ord(char) < 32 and char != "\n") or 127 <= ord(char) < 160 or char == "\u202e"
+    ]
+    assert "[bold]x[/bold]" in text
+    assert "0.310" in text and "0.870" in text and "95% CI 0.838 to 0.897" in text and "runs/x-1" in text
+
+
+@pytest.mark.parametrize("steps", [1, 7, 39, 40, 41, 100, 5000])
+def test_plain_lines_are_few_and_hold_the_first_and_the_last_step(steps):
+    lines = [line for line in train(Stream(), steps).splitlines() if line.startswith("step ")]
+    assert len(lines) == steps if steps < 40 else 13 <= len(lines) <= 41
+    assert " 1/" in lines[0]
+    assert f"{steps}/{steps} " in lines[-1]
+
+
+@pytest.mark.parametrize("width", [20, 60, 100, 160])
+def test_the_live_view_fits_the_terminal(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    console = Console(Stream(terminal=True))
+    console.start({"recipe": "dr_grpo", "model": EVIL, "task": "chain"}, 30)
+    with console.phase("eval"):
+        pass
+    for step in range(1, 21):
+        console.phase("sample")
+        console.step(
+            {
+                "step": step,
+                "reward": step / 30,
+                "kl": 0.1,
+                "grad_norm": 3.0,
+                "completions/mean_length": 9,
+                "accuracy": 0.5,
+            }
+        )
+    assert console._view is not None
+    lines = console.rich.render_lines(console._view.renderable)
+    text = "\n".join("".join(segment.text for segment in line) for line in lines)
+    assert all(sum(segment.cell_length for segment in line) <= width for line in lines)
+    assert "20/30" in text and len(lines) <= 16
+    if width >= 60:
+        assert "0.667" in text and "sample" in text and "eval" in text and "[bold]x[/bold]" in text
+    assert "\x1b" not in text and "\x9b" not in text
+    console.close()
+
+
+def test_phases_nest_and_add_up():
+    console = Console(Stream())
+    console.phase("update")
+    with console.phase("eval"):
+        assert console.running == "eval"
+    assert console.running == "update"
+    console.finish()
+    assert set(console.seconds) == {"update", "eval"} and sum(share for _, share in console.shares()) == pytest.approx(
+        1
+    )
+
+
+def test_a_resume_shows_sensible_numbers():
+    stream = Stream()
+    console = Console(stream)
+    console.start({}, 100, first_step=90)
+    console.step({"step": 91, "num_tokens": 10**9})
+    assert "tok/s" not in stream.getvalue() and "91/100" in stream.getvalue()
+    console.step({"step": 91, "eval/accuracy": 0.5})  # the numbers of an evaluation are no new step
+    assert console.latest["eval/accuracy"] == 0.5 and len(console._deltas) == 1
+
+
+PROGRAM = """
+import sys, time
+from rung.io.console import Console
+console = Console()
+console.start({"recipe": "grpo"}, 10)
+console.step({"step": 1, "reward": 0.5})
+if sys.argv[1] == "raise":
+    raise KeyboardInterrupt
+if sys.argv[1] == "exit":
+    sys.exit(3)
+console.finish("stopped")
+"""
+
+
+@pytest.mark.parametrize("end", ["raise", "exit", "finish"])
+def test_the_cursor_comes_back_however_the_program_ends(end):
+    mine, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(Path(rung.__file__).parents[1]), "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, end], stdout=theirs, stderr=subprocess.DEVNULL, env=env)
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(mine, 65536):
+            seen += chunk
+    except OSError:  # the other side was closed
+        pass
+    process.wait()
+    os.close(mine)
+    assert b"\x1b[?25l" in seen and seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run():
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as pipe:
+        console = Console(pipe)
+        console.start({}, 2)
+        console.step({"step": 1})
+        console.finish()
+        summary(console, None, None, [], Path("runs/x-1"), [])
+
+
+def test_the_summary_does_not_claim_what_the_intervals_do_not_allow():
+    def text(before, after):
+        stream = Stream()
+        summary(Console(stream), before, after, [], Path("runs/x"), [])
+        return stream.getvalue()
+
+    assert "do not overlap" in text(BEFORE, AFTER) and "+0.560: better" in text(BEFORE, AFTER)
+    assert "WORSE" in text(AFTER, BEFORE)
+    assert "does not show a change" in text(BEFORE, {**BEFORE, "accuracy": 0.33})
+    assert "not evaluated" in text(BEFORE, None)
+
+
+def test_small_functions():
+    assert clean("a\tb\nc") == "a    b\u240ac" and clean("12 ü 漢", lines=True) == "12 ü 漢"
+    assert clean("ü", "ascii") == "?"
+    assert duration(65) == "1:05" and duration(7384) == "2:03:04" and duration(-1) == "0:00"
+    assert curve([0, 1], 10) == ["▁█"] and curve([5, 5, math.nan], 10) == ["▁▁"] and curve([], 10) == [""]
+    assert curve(range(1000), 8) == ["▁▂▃▄▅▆▇█"] and curve(range(1000), 7, ascii_only=True) == [".:-=+*#"]
+    assert [len(row) for row in curve(range(50), 20, 3)] == [20, 20, 20]
+    long = "start " + "x" * 1000 + " end 42"
+    assert shorten(long).startswith("start") and shorten(long).endswith("end 42") and len(shorten(long)) < 300

@@ -1,0 +1,49 @@
+import json
+import math
+
+import pytest
+
+from rung.errors import InputError
+from rung.io.tables import check_json_target, show
+
+COLUMNS = ("recipe", "bias", "ok", "why")
+ROWS = [("grpo", 0.123456, True, "[bold]x[/bold]\x1b[31m"), ("rloo", math.nan, False, None)]
+
+
+def test_a_table_shows_every_cell_and_no_control_character(capsys):
+    show("Bias \x1b[2J", COLUMNS, ROWS)
+    text = capsys.readouterr().out
+    assert all(part in text for part in ("Bias", "grpo", "0.1235", "yes", "[bold]x[/bold]", "-")) and "\x1b" not in text
+
+
+def test_json_on_standard_output_is_all_of_it(capsys):
+    show("Bias", COLUMNS, ROWS, "-")
+    rows = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert rows[0] == {"recipe": "grpo", "bias": 0.123456, "ok": True, "why": "[bold]x[/bold]\x1b[31m"}
+    assert rows[1]["bias"] is None
+
+
+def test_json_to_a_new_file_beside_the_table(tmp_path, capsys):
+    show("Bias", COLUMNS, ROWS, str(tmp_path / "a.json"))
+    assert "grpo" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "a.json").read_text())) == 2
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    old = tmp_path / "a.json"
+    old.write_text("precious")
+    for target in (old, tmp_path / "none" / "a.json", tmp_path):
+        with pytest.raises(InputError, match="--json"):
+            show("Bias", COLUMNS, ROWS, str(target))
+        with pytest.raises(InputError, match="--json"):
+            check_json_target(str(target))
+    assert old.read_text() == "precious" and capsys.readouterr().out == ""
+    check_json_target("-")
+    check_json_target(None)
+
+
+def test_no_rows(capsys):
+    show("Nothing", COLUMNS, [], "-")
+    assert json.loads(capsys.readouterr().out) == []
+    show("Nothing", COLUMNS, [])
+    assert "recipe" in capsys.readouterr().out

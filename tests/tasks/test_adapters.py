@@ -1,0 +1,108 @@
+"""Reward functions with TRL's signature: what they are given, what they may return, and what is refused."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rung.errors import InputError
+from rung.records import Completion, Group
+from rung.tasks.adapters import Rewarded
+from rung.tasks.registry import load
+
+REWARDS = """
+import math
+def length(completions, **kwargs): return [len(c) for c in completions]
+def columns(prompts, completions, level, answer): return [float(level[0] + len(prompts) + len(answer))] * 3
+async def later(completions, **kwargs): return [1.0 for _ in completions]
+def unsure(completions, **kwargs): return [None, 1, True][: len(completions)]
+def short(completions, **kwargs): return [1.0]
+def nothing(completions, **kwargs): pass
+def words(completions, **kwargs): return ["good"] * len(completions)
+def infinite(completions, **kwargs): return [math.inf] * len(completions)
+def broken(completions, **kwargs): return [1 / 0]
+def greedy(completions, missing): return [0.0]
+def chat(prompts, completions, **kwargs):
+    return [float(c[0]["role"] == "assistant" and p[0]["role"] == "user") for p, c in zip(prompts, completions)]
+VALUE = 3
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    rewards, rows = tmp_path / "rewards.py", tmp_path / "rows.jsonl"
+    rewards.write_text(REWARDS)
+    rows.write_text("".join(json.dumps({"prompt": f"Say {i}.", "answer": str(i), "level": 2}) + "\n" for i in range(6)))
+    return rewards, rows
+
+
+def scores(files: tuple[Path, Path], name: str, count: int = 3) -> list[dict[str, float]]:
+    environment = load(str(files[1]), reward=f"{files[0]}:{name}").train
+    return environment.score(Group(environment[0], [Completion("a" * i) for i in range(count)]))
+
+
+def test_values(files: tuple[Path, Path]) -> None:
+    assert scores(files, "length") == [{"length": 0.0}, {"length": 1.0}, {"length": 2.0}]
+    assert scores(files, "columns") == [{"columns": 8.0}] * 3
+    assert scores(files, "later", 2) == [{"later": 1.0}] * 2
+    first, *others = scores(files, "unsure")
+    assert math.isnan(first["unsure"])
+    assert others == [{"unsure": 1.0}] * 2
+
+
+def test_chat_prompts_get_chat_completions(files: tuple[Path, Path]) -> None:
+    files[1].write_text("".join(json.dumps({"prompt": [{"role": "user", "content": str(i)}]}) + "\n" for i in range(4)))
+    assert scores(files, "chat", 2) == [{"chat": 1.0}] * 2  # and no answer column is needed
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", "returned 1 rewards for 3 completions"),
+        ("nothing", "must return a list of numbers or None"),
+        ("words", "must return a list of numbers or None"),
+        ("infinite", "returned an infinite reward"),
+        ("greedy", "unknown argument of the reward function 'greedy'"),
+        ("lenght", "Did you mean 'length'?"),
+        ("VALUE", "unknown function in"),
+    ],
+)
+def test_refused(files: tuple[Path, Path], name: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        scores(files, name)
+    assert message in str(error.value)
+
+
+def test_a_function_that_raises_is_named_with_its_row(files: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match=r"'broken' for rows.jsonl:\d raised ZeroDivisionError.*rewards.py:11"):
+        scores(files, "broken")
+    splits = load(str(files[1]), reward=f"{files[0]}:broken")
+    assert isinstance(splits.train, Rewarded)
+    forgiving = Rewarded(splits.train.environment, splits.train.function, on_error="skip")
+    assert math.isnan(forgiving.score(Group(forgiving[0], [Completion("a")]))[0]["broken"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rewards.py", "Write FILE.py:NAME"),
+        ("gone.py:f", "gone.py does not exist"),
+        ("{broken}:f", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_bad_files(tmp_path: Path, spec: str, message: str) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("def f(:")
+    with pytest.raises(InputError) as error:
+        load("chained_arithmetic", reward=spec.format(broken=broken))
+    assert message in str(error.value)
+
+
+def test_tasks_load_no_torch() -> None:
+    code = (
+        "import sys; from rung.tasks import registry, verify; assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
