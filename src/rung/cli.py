@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from tyro.conf import Positional
 
 from rung.errors import InputError, unknown
 
-Positional = tyro.conf.Positional
 
-
-# -- commands: each is a dataclass of its flags and a function ---------------------------------------------------------
+# -- commands: each is a dataclass of its flags and a function -----------------------------------------------------
 @dataclass(frozen=True)
 class Eval:
     """Accuracy of a model or run on held-out problems, with a 95 % confidence interval."""
@@ -132,7 +131,12 @@ def _recipes(args: Recipes) -> int:
 
     known = all_recipes()
     if args.json is not None:
-        show("recipes", ("name", "parent", "paper", "why"), [(r.name, r.parent, r.paper, r.why) for r in known.values()], args.json)
+        show(
+            "recipes",
+            ("name", "parent", "paper", "why"),
+            [(r.name, r.parent, r.paper, r.why) for r in known.values()],
+            args.json,
+        )
         return 0
     from rung.io.ladder import tree
 
@@ -184,7 +188,7 @@ def _usage() -> str:
     return "usage: rung COMMAND ...\n\n" + "\n".join(lines) + "\n\n`rung COMMAND --help` lists a command's flags."
 
 
-# -- pieces of argument handling ---------------------------------------------------------------------------------------------
+# -- pieces of argument handling -----------------------------------------------------------------------------------
 def _take(argv: list[str], name: str) -> tuple[list[str], str | None]:
     """Remove `--name VALUE` or `--name=VALUE` from the arguments."""
     for i, word in enumerate(argv):

@@ -36,7 +36,7 @@ from rung.maths.surrogate import CISPO, GMPO, SAPO, Clip, Importance, MirrorDesc
 from rung.maths.value import GAE, MC, TD, Critic, LengthAdaptiveGAE, NStep, Value
 
 
-# -- update: how a gradient of J becomes new parameters (run by train/update.py) ------------------------------------
+# -- update: how a gradient of J becomes new parameters (run by train/update.py) -----------------------------------
 @dataclass(frozen=True)
 class GradientSteps:
     """theta <- Adam(theta, grad J), `epochs` passes over the batch in `minibatches` parts, one optimizer step each.
@@ -56,7 +56,7 @@ class GradientSteps:
 
 @dataclass(frozen=True)
 class NaturalStep:
-    """theta <- theta + s F^-1 g with KL(old||new) <= max_kl per token, by conjugate gradient and a line search   (arXiv:1502.05477).
+    """theta <- theta + s F^-1 g with mean KL(old||new) per token <= max_kl, then a line search   (arXiv:1502.05477).
 
     No learning rate, no Adam, no gradient clipping. `damping` I is added to F (singular for softmax models).
     curvature_tokens: F is averaged over about this many tokens of the batch; None uses all.
@@ -72,7 +72,7 @@ class NaturalStep:
     reuses_batch: ClassVar[bool] = False
 
 
-# -- data: which answers a step sees (run by rollout/collect.py) -----------------------------------------------------
+# -- data: which answers a step sees (run by rollout/collect.py) ---------------------------------------------------
 @dataclass(frozen=True)
 class Overlong:
     """R += clip((limit - buffer - L) / buffer, -1, 0) * factor: a slope before the token limit   (DAPO, arXiv:2503.14476 eq. 13).

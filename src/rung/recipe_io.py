@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import types
 import typing
@@ -34,7 +33,7 @@ def find(name: str) -> Recipe:
     raise unknown("recipe", name, known, more=" `rung recipes` shows the tree.")
 
 
-# -- JSON ----------------------------------------------------------------------------------------------------------------
+# -- JSON ----------------------------------------------------------------------------------------------------------
 def to_dict(value: Any) -> Any:
     """A recipe or part as plain data: {"part": "Clip", "low": 0.2, "high": 0.28}. None fields are left out."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -50,7 +49,8 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
     for key in data:
         if key not in known:
             raise unknown("field of a recipe", key, known)
-    return Recipe(**{k: tuple(v) if k == "silent" else _part(v) for k, v in data.items()})
+    values: dict[str, Any] = {k: tuple(v) if k == "silent" else _part(v) for k, v in data.items()}
+    return Recipe(**values)
 
 
 def _part(data: Any) -> Any:
@@ -72,7 +72,7 @@ def _part_class(name: str) -> Any:
     return by_plain[plain]
 
 
-# -- overrides -------------------------------------------------------------------------------------------------------------
+# -- overrides -----------------------------------------------------------------------------------------------------
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with fields replaced by path: {"surrogate.high": 0.28, "kl": "K3", "kl.coef": 0.01}.
 
@@ -84,7 +84,9 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         name, _, rest = path.replace("-", "_").partition(".")
         if name not in values:
             raise unknown(f"field --recipe.{path}: a recipe has no", name, values)
-        values[name] = _set(values[name], rest.split("."), value, path) if rest else _fit(value, values[name], hints[name], path)
+        values[name] = (
+            _set(values[name], rest.split("."), value, path) if rest else _fit(value, values[name], hints[name], path)
+        )
     return replace(recipe, **values)
 
 
@@ -132,20 +134,20 @@ def _fit(value: Any, now: Any, wanted: Any, path: str) -> Any:
     raise InputError(f"--recipe.{path}: {value!r} does not fit; the value now is {now!r}, expected {wanted}.")
 
 
-# -- comparison and explanation -------------------------------------------------------------------------------------------------
+# -- comparison and explanation ------------------------------------------------------------------------------------
 def diff(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
     """The fields in which two recipes compute differently: {field: (a's, b's)}."""
     pairs = {f.name: (getattr(a, f.name), getattr(b, f.name)) for f in fields(Recipe) if f.name not in LABELS}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def brief(value: Any) -> str:
-    """A part on one line: Clip(low=0.2, high=0.28); fields that are None are left out."""
+def brief(value: Any, full: bool = False) -> str:
+    """A part on one line: Clip(high=0.28). Fields at their default are left out unless `full`; so are None fields."""
     if is_dataclass(value) and not isinstance(value, type):
-        inside = ", ".join(
-            f"{f.name}={brief(x)}" for f in fields(value) if (x := getattr(value, f.name)) is not None
-        )
-        return f"{type(value).__name__}({inside})"
+        usual = type(value)()
+        chosen = [(f.name, getattr(value, f.name), getattr(usual, f.name)) for f in fields(value)]
+        shown = [f"{name}={brief(x, full)}" for name, x, default in chosen if x is not None and (full or x != default)]
+        return f"{type(value).__name__}({', '.join(shown)})"
     return repr(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
 
 

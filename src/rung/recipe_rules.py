@@ -15,7 +15,9 @@ Rule = tuple[Callable[["Recipe"], bool], str]
 
 
 def _group_scaled(r: Recipe) -> bool:
-    return isinstance(r.credit, p.StepMean) or (isinstance(r.credit, p.GroupMean) and r.credit.scale in ("group", "mean"))
+    return isinstance(r.credit, p.StepMean) or (
+        isinstance(r.credit, p.GroupMean) and r.credit.scale in ("group", "mean")
+    )
 
 
 def _per_token(r: Recipe) -> bool:
@@ -24,7 +26,9 @@ def _per_token(r: Recipe) -> bool:
 
 RULES: tuple[Rule, ...] = (
     (
-        lambda r: isinstance(r.ratio, p.NoRatio) and r.update.reuses_batch and not isinstance(r.surrogate, p.MirrorDescent),
+        lambda r: (
+            isinstance(r.ratio, p.NoRatio) and r.update.reuses_batch and not isinstance(r.surrogate, p.MirrorDescent)
+        ),
         "NoRatio with several updates on one batch: after the first update the batch belongs to another policy, and "
         "nothing corrects for that. Use ratio=TokenRatio() with surrogate=Clip() or Importance(), or one update.",
     ),
@@ -58,7 +62,12 @@ RULES: tuple[Rule, ...] = (
         "a KL coefficient without a KL part: there is no reference policy to hold on to. Use kl=K1(), K2() or K3().",
     ),
     (
-        lambda r: isinstance(r.normalize, p.Whiten) and r.normalize.shift and "groups" in r.credit.needs and r.data.resample > 0,
+        lambda r: (
+            isinstance(r.normalize, p.Whiten)
+            and r.normalize.shift
+            and "groups" in r.credit.needs
+            and r.data.resample > 0
+        ),
         "whitening after a group baseline gives prompts without signal a non-zero advantage, while dynamic sampling "
         "throws those prompts out. Use Whiten(shift=False), or data without resampling.",
     ),

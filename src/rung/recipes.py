@@ -56,10 +56,10 @@ def rung(below: Recipe, name: str, paper: str, why: str, *, silent: tuple[str, .
     return replace(below, name=name, parent=below.name, paper=paper, why=why, silent=silent, **changes)
 
 
-# -- the main line: REINFORCE and its baselines -----------------------------------------------------------------------
+# -- the main line: REINFORCE and its baselines --------------------------------------------------------------------
 REINFORCE = Recipe(
     name="reinforce", paper="Williams 1992",
-    why="The gradient of an expected reward, from samples alone: push up every token of an answer by what the answer earned.")  # fmt: skip
+    why="The gradient of an expected reward, from samples alone: push up every token by what its answer earned.")  # fmt: skip
 REWARD_TO_GO = rung(
     REINFORCE, "reward_to_go", "Sutton et al. 2000",
     "A token is credited with rewards that came before it, which it cannot have caused: noise.",
@@ -84,7 +84,7 @@ VALUE_BASELINE = rung(
     silent=("the head starts at zero, so that the first step is plain reward-to-go",),
     credit=p.Value(p.MC()))  # fmt: skip
 
-# -- actor-critic, trust regions -----------------------------------------------------------------------------------------
+# -- actor-critic, trust regions ------------------------------------------------------------------------------------
 A2C = rung(
     VALUE_BASELINE, "a2c", "arXiv:1602.01783, arXiv:1506.02438",
     "The Monte Carlo return carries the noise of every later token: bootstrap from V, lambda trades bias for variance.",
@@ -110,12 +110,13 @@ PPO = rung(
     update=p.GradientSteps(minibatches=4))  # fmt: skip
 VAPO = rung(
     PPO, "vapo", "arXiv:2504.05118",
-    "A fresh critic and a fixed lambda lose the end reward of long answers: warm the critic up, train it on full returns, stretch lambda with length.",
+    "A fresh critic and a fixed lambda lose the end reward of long answers: warm the critic up, train it on full returns, "
+    "stretch lambda with the length.",
     silent=("warm-up of 5 steps here, 50 in the paper", "lambda below 0 (answers under 20 tokens) is cut at 0"),
     credit=p.Value(p.LengthAdaptiveGAE(), target=p.MC(), critic=p.Critic(warmup=5)),
     normalize=p.AsIs(), surrogate=p.Clip(high=0.28), kl=p.NoKL(), imitation=0.1)  # fmt: skip
 
-# -- critic-free: the group is the critic ----------------------------------------------------------------------------------
+# -- critic-free: the group is the critic ---------------------------------------------------------------------------
 GRPO = rung(
     PPO, "grpo", "arXiv:2402.03300",
     "The critic is a second model to train and hold in memory: the other answers to the same prompt tell what to expect.",
@@ -159,7 +160,7 @@ SAPO = rung(
     "A hard clip switches a token's gradient off at an edge: let it fade, sooner for bad tokens than for good ones.",
     surrogate=p.SAPO(), kl=p.NoKL())  # fmt: skip
 
-# -- relatives that stay with REINFORCE ------------------------------------------------------------------------------------
+# -- relatives that stay with REINFORCE -----------------------------------------------------------------------------
 RLOO = rung(
     LEAVE_ONE_OUT, "rloo", "arXiv:2402.14740",
     "Nothing holds the policy near a good reference: put the KL of the whole answer into its reward.",

@@ -10,7 +10,7 @@ from rung.records import Totals
 
 
 class Aggregate:
-    """A part that maps (mask_BT, group_B, total) to w_BT, float[B, T] without gradient."""
+    """A part that maps (mask_BT, group_B, total) to w_BT, float64[B, T] without gradient."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
         raise NotImplementedError
@@ -21,7 +21,7 @@ class SequenceSum(Aggregate):
     """w_bt = m_bt / B: the mean over answers of a sum over tokens, proportional to grad J   (Williams 1992)."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT / max(total.sequences, 1)
+        return mask_BT.double() / max(total.sequences, 1)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SequenceMean(Aggregate):
     """w_bt = m_bt / (B |y_b|): long answers weigh less per token   (GRPO, arXiv:2402.03300 eq. 3)."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT / (mask_BT.sum(1, keepdim=True).clamp(min=1) * max(total.sequences, 1))
+        return mask_BT.double() / (mask_BT.sum(1, keepdim=True).clamp(min=1) * max(total.sequences, 1))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TokenMean(Aggregate):
     """w_bt = m_bt / N, N the action tokens of the whole step   (DAPO, arXiv:2503.14476 eq. 8)."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT / max(total.tokens, 1)
+        return mask_BT.double() / max(total.tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class FixedBudget(Aggregate):
     budget: int | None = None
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT / (max(total.sequences, 1) * (self.budget or total.max_tokens))
+        return mask_BT.double() / (max(total.sequences, 1) * (self.budget or total.max_tokens))
 
 
 @dataclass(frozen=True)
@@ -60,4 +60,5 @@ class PromptMean(Aggregate):
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
         assert total.prompt_tokens_P is not None, "Totals.prompt_tokens_P is counted by count()"
         N_P = total.prompt_tokens_P
-        return mask_BT / (len(N_P) * N_P.clamp(min=1)[group_B])[:, None]
+        prompts = (N_P > 0).sum().clamp(min=1)  # of this optimizer step: ids of other minibatches have no tokens here
+        return mask_BT.double() / (prompts * N_P.clamp(min=1)[group_B])[:, None]

@@ -127,7 +127,7 @@ class RewardToGo(Credit):
         return G_BT
 
 
-# -- one baseline for the whole batch --------------------------------------------------------------------------------
+# -- one baseline for the whole batch ------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class MovingAverage(Credit):
     """A_bt = G_bt - b_k,  then  b_{k+1} = (1 - rate) b_k + rate mean(R)   (Williams 1992, reinforcement comparison).
@@ -172,7 +172,7 @@ class BatchMean(Credit):
         return A_BT * (batch.mask_BT & batch.valid_B[:, None])
 
 
-# -- one baseline per prompt ------------------------------------------------------------------------------------------
+# -- one baseline per prompt ---------------------------------------------------------------------------------------
 def _refuse_groups_of_one(batch: Batch, part: Credit, on_singleton: str) -> None:
     if on_singleton == "raise" and (group_sum(torch.ones_like(batch.group_B), batch.group_B) == 1).any():
         raise ValueError(
@@ -220,7 +220,7 @@ class GroupMean(Credit):
         mean_B = (group_sum(R_B, group_B) / n_P.clamp(min=1))[group_B]
         A_B = (R_B - mean_B) * has_signal(R_B, valid_B, group_B)
         if self.scale == "group":
-            var_P = group_sum(A_B.square(), group_B) / (n_P - self.bessel).clamp(min=1)
+            var_P = group_sum(A_B.square(), group_B) / (n_P - int(self.bessel)).clamp(min=1)
             A_B = A_B / (var_P.sqrt()[group_B] + self.eps)
         elif self.scale == "batch":
             n = valid_B.sum()
@@ -269,7 +269,7 @@ class StepMean(Credit):
         n_P = group_sum(torch.ones_like(r_n), group_n)
         centered_n = r_n - (group_sum(r_n, group_n) / n_P.clamp(min=1))[group_n]
         centered_n = centered_n * has_signal(r_n, torch.ones_like(r_n, dtype=torch.bool), group_n)
-        std_P = (group_sum(centered_n.square(), group_n) / (n_P - self.bessel).clamp(min=1)).sqrt()
+        std_P = (group_sum(centered_n.square(), group_n) / (n_P - int(self.bessel)).clamp(min=1)).sqrt()
         normalized_BT = torch.zeros_like(batch.reward_BT)
         normalized_BT[end_BT] = (centered_n / (std_P[group_n] + self.eps)).to(normalized_BT.dtype)
         return reward_to_go(normalized_BT, batch.mask_BT) * ok_BT

@@ -170,7 +170,7 @@ class FullKL(ReferenceKL):
         return scores.ref_kl_BT
 
 
-# -- to the old policy -----------------------------------------------------------------------------------------------
+# -- to the old policy ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class NoTrust:
     """No KL to the old policy."""

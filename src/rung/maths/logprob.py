@@ -26,7 +26,7 @@ class _TokenLogProb(torch.autograd.Function):
     """(log p(y|h), H(p(.|h))) for each row; d log p = onehot - p,  d H = -p (log p + H)."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
         n, V = len(target), weight.shape[0]
@@ -42,7 +42,7 @@ class _TokenLogProb(torch.autograd.Function):
         return logp, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, target, norm, entropy = ctx.saved_tensors
         n, V = len(target), weight.shape[0]
         grad_hidden = torch.empty_like(hidden)
@@ -81,7 +81,12 @@ def token_logprob(
 
 
 def distribution(
-    hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0, softcap: float | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float = 1.0,
+    softcap: float | None = None,
 ) -> Tensor:
     """log softmax(W h / temperature) in float32, [n, V]: plain autograd, differentiable twice, all of it in memory."""
     return _logits(hidden, weight, bias, temperature, softcap).log_softmax(-1)

@@ -42,19 +42,10 @@ class Trial:
     kl: float
 
 
-@dataclass(frozen=True)
-class Found:
-    """Outcome of a natural step: the accepted fraction of the full step (0: refused), its trial, and the full step's."""
-
-    fraction: float
-    trial: Trial
-    full_step: Tensor | None = None
-
-
 def line_search(
     evaluate: Callable[[float], Trial], max_kl: float, shrink: float, backtracks: int
 ) -> tuple[float, Trial]:
-    """The largest fraction shrink^j, j < backtracks, with KL <= max_kl and gain > 0; 0 if there is none   (arXiv:1502.05477 App. C)."""
+    """The largest fraction shrink^j, j < backtracks, with KL <= max_kl and gain > 0, else 0   (arXiv:1502.05477 App. C)."""
     trial = Trial(0.0, 0.0)
     for j in range(backtracks):
         trial = evaluate(shrink**j)

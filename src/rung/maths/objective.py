@@ -49,7 +49,7 @@ def count(batch: Batch, max_tokens: int) -> Totals:
 
 def positive(batch: Batch) -> Tensor:
     """Rows that the imitation term copies: valid, with a positive outcome: bool[B]."""
-    return batch.valid_B & ((batch.reward_BT * batch.mask_BT).sum(1) > 0)
+    return batch.valid_B & (batch.reward_BT.masked_fill(~batch.mask_BT, 0.0).sum(1) > 0)
 
 
 def objective(parts: Parts, batch: Batch, scores: Scores, adv_BT: Tensor, total: Totals) -> Tensor:
@@ -76,7 +76,7 @@ def objective(parts: Parts, batch: Batch, scores: Scores, adv_BT: Tensor, total:
         gain_BT = gain_BT - batch.state.trust_coef * scores.old_kl_BT
 
     weight_BT = parts.aggregate(mask_BT, batch.group_B, total)
-    J = (weight_BT * gain_BT).masked_fill(~in_loss_BT, 0.0).sum()
+    J = (weight_BT.to(gain_BT.dtype) * gain_BT).masked_fill(~in_loss_BT, 0.0).sum()
     if parts.imitation:  # log-likelihood of the right answers, + mu / N_+ sum log pi   (VAPO, arXiv:2504.05118)
         copied_BT = in_loss_BT & positive(batch)[:, None]
         J = J + parts.imitation * torch.where(copied_BT, logp_BT, 0.0).sum() / max(total.positive_tokens, 1)

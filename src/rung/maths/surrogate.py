@@ -94,7 +94,7 @@ class SAPO(Surrogate):
     negative: float = 1.05
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        tau_BT = torch.where(adv_BT > 0, self.positive, self.negative)
+        tau_BT = torch.full_like(adv_BT, self.negative).masked_fill(adv_BT > 0, self.positive)
         return 4 / tau_BT * torch.sigmoid(tau_BT * (log_ratio_BT.exp() - 1)) * adv_BT
 
 
@@ -132,4 +132,4 @@ class MirrorDescent(Surrogate):
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         L_B1 = mask_BT.sum(1, keepdim=True).clamp(min=1)
         drift_B1 = log_ratio_BT.masked_fill(~mask_BT, 0.0).sum(1, keepdim=True)
-        return -(adv_BT - self.tau * drift_B1).square() / (2 * self.tau * L_B1)
+        return -(adv_BT - self.tau * drift_B1).square() / (2 * self.tau) / L_B1

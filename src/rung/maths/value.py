@@ -82,7 +82,7 @@ class NStep:
     def __call__(self, batch: Batch, last_value_B: Tensor | None) -> Tensor:
         # A^(n)_t = sum_{l<n} gamma^l delta_{t+l}: n terms of the sum that GAE(lam=1) takes to the end.
         delta_BT = GAE(self.gamma, 0.0)(batch, last_value_B)
-        order_BT = batch.mask_BT.long().argsort(1, descending=True, stable=True)  # compacted: actions first
+        order_BT = batch.mask_BT.long().argsort(dim=1, descending=True, stable=True)  # compacted: actions first
         compact_BT = delta_BT.gather(1, order_BT)
         padded_BT = torch.nn.functional.pad(compact_BT, (0, self.n))
         total_BT = sum(self.gamma**k * padded_BT[:, k : k + compact_BT.shape[1]] for k in range(self.n))
@@ -158,7 +158,7 @@ class Value(Credit):
     def targets(self, batch: Batch) -> Tensor:
         """What V is regressed on: A_t + V_t of `target` (of `estimator` where None), float[B, T]."""
         assert batch.value_BT is not None
-        return (self._advantage(self.target or self.estimator, batch) + batch.value_BT) * batch.mask_BT
+        return torch.where(batch.mask_BT, self._advantage(self.target or self.estimator, batch) + batch.value_BT, 0.0)
 
     def _advantage(self, estimator: MC | TD | NStep | GAE | LengthAdaptiveGAE, batch: Batch) -> Tensor:
         clean = replace(batch, reward_BT=batch.reward_BT.masked_fill(~batch.valid_B[:, None], 0.0))

@@ -161,11 +161,37 @@ def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
 
 
+class _Scatter(torch.autograd.Function):
+    """Rows to distinct slots of a zero tensor. Its gradient is `_Gather`, a plain read, where PyTorch would add."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slot_n: Tensor, size: int) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(slot_n)
+        return x.new_zeros(size, *x.shape[1:]).index_copy_(0, slot_n, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return _Gather.apply(grad, ctx.saved_tensors[0]), None, None  # type: ignore[no-untyped-call]
+
+
+class _Gather(torch.autograd.Function):
+    """Rows from distinct slots. Its gradient is `_Scatter`; each can be differentiated again through the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slot_n: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(slot_n)
+        ctx.size = x.shape[0]
+        return x.index_select(0, slot_n)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return _Scatter.apply(grad.contiguous(), ctx.saved_tensors[0], ctx.size), None  # type: ignore[no-untyped-call]
+
+
 def _pad(x_HnD: Tensor, slot_n: Tensor, rows: int, width: int) -> Tensor:
     """Put n packed tokens into [rows, H, width, D] with zeros in between."""
     H, _, D = x_HnD.shape
-    blank = x_HnD.new_zeros(rows * width, H * D)
-    flat = blank.index_copy(0, slot_n, x_HnD.transpose(0, 1).reshape(-1, H * D))
+    flat: Tensor = _Scatter.apply(x_HnD.transpose(0, 1).reshape(-1, H * D), slot_n, rows * width)  # type: ignore[no-untyped-call]
     return flat.view(rows, width, H, D).transpose(1, 2)
 
 
@@ -173,7 +199,8 @@ def _unpad(out_RKTD: Tensor, slot_n: Tensor, heads: int, width: int) -> Tensor:
     """Undo `fold` and `_pad`: [rows, K, (H/K) width, D] -> [n, H, D]."""
     rows, _, _, D = out_RKTD.shape
     out = out_RKTD.reshape(rows, heads, width, D).transpose(1, 2).reshape(rows * width, heads * D)
-    return out.index_select(0, slot_n).view(-1, heads, D)
+    flat: Tensor = _Gather.apply(out, slot_n)  # type: ignore[no-untyped-call]
+    return flat.view(-1, heads, D)
 
 
 class Decode:
@@ -187,7 +214,8 @@ class Decode:
         shift = (Lp - lp)[:, None]  # right-padded -> left-padded
         source = (torch.arange(Lp, device=lp.device)[None] - shift).clamp(min=0)
         rows = torch.arange(P, device=lp.device).repeat_interleave(repeats)
-        self.k, self.v = [], []
+        self.k: list[Tensor] = []
+        self.v: list[Tensor] = []
         for stored, into in ((prefill.keys, self.k), (prefill.values, self.v)):
             for x in stored:
                 K, D = x.shape[1], x.shape[3]

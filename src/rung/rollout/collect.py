@@ -71,7 +71,7 @@ class Collector:
         chosen += dull[: self.prompts - len(chosen)]
         rows = [row for _, group in chosen for row in group]
         greedy = self._greedy([task for task, _ in chosen]) if self.greedy else None
-        counters = {"sampling/rounds": rounds, "sampling/prompts_drawn": drawn}
+        counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn)}
         return self._layout(chosen, rows, greedy, state, counters)
 
     def _problems(self, step: int) -> Iterator[int]:

@@ -82,7 +82,9 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bo
     logging.disable_progress_bar()
     path = Path(name).expanduser()
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InputError(f"model {name!r}: there is no such directory. Give a directory with a Hugging Face model, or a hub id.")
+        raise InputError(
+            f"model {name!r}: there is no such directory. Give a directory with a Hugging Face model, or a hub id."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(path if path.exists() else name, trust_remote_code=trust_remote_code)
         hf = AutoModelForCausalLM.from_pretrained(
@@ -110,7 +112,9 @@ def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
         value = getattr(source, "eos_token_id", None)
         ends |= set(value if isinstance(value, list | tuple) else [value]) - {None}
     if not ends:
-        raise InputError("the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json.")
+        raise InputError(
+            "the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json."
+        )
     model = Model(hf, tokenizer, frozenset(int(x) for x in ends))
     model.packs = _packing_agrees(model)
     return model

@@ -93,7 +93,7 @@ class TrainConfig:
             "prompts_per_step": 32 if small else 16,
             "learning_rate": 4e-4 if small else 1e-5,
         }
-        filled = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems"):
             if getattr(config, name) < (0 if name == "steps" else 1):
@@ -120,7 +120,9 @@ def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
 def from_toml(path: Path) -> dict[str, Any]:
     """Settings from a file, as keyword arguments of TrainConfig. Unknown keys are errors with the nearest match."""
     if not path.is_file():
-        raise InputError(f"config {path}: there is no such file. Give the path of a TOML file, such as a run's config.toml.")
+        raise InputError(
+            f"config {path}: there is no such file. Give the path of a TOML file, such as a run's config.toml."
+        )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

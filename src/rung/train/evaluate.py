@@ -38,7 +38,10 @@ class Evaluation:
         lengths = [len(a.rollout.tokens) for a in self.answers]
         cut = sum(a.rollout.stop == "length" for a in self.answers)
         return {
-            **{f"eval/accuracy{k.removeprefix('accuracy') if k == 'accuracy' else '_' + k}": v for k, v in self.summary().items()},
+            **{
+                f"eval/accuracy{k.removeprefix('accuracy') if k == 'accuracy' else '_' + k}": v
+                for k, v in self.summary().items()
+            },
             "eval/mean_length": sum(lengths) / max(len(lengths), 1),
             "eval/clipped_ratio": cut / max(len(lengths), 1),
             "eval/unscored": float(sum(not math.isfinite(a.reward) for a in self.answers)),

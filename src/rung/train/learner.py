@@ -67,7 +67,7 @@ class Learner:
             )
         elif any(p.dtype != torch.float32 for p in self.parameters):
             raise InputError(
-                f"recipe {self.recipe.name!r} solves a linear system for its step, which needs float32 weights. Use --dtype float32."
+                f"recipe {self.recipe.name!r} solves a linear system, which needs float32 weights. Use --dtype float32."
             )
         self.reference = self._frozen_copy() if "ref_logp" in needs else None
         self.critic: ValueModel | None = None
@@ -80,7 +80,7 @@ class Learner:
         frozen = replace(self.model, hf=copy.deepcopy(self.model.hf).requires_grad_(False))
         return Policy(frozen, self.hyper.temperature)
 
-    # -- the step ------------------------------------------------------------------------------------------------------
+    # -- the step ---------------------------------------------------------------------------------------------------
     def step(self, collected: Collected) -> dict[str, float]:
         """One optimizer step's worth of answers becomes new parameters. Returns the step's metrics."""
         with self.phase("logprob"):
@@ -106,9 +106,7 @@ class Learner:
                 assert self.optimizer is not None
                 scale = min(1.0, (self.version + 1) / (self.hyper.warmup_steps + 1))
                 seed = self.hyper.seed + self.version
-                metrics |= gradient_steps(
-                    work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed
-                )
+                metrics |= gradient_steps(work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed)
             else:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
         self._adapt(metrics, batch)
@@ -183,7 +181,7 @@ class Learner:
             per_answer = metrics["kl"] * float(batch.mask_BT.sum()) / answers
             self.state = self.recipe.kl.observe(self.state, per_answer, answers)
 
-    # -- what a checkpoint holds -----------------------------------------------------------------------------------------
+    # -- what a checkpoint holds ------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """Everything but the policy's weights, which are saved as a Hugging Face model."""
         critic = self.critic

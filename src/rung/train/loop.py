@@ -70,7 +70,9 @@ def locate(name: str) -> str:
     if name == "smollm2":
         found = smollm2.path()
         if found is None:
-            raise InputError("the model smollm2 is not on this machine yet. Run `make smollm2` (or `rung smollm2`) once, then try again.")
+            raise InputError(
+                "the model smollm2 is not on this machine yet. Run `make smollm2` (or `rung smollm2`) once, then try again."
+            )
         return str(found)
     return name
 
@@ -176,7 +178,9 @@ class _Loop:
         if not interrupted:
             self._conclude(before, after)
         else:
-            self.console.message(f"the run lies in {self.run.path}; go on with: rung train {config.recipe} ... --out {self.run.path} --resume")
+            self.console.message(
+                f"the run lies in {self.run.path}; go on with: rung train {config.recipe} ... --out {self.run.path} --resume"
+            )
         return Run(self.run.path, before, after, done, interrupted, self.run.metrics())
 
     @contextmanager
@@ -199,14 +203,19 @@ class _Loop:
             **metrics,
             "num_tokens": float(self.tokens),
             "step_time": time.perf_counter() - start,
-            **{f"time/{name}": self.seconds.get(name, 0.0) for name in ("sample", "reward", "logprob", "update", "sync")},
+            **{
+                f"time/{name}": self.seconds.get(name, 0.0)
+                for name in ("sample", "reward", "logprob", "update", "sync")
+            },
         }
         self.run.log(row)
         if config.save_rollouts:
             self.run.write_rollouts(step + 1, rollout_rows(collected, setup.learner.last_adv_BT))
         self.console.step(row)
         if not math.isfinite(row["grad_norm"]):
-            self.console.message(f"step {step + 1}: the gradient is not finite, so nothing was changed. Lower the learning rate.")
+            self.console.message(
+                f"step {step + 1}: the gradient is not finite, so nothing was changed. Lower the learning rate."
+            )
 
     def _evaluate(self, step: int) -> Evaluation:
         setup, config = self.setup, self.setup.config
@@ -241,7 +250,9 @@ class _Loop:
         """Continue from the newest complete checkpoint: weights, optimizer, critic, counters. Metrics after it are set aside."""
         checkpoint = self.run.latest_checkpoint()
         if checkpoint is None:
-            raise InputError(f"{self.run.path} holds no complete checkpoint to resume from. Start a new run with another --out.")
+            raise InputError(
+                f"{self.run.path} holds no complete checkpoint to resume from. Start a new run with another --out."
+            )
         stored = self.run.config().get("expanded_recipe", {}).get("name")
         if stored != self.setup.recipe.name:
             raise InputError(

@@ -56,7 +56,9 @@ def predicting_logits(model: Model, tokens: Tokens) -> Tensor:
 def _padded(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
     """Prompt and answer of each row, right-padded: ids and attention mask [B, W], and where each answer starts [B]."""
     prompt_of = [tokens.prompts[int(g)] for g in tokens.group_B]
-    rows = [torch.cat([p, row[: int(n)]]) for p, row, n in zip(prompt_of, tokens.tokens_BT, tokens.length_B, strict=True)]
+    rows = [
+        torch.cat([p, row[: int(n)]]) for p, row, n in zip(prompt_of, tokens.tokens_BT, tokens.length_B, strict=True)
+    ]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     width_B = torch.tensor([len(x) for x in rows], device=ids.device)
     seen = (torch.arange(ids.shape[1], device=ids.device) < width_B[:, None]).long()
@@ -83,8 +85,11 @@ class Policy:
         target = tokens.tokens_BT[tokens.mask_BT]
         if not self.model.packs:
             log_p = (predicting_logits(self.model, tokens).float() / self.temperature).log_softmax(-1)
-            columns = [log_p.gather(-1, target[:, None])[:, 0], entropy_of(log_p)]
-            columns += [full_kl(log_p, self._log_p(ref)) if ref else None, full_kl(self._log_p(old), log_p) if old else None]
+            columns: list[Tensor | None] = [log_p.gather(-1, target[:, None])[:, 0], entropy_of(log_p)]
+            columns += [
+                full_kl(log_p, self._log_p(ref)) if ref else None,
+                full_kl(self._log_p(old), log_p) if old else None,
+            ]
         else:
             hidden = predicting_states(self.model, tokens)
             weight, bias = self.model.head

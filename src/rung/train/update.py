@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,11 +77,11 @@ class Part:
 
 
 def _narrow(batch: Batch, T: int) -> Batch:
-    wide = {k: v[:, :T] for k, v in vars(batch).items() if isinstance(v, Tensor) and v.dim() == 2}
+    wide: dict[str, Any] = {k: v[:, :T] for k, v in vars(batch).items() if isinstance(v, Tensor) and v.dim() == 2}
     return replace(batch, **wide)
 
 
-# -- gradient steps -----------------------------------------------------------------------------------------------------
+# -- gradient steps ------------------------------------------------------------------------------------------------
 def gradient_steps(
     work: Work, rule: GradientSteps, optimizer: MasterAdamW, clip_norm: float, scale: float, seed: int
 ) -> dict[str, float]:
@@ -134,7 +135,7 @@ def _minibatches(work: Work, parts: int, seed: int) -> list[Tensor]:
     return list(torch.randperm(len(group_B), generator=generator).chunk(parts))
 
 
-# -- the natural step (TRPO) ----------------------------------------------------------------------------------------------
+# -- the natural step (TRPO) ---------------------------------------------------------------------------------------
 def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dict[str, float]:
     """theta + s x with (F + damping I) x = grad J and KL(old||new) <= max_kl per token; else theta, bit for bit."""
     total = count(work.batch, work.max_tokens)

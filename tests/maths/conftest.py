@@ -1,0 +1,57 @@
+"""Builders for the tests of the maths. Everything is float64, so that equal means equal to 1e-10 or better."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rung.maths.credit import outcome_to_token
+from rung.records import Batch
+
+
+def _batch(
+    reward: Sequence[Any],
+    *,
+    lengths: Sequence[int] | None = None,
+    mask: Sequence[Sequence[int]] | None = None,
+    group: Sequence[int] | None = None,
+    **more: Any,
+) -> Batch:
+    """A Batch by hand. `reward`: one number an answer (with `lengths`), or one number a token (with `mask`).
+
+    Answers with a NaN reward and answers without a token are not valid, as `collect` would say. Tensors in `more`
+    replace the defaults: old and behavior log-probabilities 0, everything kept, nothing truncated, all one group.
+    """
+    reward_tensor = torch.tensor(reward, dtype=torch.float64)
+    if mask is None:
+        lengths = lengths or [1] * len(reward)
+        width = max(*lengths, 1, 1)
+        mask_BT = torch.arange(width) < torch.tensor(lengths)[:, None]
+    else:
+        mask_BT = torch.tensor(mask).bool()
+    reward_BT = outcome_to_token(reward_tensor, mask_BT) if reward_tensor.dim() == 1 else reward_tensor
+    B = len(mask_BT)
+    fields = {
+        "reward_BT": reward_BT,
+        "mask_BT": mask_BT,
+        "group_B": torch.tensor(group if group is not None else [0] * B),
+        "valid_B": (reward_BT.isfinite() | ~mask_BT).all(1) & mask_BT.any(1),
+        "keep_B": torch.ones(B, dtype=torch.bool),
+        "truncated_B": torch.zeros(B, dtype=torch.bool),
+        "behavior_logp_BT": torch.zeros_like(reward_BT),
+        "old_logp_BT": torch.zeros_like(reward_BT),
+    }
+    given = {k: _tensor(v) if isinstance(v, (list, tuple)) else v for k, v in more.items()}
+    return Batch(**{**fields, **given})
+
+
+def _tensor(rows: Sequence[Any]) -> Tensor:
+    first = rows[0][0] if isinstance(rows[0], (list, tuple)) else rows[0]
+    return torch.tensor(rows, dtype=torch.bool if isinstance(first, bool) else torch.float64)
+
+
+@pytest.fixture(scope="session")
+def batch_of() -> Callable[..., Batch]:
+    return _batch

@@ -1,0 +1,87 @@
+"""The chunked log-probability against plain log_softmax: values, entropies and every gradient."""
+
+import math
+
+import pytest
+import torch
+
+from rung.maths import logprob
+from rung.maths.logprob import distribution, entropy_of, full_kl, token_logprob
+
+N, D, V = 7, 5, 11
+
+
+def inputs(bias=True, dtype=torch.float32):
+    g = torch.Generator().manual_seed(0)
+    hidden, weight, b = (torch.randn(*s, generator=g).to(dtype).requires_grad_() for s in ((N, D), (V, D), (V,)))
+    return hidden, weight, b if bias else None, torch.randint(V, (N,), generator=g)
+
+
+def plain(hidden, weight, bias, target, temperature):
+    log_p = (torch.nn.functional.linear(hidden, weight, bias).float() / temperature).log_softmax(-1)
+    return log_p.gather(-1, target[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+
+
+UP = torch.linspace(-1.0, 2.0, N), torch.linspace(0.5, -0.7, N)
+
+
+@pytest.mark.parametrize("chunk", [1 << 24, 2 * V, 3 * V + 1, 1], ids=["one chunk", "two rows", "three rows", "a row"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("entropy", [True, False], ids=["with entropy", "logp only"])
+def test_values_and_gradients(monkeypatch, chunk, temperature, bias, entropy):
+    monkeypatch.setattr(logprob, "CHUNK_ELEMENTS", chunk)
+    hidden, weight, b, target = inputs(bias)
+    leaves = [x for x in (hidden, weight, b) if x is not None]
+
+    def gradients(logp, ent):
+        total = (UP[0] * logp).sum() + ((UP[1] * ent).sum() if entropy else 0.0)
+        return torch.autograd.grad(total, leaves)
+
+    ours = token_logprob(hidden, weight, target, bias=b, temperature=temperature)
+    theirs = plain(hidden, weight, b, target, temperature)
+    for got, want in zip((*ours, *gradients(*ours)), (*theirs, *gradients(*theirs)), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_only_what_is_wanted_is_computed():
+    hidden, weight, _, target = inputs()
+    logp, _ = token_logprob(hidden, weight.detach(), target)
+    (grad,) = torch.autograd.grad(logp.sum(), hidden)
+    want, _ = plain(hidden, weight.detach(), None, target, 1.0)
+    torch.testing.assert_close(grad, torch.autograd.grad(want.sum(), hidden)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_low_precision_heads_are_normalized_in_float32():
+    hidden, weight, b, target = inputs(dtype=torch.bfloat16)
+    logp, entropy = token_logprob(hidden, weight, target, bias=b)
+    assert logp.dtype == entropy.dtype == torch.float32
+    want = plain(hidden, weight, b, target, 1.0)
+    torch.testing.assert_close((logp, entropy), want, rtol=1e-5, atol=1e-5)
+    grads = torch.autograd.grad(logp.sum(), (hidden, weight, b))
+    assert all(g.dtype == torch.bfloat16 for g in grads)
+
+
+def test_certain_words_have_no_entropy_and_no_nan():
+    weight = torch.tensor([[200.0], [-200.0]], requires_grad=True)
+    logp, entropy = token_logprob(torch.ones(2, 1), weight, torch.tensor([0, 1]))
+    torch.testing.assert_close(logp, torch.tensor([0.0, -400.0]))
+    torch.testing.assert_close(entropy, torch.zeros(2))
+    assert torch.autograd.grad((logp + entropy).sum(), weight)[0].isfinite().all()
+
+
+def test_distribution_temperature_bias_and_softcap():
+    hidden, weight, b, _ = inputs()
+    z = hidden @ weight.T + b
+    torch.testing.assert_close(distribution(hidden, weight, bias=b), z.log_softmax(-1))
+    torch.testing.assert_close(distribution(hidden, weight, bias=b, temperature=0.5), (2 * z).log_softmax(-1))
+    capped = distribution(hidden, weight, bias=b, temperature=0.5, softcap=3.0)
+    torch.testing.assert_close(capped, (2 * 3 * torch.tanh(z / 3)).log_softmax(-1), msg="the cap comes before the temperature")
+
+
+def test_kl_and_entropy_of_distributions():
+    p, q = torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([[0.25, 0.25, 0.5]]).log()
+    torch.testing.assert_close(full_kl(p, q), torch.tensor([math.log(2)]))
+    torch.testing.assert_close(entropy_of(p), torch.tensor([math.log(2)]))
+    assert full_kl(q, p).item() == math.inf, "q produces a word that p cannot"
+    assert full_kl(p, p).item() == 0
