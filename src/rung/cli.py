@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -64,6 +64,31 @@ class Diff:
     a: Positional[str]
     b: Positional[str]
     json: str | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Is a recipe's gradient the policy gradient, on average over every batch of a small world? If not, which part bends it?"""
+
+    recipes: Positional[tuple[str, ...]] = ()
+    """names of recipes; none means all, in about a minute"""
+    old_kl: float = 0.05
+    """off-policy: how far the batch's policy is from the one that learns, in nats an answer"""
+    temperature: float = 2.0
+    """wrong temperature: answers are drawn at this one and scored at 1"""
+    vocabulary: int = 3
+    """of the world, the end token included"""
+    horizon: int = 2
+    """tokens of an answer at most"""
+    prompts: int = 2
+    samples: int = 2
+    reward: Literal["binary", "real", "dense"] = "dense"
+    policy: Literal["tabular", "mlp", "transformer"] = "mlp"
+    seed: int = 0
+    markdown: Path | None = None
+    """write the tables of docs/audit.md to this file"""
+    json: str | None = None
+    """write the table as JSON to this file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -158,6 +183,16 @@ def _diff(args: Diff) -> int:
     return show_diff(find(args.a), find(args.b), args.json)
 
 
+def _audit(args: Audit) -> int:
+    from rung.lab.audit import run_audit
+    from rung.lab.world import World
+
+    world = World(args.vocabulary, args.horizon, args.prompts, args.samples, args.reward, args.policy, args.seed)
+    return run_audit(
+        args.recipes, args.json, markdown=args.markdown, old_kl=args.old_kl, temperature=args.temperature, world=world
+    )
+
+
 def _starter(args: Starter) -> int:
     from rung.starter.make import make
 
@@ -178,6 +213,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
     "recipes": (Recipes, _recipes, "the tree of recipes"),
     "explain": (Explain, _explain, "a recipe's assembled equation, with sources"),
     "diff": (Diff, _diff, "what changes between two recipes, and why"),
+    "audit": (Audit, _audit, "is a recipe's gradient the policy gradient, and if not, why"),
     "starter": (Starter, _starter, "make the starter model from a seed"),
     "smollm2": (Smollm2, _smollm2, "fetch SmolLM2-135M-Instruct into the cache"),
 }

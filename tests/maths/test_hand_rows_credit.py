@@ -188,7 +188,8 @@ def test_one_step_per_answer_is_the_outcome(batch_of):
 
 def test_equal_steps_and_no_steps_get_zero(batch_of):
     steps = {"mask": [[1, 1], [1, 1]], "step_end_BT": [[True, True], [False, True]]}
-    same(p.StepMean()(batch_of([[0.1, 0.1], [0.0, 0.1]], **steps)), [[0.0, 0.0], [0.0, 0.0]])
+    for eps in (1e-4, 0.0):
+        same(p.StepMean(eps=eps)(batch_of([[0.1, 0.1], [0.0, 0.1]], **steps)), [[0.0, 0.0], [0.0, 0.0]])
     none = {"mask": [[1, 1], [1, 1]], "step_end_BT": [[False, False], [False, False]]}
     same(p.StepMean()(batch_of([[1.0, 2.0], [3.0, 4.0]], **none)), [[0.0, 0.0], [0.0, 0.0]])
 

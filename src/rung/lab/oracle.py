@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
-from rung.lab.world import F64, LONGEST, SECONDS_PER_BATCH, Scene, World, _duration
+from rung.lab.world import F64, LONGEST, SECONDS_PER_BATCH, Scene, World, duration
 from rung.maths.credit import has_signal, total_return
+from rung.maths.logprob import full_kl
 from rung.maths.natural import full_step
 from rung.maths.objective import count, objective, positive
 from rung.parts import NaturalStep
 from rung.recipes import Recipe
-from rung.records import Batch, Scores
+from rung.records import Batch, Scores, Totals
 
 CHECKED = 4  # batches on which side by side is compared with one by one
 
@@ -123,7 +124,7 @@ def _resampled(recipe: Recipe, scene: Scene, group_MG: Tensor, prob_PM: Tensor) 
     """Per slot: a group with a signal of the slot's prompt, else of a prompt drawn anew, `resample` times; then what was first."""
     w = scene.world
     cells_PMG = torch.stack([p * w.answers + group_MG for p in range(w.prompts)])
-    batch = scene.rows(replace_parts(recipe, needs_nothing=True))
+    batch = scene.rows(Recipe(name=recipe.name, data=recipe.data))  # its rewards, whatever its other parts need
     R_C = total_return(batch.reward_BT, batch.mask_BT)
     rows, ids = cells_PMG.flatten(), torch.arange(cells_PMG.shape[0] * cells_PMG.shape[1]).repeat_interleave(w.samples)
     signal = has_signal(R_C[rows], torch.ones_like(rows, dtype=torch.bool), ids).view(w.prompts, -1, w.samples)[..., 0]
@@ -136,12 +137,6 @@ def _resampled(recipe: Recipe, scene: Scene, group_MG: Tensor, prob_PM: Tensor) 
         weight_PM[s] += good_PM[s] + prob_PM[s] * ~signal[s] * float(dull_P.mean()) ** recipe.data.resample
         out.append((cells_PMG.flatten(0, 1), weight_PM.flatten()))
     return out
-
-
-def replace_parts(recipe: Recipe, *, needs_nothing: bool) -> Recipe:
-    """The recipe's data and rewards, without parts that ask for anything else."""
-    assert needs_nothing
-    return Recipe(name=recipe.name, data=recipe.data)
 
 
 # -- one expected gradient -----------------------------------------------------------------------------------------
@@ -163,10 +158,13 @@ def batch_gradients(recipe: Recipe, scene: Scene, batches: Batches) -> Tensor:
     rows, T = scene.rows(recipe), scene.world.horizon
     N, B = batches.cells_NB.shape
     shaped = recipe.kl.shape_reward(rows)
-    adv_NBT = advantages(recipe, scene.world, shaped, batches)
+    key = (recipe.credit, recipe.normalize, recipe.data, recipe.kl if recipe.kl.where == "reward" else None, N)
+    if key not in scene.advantages:  # recipes that differ after the credit share it
+        scene.advantages[key] = advantages(recipe, scene.world, shaped, batches)
+    adv_NBT = scene.advantages[key]
     _check_sum_over_rows(recipe, scene, shaped, batches, adv_NBT)
     pull_CNBT = torch.zeros(len(Scene.CHANNELS), N, B, T, dtype=F64)
-    for index in _equal_totals(shaped, batches):
+    for index in _equal_totals(recipe, scene, shaped, batches, adv_NBT):
         pull_CNBT[:, index] = pull(recipe, scene, shaped, batches, index, adv_NBT)
     out_ND = torch.zeros(N, len(scene.theta), dtype=F64)
     where_NBT = (batches.cells_NB[..., None] * T + torch.arange(T)).flatten(1)
@@ -205,7 +203,7 @@ def _each(
         fields = {k: v.view(len(index), B, *v.shape[1:]) for k, v in vars(batch).items() if isinstance(v, Tensor)}
         out_NBT = torch.empty(len(index), B, T, dtype=F64)
         for i in range(len(index)):
-            out_NBT[i] = part(replace(batch, **{k: v[i] for k, v in fields.items()}), x_NBT[index[i]])
+            out_NBT[i] = part(replace(batch, **{k: v[i] for k, v in fields.items()}), x_NBT[index[i]])  # type: ignore[arg-type]
         return out_NBT
 
     sample = _some(N)
@@ -214,7 +212,7 @@ def _each(
     if N * SECONDS_PER_BATCH > LONGEST:
         raise InputError(
             f"this recipe looks at the whole batch at once, so that each of {N:.3g} batches is worked out alone: about "
-            f"{_duration(N * SECONDS_PER_BATCH)}. Use a world with a smaller horizon, fewer prompts or fewer samples."
+            f"{duration(N * SECONDS_PER_BATCH)}. Use a world with a smaller horizon, fewer prompts or fewer samples."
         )
     return alone(torch.arange(N))
 
@@ -224,22 +222,46 @@ def _some(n: int) -> Tensor:
     return torch.randint(n, (min(CHECKED, n),), generator=torch.Generator().manual_seed(n))
 
 
-def _equal_totals(shaped: Batch, batches: Batches) -> list[Tensor]:
-    """The batch numbers, in parts whose Totals agree."""
-    length_C = shaped.mask_BT.sum(1)
-    of_prompt_NP = length_C[batches.cells_NB].view(len(batches.cells_NB), int(batches.group_B.max()) + 1, -1).sum(2)
-    copied_N = (length_C * positive(shaped))[batches.cells_NB].sum(1, keepdim=True)
-    label_N = torch.cat([of_prompt_NP, copied_N], 1).unique(dim=0, return_inverse=True)[1]
-    order = label_N.argsort(stable=True)
-    return list(order.split(torch.bincount(label_N).tolist()))
+def _equal_totals(recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, adv_NBT: Tensor) -> list[Tensor]:
+    """The batch numbers, in parts whose Totals agree as far as the recipe reads them (tried out on a batch)."""
+    N = len(batches.cells_NB)
+    one = _some(N)[:1]
+    now = pull(recipe, scene, shaped, batches, one, adv_NBT)
+
+    def reads(change: Callable[[Totals], Totals]) -> bool:
+        return not torch.equal(now, pull(recipe, scene, shaped, batches, one, adv_NBT, change))
+
+    length_C, labels = shaped.mask_BT.sum(1), []
+    if reads(_more_tokens):
+        labels.append(length_C[batches.cells_NB].view(N, int(batches.group_B.max()) + 1, -1).sum(2))
+    if reads(lambda total: replace(total, positive_tokens=total.positive_tokens + 1)):
+        labels.append((length_C * positive(shaped))[batches.cells_NB].sum(1, keepdim=True))
+    if not labels:
+        return [torch.arange(N)]
+    label_N = torch.cat(labels, 1).unique(dim=0, return_inverse=True)[1]
+    return list(label_N.argsort(stable=True).split(torch.bincount(label_N).tolist()))
 
 
-def pull(recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, index: Tensor, adv_NBT: Tensor) -> Tensor:
+def _more_tokens(total: Totals) -> Totals:
+    assert total.prompt_tokens_P is not None
+    more_P = total.prompt_tokens_P + 1
+    return replace(total, tokens=total.tokens + len(more_P), prompt_tokens_P=more_P)
+
+
+def pull(
+    recipe: Recipe,
+    scene: Scene,
+    shaped: Batch,
+    batches: Batches,
+    index: Tensor,
+    adv_NBT: Tensor,
+    change: Callable[[Totals], Totals] = lambda total: total,
+) -> Tensor:
     """d J / d (log pi, entropy, KL to ref, KL to old) of each token of some batches with equal totals: [4, n, B, T]."""
     B, T = batches.cells_NB.shape[1], adv_NBT.shape[2]
     cells, needs = batches.cells_NB[index].flatten(), recipe.needs
     batch = replace(shaped.rows(cells), group_B=batches.group_B.repeat(len(index)))
-    total = count(batch.rows(slice(0, B)), scene.world.horizon)
+    total = change(count(batch.rows(slice(0, B)), scene.world.horizon))
     leaves = [c.view(-1, T)[cells].requires_grad_() for c in scene.score_values]
     logp, entropy, ref_kl, old_kl = leaves
     scores = Scores(logp, entropy, ref_kl if "ref_full" in needs else None, old_kl if "old_full" in needs else None)
@@ -262,8 +284,6 @@ def _check_sum_over_rows(recipe: Recipe, scene: Scene, shaped: Batch, batches: B
 # -- the natural step ----------------------------------------------------------------------------------------------
 def fisher_of_states(scene: Scene) -> Tensor:
     """Hessian of KL(old || pi) at the old policy, for each state: [P, S, D, D]."""
-    from rung.maths.logprob import full_kl
-
     at = scene.old
     frozen = scene.law(at).detach()
     return torch.func.hessian(lambda theta: full_kl(frozen, scene.law(theta)))(at)

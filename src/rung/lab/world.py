@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -54,7 +55,7 @@ class World:
             raise InputError(
                 f"this world is too large to enumerate: vocabulary {self.vocabulary} and horizon {self.horizon} give "
                 f"{self.answers:,} answers to a prompt, {self.prompts} prompts with {self.samples} samples each give "
-                f"{self.batches:.3g} batches, about {_duration(self.seconds)} for one expected gradient. Use a smaller "
+                f"{self.batches:.3g} batches, about {duration(self.seconds)} for one expected gradient. Use a smaller "
                 "horizon, vocabulary, number of prompts or of samples (3, 3, 2 and 2 take seconds)."
             )
 
@@ -78,7 +79,7 @@ class World:
         return self.batches * (SECONDS_PER_BATCH + SECONDS_PER_ROW * self.prompts * self.samples)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     for size, unit in ((365 * 86400, "years"), (86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -146,6 +147,7 @@ class Scene:
 
     def __init__(self, world: World, condition: Condition) -> None:
         self.world, self.condition = world, condition
+        self.advantages: dict[Hashable, Tensor] = {}  # what the oracle has worked out already
         self.tree = tree(world.vocabulary, world.horizon)
         size, self.logits = tiny.build(world.policy, world.prompts, self.tree.prefixes, world.vocabulary)
         self._random = torch.Generator().manual_seed(world.seed)
@@ -153,7 +155,10 @@ class Scene:
         self.ref = self.theta + 0.3 * self._normal(size)
         drift, gap = self._normal(size), self._normal(size)
         self.reward_PAT = self._rewards()
-        self.wrong_PS, self.wrong_PA = self._normal(world.prompts, world.states), self._normal(world.prompts, world.answers)
+        self.wrong_PS, self.wrong_PA = (
+            self._normal(world.prompts, world.states),
+            self._normal(world.prompts, world.answers),
+        )
         self.old = self._at_kl(self.theta, drift, condition.old_kl)
         self.behavior = self._at_kl(self.old, gap, condition.sampler_kl)
 
@@ -165,7 +170,9 @@ class Scene:
         score_PA = self._normal(w.prompts, w.answers)
         table_PSV = self._normal(w.prompts, w.states, w.vocabulary)
         outcome_PA = score_PA
-        if w.reward != "real":  # prompts get harder: the first is solved by every second answer or so, the next by fewer
+        if (
+            w.reward != "real"
+        ):  # prompts get harder: the first is solved by every second answer or so, the next by fewer
             bar_P = 0.3 + 0.8 * torch.arange(w.prompts, dtype=F64)
             outcome_PA = (score_PA >= torch.minimum(bar_P, score_PA.max(1).values)[:, None]).to(F64)
         reward_PAT = torch.stack([outcome_to_token(outcome_A, mask_AT) for outcome_A in outcome_PA])
@@ -237,9 +244,7 @@ class Scene:
         reward_BT = (self.reward_PAT + self.overlong(recipe)).flatten(0, 1)
         mask_BT, truncated_B = t.mask_AT.repeat(P, 1), t.truncated_A.repeat(P)
         scored = self.condition.scored_temperature
-        behavior, old, ref = (
-            self.logp(self.law(x, scored)).flatten(0, 1) for x in (self.behavior, self.old, self.ref)
-        )
+        behavior, old, ref = (self.logp(self.law(x, scored)).flatten(0, 1) for x in (self.behavior, self.old, self.ref))
         needs = recipe.needs
         batch = Batch(
             reward_BT=reward_BT,
@@ -269,18 +274,18 @@ class Scene:
 
     def greedy(self, recipe: Recipe) -> Tensor:
         """Reward of the argmax-decoded answer to each cell's prompt: [P A]."""
-        best_PS, out = self.law(self.behavior).argmax(-1), []
+        best_PS = self.law(self.behavior).argmax(-1)
         total_PA = (self.reward_PAT + self.overlong(recipe)).sum(-1)
         follows_PA = (best_PS[:, self.tree.state_AT] == self.tree.token_AT) | ~self.tree.mask_AT
-        for p in range(self.world.prompts):
-            out.append(total_PA[p, follows_PA[p].all(-1)])
-        return torch.cat(out).repeat_interleave(self.world.answers)
+        return total_PA[follows_PA.all(-1)].repeat_interleave(self.world.answers)
 
     def with_values(self, recipe: Recipe, batch: Batch) -> Batch:
         """V(s) = E[reward still to come | s] under the law that draws, of the reward that the critic is trained on; or noise."""
         P, A, S = self.world.prompts, self.world.answers, self.world.states
         if self.condition.critic == "wrong":
-            return replace(batch, value_BT=self.at_states(self.wrong_PS).flatten(0, 1), bootstrap_B=self.wrong_PA.flatten())
+            return replace(
+                batch, value_BT=self.at_states(self.wrong_PS).flatten(0, 1), bootstrap_B=self.wrong_PA.flatten()
+            )
         credit = recipe.credit
         gamma = credit.estimator.gamma if isinstance(credit, Value) else 1.0
         G_PAT = reward_to_go(recipe.kl.shape_reward(batch).reward_BT, batch.mask_BT, gamma).view(P, A, -1)

@@ -218,7 +218,8 @@ class GroupMean(Credit):
         R_B, valid_B, group_B = _returns(batch), batch.valid_B, batch.group_B
         n_P = group_sum(valid_B.double(), group_B)
         mean_B = (group_sum(R_B, group_B) / n_P.clamp(min=1))[group_B]
-        A_B = (R_B - mean_B) * has_signal(R_B, valid_B, group_B)
+        signal_B = has_signal(R_B, valid_B, group_B)
+        A_B = (R_B - mean_B) * signal_B
         if self.scale == "group":
             var_P = group_sum(A_B.square(), group_B) / (n_P - int(self.bessel)).clamp(min=1)
             A_B = A_B / (var_P.sqrt()[group_B] + self.eps)
@@ -228,7 +229,7 @@ class GroupMean(Credit):
             A_B = A_B / ((spread_B.square().sum() / (n - int(self.bessel)).clamp(min=1)).sqrt() + self.eps)
         elif self.scale == "mean":
             A_B = torch.where(mean_B > EQUAL, A_B / mean_B.clamp(min=EQUAL), 0.0)
-        return _spread(A_B, batch)
+        return _spread(torch.where(signal_B, A_B, 0.0), batch)  # with eps = 0, equal rewards would be 0/0
 
 
 @dataclass(frozen=True)
@@ -268,10 +269,12 @@ class StepMean(Credit):
             return torch.zeros_like(batch.reward_BT)
         n_P = group_sum(torch.ones_like(r_n), group_n)
         centered_n = r_n - (group_sum(r_n, group_n) / n_P.clamp(min=1))[group_n]
-        centered_n = centered_n * has_signal(r_n, torch.ones_like(r_n, dtype=torch.bool), group_n)
+        signal_n = has_signal(r_n, torch.ones_like(r_n, dtype=torch.bool), group_n)
+        centered_n = centered_n * signal_n
         std_P = (group_sum(centered_n.square(), group_n) / (n_P - int(self.bessel)).clamp(min=1)).sqrt()
         normalized_BT = torch.zeros_like(batch.reward_BT)
-        normalized_BT[end_BT] = (centered_n / (std_P[group_n] + self.eps)).to(normalized_BT.dtype)
+        scaled_n = torch.where(signal_n, centered_n / (std_P[group_n] + self.eps), 0.0)
+        normalized_BT[end_BT] = scaled_n.to(normalized_BT.dtype)
         return reward_to_go(normalized_BT, batch.mask_BT) * ok_BT
 
 

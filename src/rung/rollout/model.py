@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Model:
 def load(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Model:
     """A model by its directory or hub id. Dropout is off for good: log-probabilities must not depend on a draw."""
     logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel(ERROR)
     path = Path(name).expanduser()
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(

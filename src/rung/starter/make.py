@@ -3,8 +3,8 @@
 Phase 1 teaches full traces until held-out accuracy reaches `clean_target`. Phase 2 imitates a teacher who mostly
 guesses, sometimes writes every intermediate result or only some of them, and slips now and then. What remains is a
 model that can calculate but rarely does, and whose guesses are near chance: a reward on the last digit is enough to
-find out that writing the results down pays. (A clean warm-up that is merely stopped early does not do: policy
-gradients then collapse to guessing. Nor does a teacher who skips often: its traces teach to lose the thread.)
+find out that writing the results down pays. (A clean warm-up that is merely stopped early does not do: from there
+policy gradients collapse to guessing. A teacher who skips often does, but its readers lose the thread of a trace.)
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class WarmUp:
     clean_steps: int = 1500  # at most; phase 1 ends at `clean_target`
     clean_target: float = 0.85  # held-out greedy accuracy
     check_every: int = 25  # clean steps between two looks at the held-out accuracy
-    messy_steps: int = 250  # the learning rate falls linearly to zero over them
+    messy_steps: int = 150  # the learning rate falls linearly to zero over them
     batch_size: int = 128
     learning_rate: float = 3e-3
     ramp_steps: int = 50  # linear, from zero
     slip: float = 0.02  # chance that the messy teacher gets an operation wrong (later ones go on from the wrong digit)
-    styles: Mapping[Style, float] = field(default_factory=lambda: {"full": 0.25, "skipping": 0.05, "direct": 0.7})
+    styles: Mapping[Style, float] = field(default_factory=lambda: {"full": 0.2, "skipping": 0.05, "direct": 0.75})
     eval_size: int = 500  # problems that the model card's accuracy is measured on
 
 

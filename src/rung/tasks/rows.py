@@ -52,10 +52,10 @@ def _is_message(value: object) -> bool:
 
 def read(path: Path) -> list[Row]:
     """All rows of a file; at least one."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: cannot read a file of kind {path.suffix!r}. Known: {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise InputError(f"the file {path} does not exist. Check the path (it is read from {Path.cwd()}).")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: cannot read a file of kind {path.suffix!r}. Known: {', '.join(SUFFIXES)}.")
     reader = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[path.suffix]
     try:
         rows = list(reader(path))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ from typing import Any
 import torch
 
 from rung import starter
-from rung.errors import InputError
+from rung.errors import InputError, unknown
 from rung.io import smollm2
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
@@ -35,6 +38,7 @@ from rung.train.evaluate import Evaluation, evaluate
 from rung.train.learner import Hyper, Learner
 from rung.train.metrics import reward_metrics
 
+OURS = ("starter", "smollm2")
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
 
@@ -74,6 +78,8 @@ def locate(name: str) -> str:
                 "the model smollm2 is not on this machine yet. Run `make smollm2` (or `rung smollm2`) once, then try again."
             )
         return str(found)
+    if "/" not in name and not Path(name).exists() and difflib.get_close_matches(name.lower(), OURS, n=1, cutoff=0.75):
+        raise unknown("model", name, OURS, more=" Or give a directory with a Hugging Face model, or a hub id.")
     return name
 
 
@@ -141,6 +147,28 @@ def train(config: TrainConfig, console: Console | None = None) -> Run:
         return _Loop(setup, run, console).go()
 
 
+class _Interrupt:
+    """The first Ctrl-C asks the loop to end after the step at hand; the second one raises at once."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.now = console, False
+
+    def __enter__(self) -> _Interrupt:
+        self.main = threading.current_thread() is threading.main_thread()
+        self.before = signal.signal(signal.SIGINT, self._ask) if self.main else None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.main:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.now:
+            raise KeyboardInterrupt
+        self.now = True
+        self.console.message("interrupted: finishing this step, then saving (Ctrl-C once more to leave at once)")
+
+
 @dataclass
 class _Loop:
     setup: Setup
@@ -155,33 +183,29 @@ class _Loop:
         first, before = self._resume() if config.resume else (0, None)
         assert config.steps is not None
         self.console.start(self._header(), config.steps, first)
-        interrupted = False
         done = first
-        try:
+        with _Interrupt(self.console) as asked:
             if before is None:
                 before = self._evaluate(first)
             for step in range(first, config.steps):
+                if asked.now:
+                    break
                 self._step(step)
                 done = step + 1
                 if config.eval_every and done % config.eval_every == 0 and done < config.steps:
                     self._evaluate(done)
                 if config.save_every and done % config.save_every == 0 and done < config.steps:
                     self._save(done)
-        except KeyboardInterrupt:
-            interrupted = True
-            self.console.message("interrupted: saving the model as it is (once more Ctrl-C to leave at once)")
-        self._save(done)
-        if before is None:
-            raise KeyboardInterrupt
-        after = before if interrupted else self._evaluate(done)
-        self.console.finish("interrupted" if interrupted else "finished")
-        if not interrupted:
-            self._conclude(before, after)
+            self._save(done)
+            after = before if asked.now else self._evaluate(done)
+        if asked.now:
+            self.console.finish("interrupted")
+            again = f"rung train {config.recipe} ... --out {self.run.path} --resume"
+            self.console.message(f"the run lies in {self.run.path} with a loadable model; go on with: {again}")
         else:
-            self.console.message(
-                f"the run lies in {self.run.path}; go on with: rung train {config.recipe} ... --out {self.run.path} --resume"
-            )
-        return Run(self.run.path, before, after, done, interrupted, self.run.metrics())
+            self.console.finish("finished")
+            self._conclude(before, after)
+        return Run(self.run.path, before, after, done, asked.now, self.run.metrics())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

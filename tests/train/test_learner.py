@@ -1,0 +1,209 @@
+"""The training step on a real (tiny) model: split invariance, what may not move, what must be restored."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import rung.parts as p
+from rung import starter
+from rung.recipe_io import all_recipes, find, override
+from rung.recipes import GRPO, REINFORCE, TRPO
+from rung.records import SamplingLaw
+from rung.rollout import model as models
+from rung.rollout.collect import Collector
+from rung.rollout.sampler import TorchSampler
+from rung.tasks import registry
+from rung.train.learner import Hyper, Learner
+from rung.train.update import Work, _fisher_product
+
+torch.set_num_threads(1)
+LAW = SamplingLaw(max_new_tokens=16)
+
+
+def fresh(recipe, *, prompts=6, samples=4, law=LAW, **hyper):
+    """A learner on the starter and one step's answers for it."""
+    torch.manual_seed(0)
+    model = models.load(str(starter.path()))
+    settings = {"learning_rate": 1e-3, "max_new_tokens": law.max_new_tokens, "temperature": law.temperature}
+    learner = Learner(recipe, model, Hyper(**{**settings, **hyper}))
+    env = registry.load("chained_arithmetic").train
+    greedy = "greedy" in recipe.needs
+    collector = Collector(env, model, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy)
+    return learner, collector.collect(0, learner.state)
+
+
+def weights(learner):
+    return torch.cat([x.detach().flatten() for x in learner.model.hf.parameters()]).clone()
+
+
+@pytest.mark.parametrize("recipe", all_recipes().values(), ids=lambda r: r.name)
+def test_every_recipe_takes_a_finite_step(recipe):
+    learner, collected = fresh(recipe)
+    before = weights(learner)
+    metrics = learner.step(collected)
+    bad = {k: v for k, v in metrics.items() if v != v and k != "critic/explained_variance"}
+    assert not bad and weights(learner).isfinite().all()
+    warmup = learner.critic is not None and learner.critic.config.warmup > 0
+    assert (weights(learner) != before).any() != warmup, "a step moves the policy, unless the critic is warming up"
+
+
+@pytest.mark.parametrize("name", ["reinforce", "grpo", "dr_grpo", "dapo", "gspo", "ppo_kl"])
+def test_micro_batches_do_not_change_the_gradient(name, monkeypatch):
+    recipe = override(find(name), {"entropy": 0.01})
+    gradients = []
+    for micro_tokens in (100_000, 40):  # everything at once; a prompt or so at a time
+        learner, collected = fresh(recipe)
+        learner.micro_tokens = micro_tokens
+        seen = []
+
+        def step(*_, learner=learner, seen=seen):
+            seen.append(torch.cat([x.grad.flatten() for x in learner.parameters]))
+            learner.optimizer.zero_grad()
+            return 0.0
+
+        monkeypatch.setattr(learner.optimizer, "step", step)
+        learner.step(collected)
+        gradients.append(torch.stack(seen))
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6 * float(gradients[0].norm()), rtol=1e-4)
+
+
+def test_the_sampler_and_the_trainer_agree_on_log_probabilities():
+    for temperature in (0.7, 1.0):
+        learner, collected = fresh(GRPO, law=replace(LAW, temperature=temperature))
+        metrics = learner.step(collected)
+        assert metrics["sampling/logp_gap_max"] < 1e-4
+        assert abs(metrics["ratio/token_p50"] - 1) < 1e-4, "the ratio is 1 before the first update"
+
+
+def test_scoring_at_another_temperature_is_seen():
+    learner, collected = fresh(GRPO, law=replace(LAW, temperature=0.7), temperature=1.0)
+    assert learner.step(collected)["sampling/logp_gap_max"] > 0.1
+
+
+def test_the_second_minibatch_sees_a_ratio_that_moved():
+    learner, collected = fresh(override(GRPO, {"update.minibatches": 3}))
+    metrics = learner.step(collected)
+    assert metrics["update/steps"] == 3
+    assert metrics["ratio/token_p99"] > 1.001, "old log-probabilities are those of before the first update"
+
+
+def test_the_reference_never_moves():
+    learner, collected = fresh(GRPO)
+    before = [x.clone() for x in learner.reference.model.hf.parameters()]
+    assert learner.step(collected)["kl"] == pytest.approx(0, abs=1e-6)
+    again = learner.step(collected)
+    assert again["kl"] > 0, "the policy has left the reference"
+    for x, y in zip(before, learner.reference.model.hf.parameters(), strict=True):
+        assert torch.equal(x, y)
+
+
+def test_a_batch_without_signal_changes_nothing_and_says_so():
+    learner, collected = fresh(override(GRPO, {"kl": "NoKL"}))
+    same = replace(collected.batch, reward_BT=torch.zeros_like(collected.batch.reward_BT))
+    before = weights(learner)
+    metrics = learner.step(replace(collected, batch=same))
+    assert metrics["update/skipped"] == 1 and metrics["active_rows"] == 0
+    assert torch.equal(weights(learner), before)
+
+
+def test_unscored_rows_do_not_teach():
+    """NaN rewards leave the loss: the step equals one in which their tokens are different."""
+    moved = []
+    for token in (3, 5):
+        learner, collected = fresh(REINFORCE)
+        valid_B = collected.batch.valid_B.clone()
+        valid_B[0] = False
+        tokens_BT = collected.tokens.tokens_BT.clone()
+        tokens_BT[0, 0] = token
+        tokens = replace(collected.tokens, tokens_BT=tokens_BT)
+        learner.step(replace(collected, batch=replace(collected.batch, valid_B=valid_B), tokens=tokens))
+        moved.append(weights(learner))
+    torch.testing.assert_close(moved[0], moved[1], atol=0, rtol=0)
+
+
+def test_bfloat16_weights_follow_float32_masters():
+    """A step of 1e-5 is lost in a bfloat16 weight of 0.1; a hundred of them in the master are not."""
+    model = models.load(str(starter.path()), dtype=torch.bfloat16)
+    learner = Learner(REINFORCE, model, Hyper(learning_rate=1e-5))
+    before = weights(learner)
+    for _ in range(100):
+        for x in learner.parameters:
+            x.grad = torch.ones_like(x)
+        learner.optimizer.step()
+    assert (weights(learner) != before).float().mean() > 0.5
+    for x, master in zip(learner.optimizer.parameters, learner.optimizer.masters, strict=True):
+        assert torch.equal(x, master.bfloat16())
+
+
+# -- TRPO ---------------------------------------------------------------------------------------------------------
+def work_of(learner, collected):
+    batch = learner._prepare(collected.batch, collected.tokens)
+    adv_BT = learner.recipe.credit(batch)
+    active = torch.arange(len(batch.valid_B))
+    return Work(learner.recipe, learner.policy, batch, collected.tokens, adv_BT, active, 16, 100_000)
+
+
+def test_an_accepted_natural_step_keeps_the_bound_and_gains():
+    learner, collected = fresh(TRPO, prompts=8, samples=4)
+    metrics = learner.step(collected)
+    assert metrics["trpo/fraction"] > 0 and metrics["trpo/gain"] > 0
+    assert 0 < metrics["trpo/kl"] <= learner.recipe.update.max_kl
+
+
+def test_a_refused_natural_step_restores_every_bit():
+    learner, collected = fresh(override(TRPO, {"update.max_kl": 1e-3, "update.backtracks": 0}))
+    before = weights(learner)
+    metrics = learner.step(collected)
+    assert metrics["update/skipped"] == 1 and torch.equal(weights(learner), before)
+
+
+def test_the_fisher_product_is_symmetric_positive_and_equals_a_difference_of_gradients():
+    learner, collected = fresh(override(TRPO, {"update.curvature_tokens": None}), prompts=4, samples=2)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        F = _fisher_product(work_of(learner, collected), learner.recipe.update, learner.parameters)
+    n = sum(x.numel() for x in learner.parameters)
+    u, v = torch.randn(2, n, generator=torch.Generator().manual_seed(1))
+    assert float(u @ F(v)) == pytest.approx(float(v @ F(u)), rel=1e-3)
+    assert float(v @ F(v)) > 0
+
+    def quadratic(scale):  # KL(old || old + scale v) = scale^2 / 2 v'Fv + O(scale^3)
+        frozen = learner.policy.freeze(collected.tokens)
+        torch.nn.utils.vector_to_parameters(weights(learner) + scale * v, learner.parameters)
+        with torch.no_grad():
+            kl_BT = learner.policy.score(collected.tokens, old=frozen).old_kl_BT
+        torch.nn.utils.vector_to_parameters(base, learner.parameters)
+        return float(kl_BT.sum() / collected.tokens.mask_BT.sum())
+
+    base, scale = weights(learner), 1e-3
+    both_sides = (quadratic(scale) + quadratic(-scale)) / 2
+    assert 2 * both_sides / scale**2 == pytest.approx(float(v @ F(v)), rel=0.05)
+
+
+# -- critic ---------------------------------------------------------------------------------------------------------
+def test_a_new_critic_says_zero_so_the_first_step_is_reward_to_go():
+    value, plain = (override(find("value_baseline"), {"credit.critic.steps": 1}), find("reward_to_go"))
+    moved = []
+    for recipe in (value, plain):
+        learner, collected = fresh(recipe)
+        learner.step(collected)
+        moved.append(weights(learner))
+    torch.testing.assert_close(moved[0], moved[1], atol=0, rtol=0)
+
+
+def test_a_critic_learns_and_leaves_the_policy_alone():
+    learner, collected = fresh(override(find("value_baseline"), {"credit.critic.warmup": 100, "credit.critic.steps": 4}))
+    before = weights(learner)
+    first = learner.step(collected)
+    for _ in range(6):
+        last = learner.step(collected)
+    assert last["critic/loss"] < 0.7 * first["critic/loss"]
+    assert torch.equal(weights(learner), before)
+
+
+def test_a_shared_trunk_is_trained_by_both():
+    recipe = override(find("value_baseline"), {"credit": p.Value(p.MC(), critic=p.Critic(shared=True))})
+    learner, collected = fresh(recipe)
+    learner.step(collected)
+    assert learner.critic.model.hf is learner.model.hf
+    assert learner.critic.head.weight.abs().sum() > 0
