@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow smollm2 bench clean
+.PHONY: help venv demo test lint slow mutants smollm2 bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: $(READY)
 
 slow: $(READY) ## the slow tests
 	@$(PYTEST) -m "slow and $(MARKS)"
+
+mutants: $(READY) ## plant one-token mistakes, each of which the tests must catch (ARGS="--only kl" for some)
+	@$(BIN)/python tests/mutants/mutants.py --jobs $(JOBS) $(ARGS)
 
 smollm2: $(READY) ## fetch SmolLM2-135M-Instruct into the user's cache, as a Hugging Face checkpoint
 	@$(BIN)/rung smollm2

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 import rung.starter
 from rung.errors import InputError
 from rung.records import Completion, Group, Task
-from rung.starter.make import SYMBOLS, WarmUp, accuracy, make, trace
+from rung.starter.make import SYMBOLS, WarmUp, make, measure, trace
 from rung.tasks.arithmetic import MAX_NEW_TOKENS, ChainedArithmetic, side, splits, values
 from rung.tasks.environment import Environment
 
@@ -141,8 +141,10 @@ def test_the_stored_starter_is_a_base_that_can_be_improved() -> None:
     problems = ChainedArithmetic("eval", 0, 500)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        assert 0.15 <= accuracy(model, problems, sample=True) <= 0.35
-    assert accuracy(model, problems) >= 0.5  # it can calculate, it only does not do so every time
+        measured = measure(model, problems)
+    assert 0.15 <= measured.sampled <= 0.35 and measured.greedy <= 0.35
+    assert measured.full >= 0.45 and measured.direct <= 0.25  # thinking pays
+    assert 0.1 <= measured.share_full <= 0.4 and measured.share_direct >= 0.5  # and it does not know that yet
 
 
 def test_two_steps_of_each_phase_make_a_loadable_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -110,16 +111,18 @@ def _train(argv: list[str]) -> int:
     from rung.train.config import TrainConfig, from_toml
     from rung.train.loop import train
 
-    argv, overrides = _recipe_overrides(argv)
+    argv, overrides = _prefixed(argv, "--recipe")
+    argv, options = _prefixed(argv, "--task-options")
     argv, config_file = _take(argv, "--config")
     defaults = from_toml(Path(config_file)) if config_file else {}
     if argv and not argv[0].startswith("-"):
         defaults["recipe"], argv = argv[0], argv[1:]
     defaults["overrides"] = {**defaults.get("overrides", {}), **overrides}
+    defaults["task_options"] = {**defaults.get("task_options", {}), **{k: _literal(v) for k, v in options.items()}}
     argv, dry = _flag(argv, "--dry-run")
     config = tyro.cli(
         TrainConfig,
-        prog="rung train [RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--dry-run]",
+        prog="rung train [RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE] [--dry-run]",
         description="Train a language model with a recipe of the ladder; `rung recipes` lists them.",
         default=TrainConfig(**defaults),
         args=argv,
@@ -241,22 +244,26 @@ def _flag(argv: list[str], name: str) -> tuple[list[str], bool]:
     return [w for w in argv if w != name], name in argv
 
 
-def _recipe_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Take --recipe.FIELD VALUE out of the arguments: {"surrogate.high": "0.28"}."""
-    rest, found, i = [], {}, 0
-    while i < len(argv):
-        word = argv[i]
-        if word.startswith("--recipe."):
-            key, eq, value = word.removeprefix("--recipe.").partition("=")
-            if not eq:
-                if i + 1 == len(argv):
-                    raise InputError(f"{word} needs a value.")
-                i, value = i + 1, argv[i + 1]
-            found[key] = value
-        else:
+def _prefixed(argv: list[str], prefix: str) -> tuple[list[str], dict[str, str]]:
+    """Take --PREFIX.NAME VALUE out of the arguments: {"surrogate.high": "0.28"}."""
+    rest, found, words = [], {}, iter(argv)
+    for word in words:
+        if not word.startswith(prefix + "."):
             rest.append(word)
-        i += 1
+            continue
+        key, equals, value = word.removeprefix(prefix + ".").partition("=")
+        found[key] = value if equals else next(words, "")
+        if not found[key]:
+            raise InputError(f"{word} needs a value.")
     return rest, found
+
+
+def _literal(text: str) -> Any:
+    """A number, true, false or a list as JSON reads it; anything else is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

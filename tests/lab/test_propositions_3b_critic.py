@@ -59,13 +59,13 @@ def test_P19_with_a_wrong_value_only_lambda_one_is_without_bias(exact):
 
 
 def test_P8_P19_that_the_exact_advantage_has_the_least_variance_is_no_theorem():
-    """TD with the exact value against plain REINFORCE: in some worlds it is the worse one."""
-    worse = 0
-    for seed in range(12):
-        s = scene(World(prompts=1, samples=1, seed=seed), Condition())
-        td, plain = (expected_gradient(r, s).trace for r in (with_lambda(0.0), Recipe(name="plain")))
-        worse += td > plain
-    assert worse > 0
+    """A frequent good answer scores little; taking V from all answers makes the rare ones, which score much, loud."""
+    s = Scene(World(horizon=1, prompts=1, samples=1, policy="tabular"), Condition())
+    s.theta = s.old = s.behavior = torch.tensor([3.0, 0.0, 0.0], dtype=F64)
+    s.reward_PAT = torch.tensor([[[1.0], [0.0], [0.0]]], dtype=F64)
+    td, plain = (expected_gradient(r, s) for r in (with_lambda(0.0), Recipe(name="plain")))
+    torch.testing.assert_close(td.gradient, plain.gradient)
+    assert td.trace > 1.5 * plain.trace
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,11 @@ def test_P21_the_product_ratio_on_every_token_counts_an_answer_as_often_as_it_ha
 
 def test_the_surrogates_part_ways_once_the_policy_has_moved(exact):
     base = replace(GRPO, kl=p.NoKL())
-    gradients = [exact(replace(base, surrogate=s), OFF, samples=2).gradient for s in SURROGATES]
+    different = [p.Clip(), p.Importance(), p.CISPO(high=1.05), p.SAPO(), p.GMPO()]
+    gradients = [exact(replace(base, surrogate=s), OFF, samples=2).gradient for s in different]
     for i, a in enumerate(gradients):
         for b in gradients[:i]:
-            assert (a - b).norm() > 1e-6 or {i} & {1}, "dual clip needs larger ratios to differ from the plain clip"
+            assert (a - b).norm() > 1e-6
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Write expanded_recipes.json: every recipe with all of its fields, so that a moved default shows in review.
 
-    python tests/maths/expand.py
+python tests/maths/expand.py
 """
 
 import json

@@ -95,7 +95,12 @@ def test_far_from_the_reference_everything_stays_finite(batch_of, part, gap, cut
     ],
 )
 def test_penalties(batch_of, part, value, slope, why):
-    batch = batch_of([[0.0, NAN, 1.0]], mask=[[1, 0, 1]], ref_logp_BT=[[-1.3, NAN, -1.9]], old_logp_BT=[[-1.0 - LN2, NAN, -2.0 - LN2]])
+    batch = batch_of(
+        [[0.0, NAN, 1.0]],
+        mask=[[1, 0, 1]],
+        ref_logp_BT=[[-1.3, NAN, -1.9]],
+        old_logp_BT=[[-1.0 - LN2, NAN, -2.0 - LN2]],
+    )
     logp = f([[-1.0, NAN, -2.0]]).requires_grad_()
     log_ratio = p.TokenRatio()(logp, batch.old_logp_BT, batch.mask_BT)
     kappa = part.penalty(batch, Scores(logp, ref_kl_BT=f([[0.7, 0.8, 0.9]])), logp, log_ratio)
@@ -114,7 +119,11 @@ def test_kl_in_the_reward_uses_the_adapted_weight_and_every_action(batch_of):
     same(shaped.reward_BT, [[-0.15, 5.0, 1.05, 9.0]], "r - 0.5 (log pi_old - log pi_ref), the state's weight")
     assert not shaped.reward_BT.requires_grad
     same(p.TotalReturn()(shaped), [[0.9, 0.0, 0.9, 0.0]], "a sum over the answer's tokens, not a mean")
-    same(part.penalty(batch, Scores(f([[0.0] * 4])), f([[0.0] * 4]), f([[0.0] * 4])), [[0.0] * 4], "and not in the loss as well")
+    same(
+        part.penalty(batch, Scores(f([[0.0] * 4])), f([[0.0] * 4]), f([[0.0] * 4])),
+        [[0.0] * 4],
+        "and not in the loss as well",
+    )
 
 
 def test_kl_in_the_loss_leaves_the_reward_alone(batch_of):

@@ -76,7 +76,9 @@ def test_distribution_temperature_bias_and_softcap():
     torch.testing.assert_close(distribution(hidden, weight, bias=b), z.log_softmax(-1))
     torch.testing.assert_close(distribution(hidden, weight, bias=b, temperature=0.5), (2 * z).log_softmax(-1))
     capped = distribution(hidden, weight, bias=b, temperature=0.5, softcap=3.0)
-    torch.testing.assert_close(capped, (2 * 3 * torch.tanh(z / 3)).log_softmax(-1), msg="the cap comes before the temperature")
+    torch.testing.assert_close(
+        capped, (2 * 3 * torch.tanh(z / 3)).log_softmax(-1), msg="the cap comes before the temperature"
+    )
 
 
 def test_kl_and_entropy_of_distributions():

@@ -38,7 +38,9 @@ def test_conjugate_gradient_stops_when_it_is_done_or_lost():
     g = torch.tensor([1.0, -3.0], dtype=torch.float64)
     torch.testing.assert_close(conjugate_gradient(product, g, 50), g / 2)
     assert len(calls) == 1, "the residual is zero after one step"
-    assert (conjugate_gradient(lambda v: -v, g, 50) == 0).all(), "not positive definite: no step rather than a wrong one"
+    assert (conjugate_gradient(lambda v: -v, g, 50) == 0).all(), (
+        "not positive definite: no step rather than a wrong one"
+    )
     assert (conjugate_gradient(lambda v: 0 * v, g, 50) == 0).all()
     assert (conjugate_gradient(product, 0 * g, 50) == 0).all()
     loose = conjugate_gradient(lambda v: system(2)[0] @ v, g, 50, tolerance=1e9)

@@ -120,10 +120,15 @@ def test_overlong(part, length, limit, want):
 
 # -- the objective -------------------------------------------------------------------------------------------------
 def parts(**changes):
-    plain = dict(
-        ratio=p.TokenRatio(), correction=p.NoCorrection(), surrogate=p.Importance(), kl=p.NoKL(),
-        aggregate=p.SequenceSum(), entropy=0.0, imitation=0.0,
-    )  # fmt: skip
+    plain = {
+        "ratio": p.TokenRatio(),
+        "correction": p.NoCorrection(),
+        "surrogate": p.Importance(),
+        "kl": p.NoKL(),
+        "aggregate": p.SequenceSum(),
+        "entropy": 0.0,
+        "imitation": 0.0,
+    }
     return SimpleNamespace(**{**plain, **changes})
 
 
@@ -132,7 +137,8 @@ def world(batch_of):
     """Two answers, padded; the second is kept out of the loss. Padding holds NaN."""
     batch = batch_of(
         [[0.0, 1.0], [2.0, NAN], [NAN, NAN]], mask=[[1, 1], [1, 0], [0, 0]],
-        old_logp_BT=[[-1.0, -2.0], [-1.0, NAN], [NAN, NAN]], behavior_logp_BT=[[-1.0 - math.log(2), -2.0], [-1.0, NAN], [NAN, NAN]],
+        old_logp_BT=[[-1.0, -2.0], [-1.0, NAN], [NAN, NAN]],
+        behavior_logp_BT=[[-1.0 - math.log(2), -2.0], [-1.0, NAN], [NAN, NAN]],
         ref_logp_BT=[[-1.5, -1.0], [-3.0, NAN], [NAN, NAN]], keep_B=torch.tensor([True, False, True]),
         state=State(kl_coef=0.1, trust_coef=0.5),
     )  # fmt: skip
@@ -152,9 +158,17 @@ DELTA = (0.5 + math.log(1.5), -1.0)
     ("changes", "want", "why"),
     [
         ({}, (1.5 * 2 - 1 - 0.5 * 0.7) / 4, "(rho A summed - beta_old KL(old||new)) / B"),
-        ({"correction": p.TokenTIS()}, (2 * 1.5 * 2 - 1 - 0.5 * 0.7) / 4, "the sampler's weight 2 is on the policy term only"),
+        (
+            {"correction": p.TokenTIS()},
+            (2 * 1.5 * 2 - 1 - 0.5 * 0.7) / 4,
+            "the sampler's weight 2 is on the policy term only",
+        ),
         ({"entropy": 0.01}, (2 - 0.35 + 0.01 * 0.9) / 4, "+ c_H H"),
-        ({"kl": p.K2()}, (2 - 0.35 - 0.1 * (DELTA[0] ** 2 + DELTA[1] ** 2) / 2) / 4, "- beta kappa, beta from the state"),
+        (
+            {"kl": p.K2()},
+            (2 - 0.35 - 0.1 * (DELTA[0] ** 2 + DELTA[1] ** 2) / 2) / 4,
+            "- beta kappa, beta from the state",
+        ),
         ({"kl": p.K1()}, (2 - 0.35) / 4, "a KL in the reward is not in the loss"),
         ({"aggregate": p.TokenMean()}, (2 - 0.35) / 8, "1/N of the step"),
         ({"surrogate": p.Clip()}, (1.2 * 2 - 1 - 0.35) / 4, "1.5 is cut at 1.2"),

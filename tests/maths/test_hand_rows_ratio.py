@@ -162,12 +162,16 @@ def test_surrogates(part, rho, adv, value, in_ratio, in_logp, why):
     assert gain(part, rho, adv) == pytest.approx([value, in_ratio, in_logp], rel=1e-12), why
 
 
-@pytest.mark.parametrize(("rho", "adv", "tau"), [(1.0, 2.0, 1.0), (1.5, 2.0, 1.0), (1.0, -2.0, 1.05), (3.0, -2.0, 1.05)])
+@pytest.mark.parametrize(
+    ("rho", "adv", "tau"), [(1.0, 2.0, 1.0), (1.5, 2.0, 1.0), (1.0, -2.0, 1.05), (3.0, -2.0, 1.05)]
+)
 def test_sapo_gate(rho, adv, tau):
     value, slope, _ = gain(p.SAPO(), rho, adv)
     gate = 1 / (1 + math.exp(-tau * (rho - 1)))
     assert value == pytest.approx(4 / tau * gate * adv, rel=1e-12)
-    assert slope == pytest.approx(adv * rho / math.cosh(tau * (rho - 1) / 2) ** 2, rel=1e-12), "rho sech^2, 1 at rho = 1"
+    assert slope == pytest.approx(adv * rho / math.cosh(tau * (rho - 1) / 2) ** 2, rel=1e-12), (
+        "rho sech^2, 1 at rho = 1"
+    )
 
 
 def test_sapo_value_on_policy_is_two_over_tau():
@@ -229,7 +233,9 @@ def test_clipped_tokens_are_those_without_gradient(part, rho, adv, low, high):
 
 
 @pytest.mark.parametrize(
-    "part", [p.ScoreFunction(), p.Importance(), CLIP, DUAL, TWO, p.CISPO(), p.SAPO(), p.GMPO(), p.MirrorDescent()], ids=str
+    "part",
+    [p.ScoreFunction(), p.Importance(), CLIP, DUAL, TWO, p.CISPO(), p.SAPO(), p.GMPO(), p.MirrorDescent()],
+    ids=str,
 )
 @pytest.mark.parametrize("adv", [1.7, -0.6])
 def test_on_policy_every_surrogate_has_the_gradient_of_a_log_pi(part, adv):

@@ -111,7 +111,9 @@ def test_critic_loss(value, old, target, clip, loss, slope, why):
 
 
 def test_critic_loss_is_a_weighted_sum(batch_of):
-    got = p.Critic().loss(f([[1.0, 5.0], [2.0, 9.0]]), f([[0.0] * 2] * 2), f([[0.0] * 2] * 2), f([[0.5, 0.0], [0.25, 0.0]]))
+    got = p.Critic().loss(
+        f([[1.0, 5.0], [2.0, 9.0]]), f([[0.0] * 2] * 2), f([[0.0] * 2] * 2), f([[0.5, 0.0], [0.25, 0.0]])
+    )
     same(got, f(0.5 * (0.5 * 1 + 0.25 * 4)))
 
 

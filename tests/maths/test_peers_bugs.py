@@ -1,4 +1,4 @@
-"""Regression tests named after real bugs of other frameworks. Each shows the wrong number and asks for the right one."""
+"""Regression tests named after real bugs of other frameworks. Each asks for the right number where they had another."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,7 @@ def same(got, want, why=None):
     torch.testing.assert_close(got, f(want) if isinstance(want, list) else want, rtol=1e-12, atol=1e-12, msg=why)
 
 
-# -- returns and masks ------------------------------------------------------------------------------------------------------
+# -- returns and masks ------------------------------------------------------------------------------------------------
 def test_verl_reinforce_pp_resets_the_return_at_an_observation(batch_of):
     """verl core_algos.py 609-613, issue 7278: mask 1101 and reward 1 gave [0, 0, 1, 1]."""
     batch = batch_of([[0.0, 0.0, 0.0, 1.0]], mask=[[1, 1, 0, 1]])
@@ -64,7 +64,7 @@ def test_verl_value_of_an_empty_answer_indexes_backwards(batch_of):
     same(p.TotalReturn()(batch)[0], [0.0, 0.0])
 
 
-# -- baselines ------------------------------------------------------------------------------------------------------------
+# -- baselines --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [4, 8, 16, 64])
 def test_verl_4597_equal_rewards_divided_by_the_residue_of_their_std(batch_of, size):
     """verl 4597 and 4598, NeMo-RL 4161 (advantage 7428): identical float32 rewards, std 1e-9, eps 1e-9."""
@@ -113,7 +113,7 @@ def test_rlhf_book_whitens_over_padding():
     same(wide[:, :2], p.Whiten()(adv, mask))
 
 
-# -- denominators -----------------------------------------------------------------------------------------------------------
+# -- denominators -----------------------------------------------------------------------------------------------------
 LENGTHS = [6, 2, 4, 4, 2, 6, 8, 4]
 
 
@@ -121,10 +121,14 @@ def step(part, split, batch_of):
     """The weight of each row's first token when the step is split into parts."""
     batch = batch_of([1.0] * 8, lengths=LENGTHS)
     total = count(batch, 16)
-    return torch.cat([part(batch.rows(rows).mask_BT, batch.rows(rows).group_B, total)[:, 0] for rows in torch.arange(8).split(split)])
+    return torch.cat(
+        [part(batch.rows(rows).mask_BT, batch.rows(rows).group_B, total)[:, 0] for rows in torch.arange(8).split(split)]
+    )
 
 
-@pytest.mark.parametrize("part", [p.TokenMean(), p.FixedBudget(), p.SequenceMean(), p.SequenceSum(), p.PromptMean()], ids=str)
+@pytest.mark.parametrize(
+    "part", [p.TokenMean(), p.FixedBudget(), p.SequenceMean(), p.SequenceSum(), p.PromptMean()], ids=str
+)
 def test_verl_and_trl_bnpo_divide_by_the_tokens_of_the_micro_batch(batch_of, part):
     """verl dp_actor.py: split [6, 2] gave .0357 and .0167 where .0278 is right; TRL 5619, prime: local denominators."""
     same(step(part, [6, 2], batch_of), step(part, [8], batch_of))
@@ -152,7 +156,7 @@ def test_verl_drops_masked_rows_from_the_denominator(batch_of):
     """verl core_algos.py 1068: filtering one row makes the others larger."""
     batch = batch_of([1.0, 2.0], lengths=[2, 2])
     dropped = replace(batch, keep_B=torch.tensor([True, False]))
-    assert count(dropped, 4) .sequences == count(batch, 4).sequences == 2
+    assert count(dropped, 4).sequences == count(batch, 4).sequences == 2
     assert count(dropped, 4).tokens == 4
 
 
@@ -163,7 +167,7 @@ def test_verl_dual_clip_is_always_on():
     assert part(f([[math.log(50)]]), f([[0.0]]), f([[-1.0]]), torch.tensor([[True]])).item() == pytest.approx(-50)
 
 
-# -- KL --------------------------------------------------------------------------------------------------------------------
+# -- KL ---------------------------------------------------------------------------------------------------------------
 PI, REF = f([0.7, 0.2, 0.1]), f([0.2, 0.5, 0.3])
 KL = float((PI * (PI / REF).log()).sum())
 
@@ -181,7 +185,9 @@ def test_rlhf_book_k1_rewards_divergence(batch_of):
     """rlhf-book loss.py 56: the flipped sign pays for leaving the reference."""
     assert float((PI * k1((PI / REF).log())).sum()) == pytest.approx(KL)
     batch = batch_of([0.0], old_logp_BT=[[-1.0]], ref_logp_BT=[[-3.0]], state=State(kl_coef=0.1))
-    assert p.K1().shape_reward(batch).reward_BT.item() == pytest.approx(-0.2), "more likely than under the reference: a cost"
+    assert p.K1().shape_reward(batch).reward_BT.item() == pytest.approx(-0.2), (
+        "more likely than under the reference: a cost"
+    )
 
 
 def test_rlhf_book_takes_the_mean_of_the_kl_in_the_reward(batch_of):
@@ -215,7 +221,9 @@ def test_k1_in_the_loss_is_refused():
 
 def test_slime_kl_reaches_only_the_token_itself(batch_of):
     """tinker and slime put KL into the advantage without a sum: another regularizer under the same name."""
-    batch = batch_of([0.0], lengths=[3], old_logp_BT=[[0.0, 0.0, -1.0]], ref_logp_BT=[[0.0, 0.0, -3.0]], state=State(kl_coef=0.5))
+    batch = batch_of(
+        [0.0], lengths=[3], old_logp_BT=[[0.0, 0.0, -1.0]], ref_logp_BT=[[0.0, 0.0, -3.0]], state=State(kl_coef=0.5)
+    )
     same(p.RewardToGo()(p.K1().shape_reward(batch)), [[-1.0, -1.0, -1.0]])
 
 
@@ -228,7 +236,7 @@ def test_verl_k3_plus_raises(batch_of):
     assert torch.autograd.grad(kappa.sum(), logp)[0].item() == pytest.approx(1.0)
 
 
-# -- ratios and surrogates -------------------------------------------------------------------------------------------------
+# -- ratios and surrogates --------------------------------------------------------------------------------------------
 def test_trl_cispo_cap_scales_every_token_down():
     """TRL grpo_trainer.py 3081: clamp(max=epsilon_high) with .2 weighs each token by .2 on policy."""
     on_policy = f([[0.0]])
@@ -286,7 +294,7 @@ def test_verl_filter_groups_is_declared_and_never_read():
 
 
 def test_reinforce_pp_baseline_trains_on_groups_without_signal(batch_of):
-    """The second centering: the paper's own trap, kept because it is the recipe, and refused together with filtering."""
+    """The second centering: the paper's own trap, kept because it is the recipe; refused together with filtering."""
     batch = batch_of([1.0, 1.0, 0.0, 1.0], lengths=[1, 1, 3, 1], group=[0, 0, 1, 1])
     recipe = find("reinforce_pp_baseline")
     adv_BT = recipe.normalize(recipe.credit(batch), batch.mask_BT)

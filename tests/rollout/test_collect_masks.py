@@ -49,7 +49,9 @@ class Script:
 
 
 def rollout(n: int, stop: str = "stop", actions=None, prompt=()) -> Rollout:
-    return Rollout(prompt, tuple(range(1, n + 1)), tuple(-0.1 * t for t in range(1, n + 1)), (0.5,) * n, stop, actions=actions)
+    return Rollout(
+        prompt, tuple(range(1, n + 1)), tuple(-0.1 * t for t in range(1, n + 1)), (0.5,) * n, stop, actions=actions
+    )
 
 
 ANSWERS = (rollout(2), rollout(4, "length"), rollout(3, actions=(True, False, True)), rollout(0, "abort"), rollout(1))
@@ -111,7 +113,9 @@ def test_unknown_rewards(rewards, total, valid, why):
 
 def test_overlong_answers_pay_and_stay_unknown_if_they_were():
     data = Data(overlong=Overlong(buffer=0.4, factor=2.0))  # limit 5: free up to 3, half way at 4, -2 at 5
-    known = collector(lambda i, c: {"a": 1.0}, Script(rollout(3), rollout(4), rollout(5, "length")), data=data).collect(0, State())
+    known = collector(lambda i, c: {"a": 1.0}, Script(rollout(3), rollout(4), rollout(5, "length")), data=data).collect(
+        0, State()
+    )
     assert known.batch.reward_BT.sum(1)[:3].tolist() == [1.0, 0.0, -1.0]
     assert known.scored[2].rewards == {"a": 1.0, "overlong": -2.0}
     unknown = collector(lambda i, c: {"a": NAN}, Script(rollout(5), rollout(5)), data=data).collect(0, State())
@@ -159,7 +163,7 @@ def test_too_few_problems_and_too_long_prompts_are_refused():
         collector(by_length, prompts=3)
     with pytest.raises(InputError, match="context holds 40"):
         collector(by_length, prompts=36, count=36).collect(0, State())  # the last prompt has 36 tokens, the answer 5
+    c = collector(by_length)
+    c.env.score = lambda group: [{}]
     with pytest.raises(InputError, match="returned 1 rewards for 5 answers"):
-        c = collector(by_length)
-        c.env.score = lambda group: [{}]
         c.collect(0, State())

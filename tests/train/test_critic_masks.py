@@ -63,7 +63,9 @@ def test_v_is_read_before_the_token_is_emitted(policy, world):
         ids = torch.cat([prompt, tokens.tokens_BT[b, :n]])[None]
         hidden = critic.model.hf.get_decoder()(input_ids=ids).last_hidden_state[0]
         want = critic.head(hidden[len(prompt) - 1 : -1])[:, 0]
-        torch.testing.assert_close(got_BT[b, :n][tokens.mask_BT[b, :n]], want[tokens.mask_BT[b, :n]], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            got_BT[b, :n][tokens.mask_BT[b, :n]], want[tokens.mask_BT[b, :n]], rtol=1e-4, atol=1e-4
+        )
     assert (got_BT[~tokens.mask_BT] == 0).all()
     for budget in (1, 1000):
         torch.testing.assert_close(build(policy, budget).predict(tokens), got_BT.detach(), rtol=1e-4, atol=1e-4)
@@ -106,7 +108,9 @@ def test_a_shared_trunk_keeps_its_gradient_for_the_policy_scaled_by_coef(policy,
         policy.hf.zero_grad()
         before = [p.detach().clone() for p in policy.hf.parameters()]
         critic.fit(batch, tokens, Value(MC()), Totals(20, 4, 5), 0.0)
-        assert all(torch.equal(a, b) for a, b in zip(before, policy.hf.parameters(), strict=True)), "only its head steps"
+        assert all(torch.equal(a, b) for a, b in zip(before, policy.hf.parameters(), strict=True)), (
+            "only its head steps"
+        )
         norms[coef] = math.sqrt(sum(float(p.grad.norm()) ** 2 for p in policy.hf.get_decoder().parameters()))
     assert norms[0.25] == pytest.approx(0.25 * norms[1.0], rel=1e-5)
 

@@ -94,9 +94,10 @@ def distribution(
 
 def full_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) = sum_v p (log p - log q) per row, [n]; a word that p cannot produce adds 0."""
-    return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0.0).sum(-1)
+    gap = (log_p - log_q).masked_fill(log_p == -torch.inf, 0.0)  # before the product: after it, the gradient is 0 * inf
+    return (log_p.exp() * gap).sum(-1)
 
 
 def entropy_of(log_p: Tensor) -> Tensor:
     """H(p) = -sum_v p log p in nats per row, [n]; 0 log 0 = 0."""
-    return -torch.where(log_p > -torch.inf, log_p.exp() * log_p, 0.0).sum(-1)
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)

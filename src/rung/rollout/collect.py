@@ -15,7 +15,7 @@ from rung.parts import Data
 from rung.records import Batch, Completion, Group, Rollout, SamplingLaw, Scored, State, Task, Tokens
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
-from rung.tasks.environment import Environment
+from rung.tasks.environment import Environment, Stepwise
 
 Phase = Callable[[str], AbstractContextManager[object]]
 
@@ -43,6 +43,7 @@ class Collector:
     samples: int
     seed: int
     greedy: bool = False
+    steps: bool = False  # rewards of reasoning steps, where the task has them
     phase: Phase = lambda name: nullcontext()
 
     def __post_init__(self) -> None:
@@ -117,8 +118,16 @@ class Collector:
         reward_B = torch.tensor([row.reward for row in rows], device=device)
         valid_B = reward_B.isfinite() & mask_BT.any(1)
         truncated_B = torch.tensor([r.stop == "length" for r in rollouts], device=device)
+        reward_BT = outcome_to_token(reward_B.nan_to_num(0.0), mask_BT)
+        step_end_BT = None
+        if self.steps and isinstance(self.env, Stepwise):
+            step_end_BT = outcome_to_token(torch.ones_like(reward_B), mask_BT) > 0
+            for b, row in enumerate(rows):
+                for t, r in self._steps(row):
+                    step_end_BT[b, t] = True
+                    reward_BT[b, t] += r
         batch = Batch(
-            reward_BT=outcome_to_token(reward_B.nan_to_num(0.0), mask_BT),
+            reward_BT=reward_BT,
             mask_BT=mask_BT,
             group_B=group_B,
             valid_B=valid_B,
@@ -127,6 +136,7 @@ class Collector:
             behavior_logp_BT=logp_BT,
             old_logp_BT=logp_BT,
             greedy_B=None if greedy is None else torch.tensor(greedy, device=device)[group_B],
+            step_end_BT=step_end_BT,
             state=state,
         )
         tokens = Tokens(
@@ -137,6 +147,15 @@ class Collector:
             group_B=group_B,
         )
         return Collected(rows, batch, tokens, counters)
+
+
+    def _steps(self, row: Scored) -> list[tuple[int, float]]:
+        """(index of the token that ends a step, its reward) for one answer."""
+        assert isinstance(self.env, Stepwise)
+        ids = row.rollout.tokens
+        read = [len(self.model.decode(ids[: t + 1])) for t in range(len(ids))]
+        ends = self.env.steps(row.task, Completion(row.text, row.rollout.stop, ids))
+        return [(next(t for t, n in enumerate(read) if n >= at), reward) for at, reward in ends]
 
 
 def encode(model: Model, task: Task, max_new_tokens: int) -> list[int]:

@@ -106,6 +106,12 @@ class ChainedArithmetic:
         task = group.task
         return [{"correct": float(self.extract(task, c) == task.data["answer"])} for c in group.completions]
 
+    def steps(self, task: Task, completion: Completion) -> list[tuple[int, float]]:
+        """For process rewards: (characters up to the end of a step, 1.0 if its value is right), for each `value>`."""
+        right = values(str(task.prompt))
+        found = [(m.end(), m.group(1)) for m in re.finditer(r"(\d*)>", completion.text.split("#")[0])]
+        return [(end, float(i < len(right) and text == str(right[i]))) for i, (end, text) in enumerate(found)]
+
     def _draw(self, index: int, taken: Container[str] = ()) -> str:
         """The first prompt of item `index` that lies on our side and is not taken."""
         span = MAX_OPERATIONS - MIN_OPERATIONS + 1

@@ -29,6 +29,15 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
+class Stepwise(Protocol):
+    """An environment that also knows how good each reasoning step is, for process supervision."""
+
+    def steps(self, task: Task, completion: Completion) -> list[tuple[int, float]]:
+        """(characters of the answer up to the end of the step, its reward) for each step but the last, in order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Splits:
     """Training and evaluation problems, disjoint by construction."""

@@ -57,6 +57,8 @@ class TrainConfig:
     weight_decay: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     """what the model computes in; the optimizer's masters are float32 either way"""
+    trainable: str | None = None
+    """regular expression: only parameters whose name it finds are trained (a subset keeps trpo small); None: all"""
     activation_gib: float = 1.0
     """memory that a micro-batch's backward may keep"""
 
@@ -89,7 +91,7 @@ class TrainConfig:
         small = self.model == "starter"
         defaults = {
             "task": "chained_arithmetic" if small else "chain_sum",
-            "steps": 60,
+            "steps": 100 if small else 60,
             "prompts_per_step": 32 if small else 16,
             "learning_rate": 4e-4 if small else 1e-5,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import signal
 import threading
 import time
@@ -105,6 +106,8 @@ def prepare(config: TrainConfig) -> Setup:
     model = models.load(
         locate(config.model), dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code
     )
+    if config.trainable is not None:
+        _train_only(model, config.trainable)
     if torch.cuda.is_available():
         model.hf.to("cuda")
     for env in (splits.train, splits.eval):  # a prompt that does not fit is found now, not after an hour
@@ -124,9 +127,22 @@ def prepare(config: TrainConfig) -> Setup:
     sampler = TorchSampler(model)
     collector = Collector(
         splits.train, model, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
-        config.seed, greedy="greedy" in recipe.needs,
+        config.seed, greedy="greedy" in recipe.needs, steps="steps" in recipe.needs,
     )  # fmt: skip
     return Setup(config, recipe, splits, model, learner, sampler, collector)
+
+
+def _train_only(model: Model, pattern: str) -> None:
+    """Freeze every parameter whose name the pattern does not find."""
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--trainable {pattern!r} is not a regular expression: {error}.") from error
+    names = [name for name, _ in model.hf.named_parameters()]
+    if not any(found.search(name) for name in names):
+        raise InputError(f"--trainable {pattern!r} finds no parameter, so nothing would be trained. Names look like {names[-2]!r}.")
+    for name, parameter in model.hf.named_parameters():
+        parameter.requires_grad_(bool(found.search(name)))
 
 
 def train(config: TrainConfig, console: Console | None = None) -> Run:

@@ -1,0 +1,98 @@
+"""The sampler's law: what is drawn is what is reported, whatever the batch looks like around a row."""
+
+import math
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rung import starter
+from rung.errors import InputError
+from rung.records import SamplingLaw
+from rung.rollout import model as models
+from rung.rollout.sampler import TorchSampler, draw, truncate
+
+torch.set_num_threads(1)
+LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -3.0])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.load(str(starter.path()))
+
+
+@pytest.mark.parametrize("law", [SamplingLaw(), SamplingLaw(temperature=0.5), SamplingLaw(top_k=3), SamplingLaw(top_p=0.8)], ids=str)
+def test_the_drawn_frequencies_are_the_reported_probabilities(law):
+    n = 20_000
+    chance = (torch.arange(n) + 0.5) / n  # every quantile once: frequencies are exact up to 1/n
+    token, logp, entropy = draw(LOGITS.expand(n, -1), law, chance)
+    counts = torch.bincount(token, minlength=5) / n
+    p = (truncate(LOGITS[None] / law.temperature, law)[0]).softmax(-1)
+    torch.testing.assert_close(counts, p, atol=1.5e-4, rtol=0)
+    torch.testing.assert_close(logp, p.log()[token])
+    assert float(entropy[0]) == pytest.approx(-sum(float(x) * math.log(float(x)) for x in p if x > 0), abs=1e-5)
+
+
+def test_the_edges_of_chance_never_draw_an_impossible_token():
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(2, -1)
+    token, logp, _ = draw(logits, SamplingLaw(), torch.tensor([0.0, 1.0 - 2**-24]))
+    assert token.tolist() == [1, 3] and logp.isfinite().all()
+
+
+def test_greedy_is_the_argmax_with_probability_one():
+    token, logp, entropy = draw(LOGITS[None], SamplingLaw(temperature=0.0), torch.tensor([0.9]))
+    assert (int(token), float(logp), float(entropy)) == (0, 0.0, 0.0)
+
+
+def test_top_p_keeps_the_smallest_set_and_renormalizes():
+    kept = truncate(torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), SamplingLaw(top_p=0.7)).exp()
+    torch.testing.assert_close(kept, torch.tensor([[0.5, 0.3, 0.0, 0.0]]))
+
+
+def test_an_answer_does_not_depend_on_its_neighbors(model):
+    prompts = [model.encode(x) for x in ("1+2+3=", "4*5-6*7=", "9-9+9*9-1=")]
+    law = SamplingLaw(max_new_tokens=16)
+    together = TorchSampler(model).sample(prompts, law, 4, seed=3)
+    apart = TorchSampler(model, max_batch=4).sample(prompts, law, 4, seed=3)
+    assert [r.tokens for r in together] == [r.tokens for r in apart]
+    for a, b in zip(together, apart, strict=True):
+        assert a.logp == pytest.approx(b.logp, abs=1e-5)
+    other = TorchSampler(model).sample(prompts, law, 4, seed=4)
+    assert [r.tokens for r in together] != [r.tokens for r in other]
+
+
+def test_stop_reasons_come_from_the_sampler_and_the_end_token_is_kept(model):
+    rollouts = TorchSampler(model, version=7).sample([model.encode("1+2+3=")], SamplingLaw(max_new_tokens=3), 64, 0)
+    for r in rollouts:
+        ended = r.tokens[-1] in model.end_ids
+        assert r.stop == ("stop" if ended else "length")
+        assert len(r.tokens) == len(r.logp) == len(r.entropy) <= 3 and r.version == 7
+        assert not any(t in model.end_ids for t in r.tokens[:-1])
+    assert {r.stop for r in rollouts} == {"stop", "length"}
+
+
+def test_every_end_token_ends_an_answer(model):
+    both = models.Model(model.hf, model.tokenizer, frozenset({*model.end_ids, model.encode(">")[0]}), model.packs)
+    rollouts = TorchSampler(both).sample([model.encode("1+2+3=")], SamplingLaw(max_new_tokens=16), 32, 0)
+    assert {r.tokens[-1] for r in rollouts if r.stop == "stop"} == both.end_ids
+
+
+def test_end_tokens_are_gathered_from_everywhere_and_padding_keeps_its_gradient(model):
+    hf = LlamaForCausalLM(
+        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, pad_token_id=2)
+    )
+    hf.generation_config.eos_token_id, hf.config.eos_token_id = [2, 5], 2
+    ready = models.wrap(hf, model.tokenizer)
+    assert {2, 5} <= ready.end_ids
+    assert hf.get_input_embeddings().padding_idx is None, "pad == eos: its embedding must be trained"
+
+
+def test_a_prompt_is_templated_in_one_place_with_one_bos(model):
+    with pytest.raises(InputError, match="no chat template"):
+        model.encode([{"role": "user", "content": "1+1="}])
+    assert model.tokenizer.decode(model.encode("1+1=")) == "1+1="
+
+
+def test_decoding_drops_the_end_token_only(model):
+    end = next(iter(model.end_ids))
+    assert model.decode((*model.encode("1>2#2"), end)) == "1>2#2" == model.decode(tuple(model.encode("1>2#2")))
