@@ -137,7 +137,7 @@ def _dry_run(config: Any) -> int:
     """Everything is checked and loaded, nothing is written: the settings as they would run."""
     from rung.io.tables import show
     from rung.recipe_io import brief
-    from rung.train.loop import prepare
+    from rung.train.setup import prepare
 
     setup = prepare(config)
     rows = [(k, str(v)) for k, v in vars(setup.config).items() if v is not None]

@@ -164,7 +164,9 @@ def test_P45_at_the_sampling_policy_mirror_descent_is_the_policy_gradient_with_a
 
 def test_P52_later_it_pulls_back_by_tau_times_the_log_ratio(exact):
     s = scene(World(prompts=1, samples=2), OFF)
-    got, plain = (expected_gradient(replace(KIMI, surrogate=x), s) for x in (p.MirrorDescent(tau=0.3), p.ScoreFunction()))
+    got, plain = (
+        expected_gradient(replace(KIMI, surrogate=x), s) for x in (p.MirrorDescent(tau=0.3), p.ScoreFunction())
+    )
     score_AD = s.jacobian[0].view(s.world.answers, s.world.horizon, -1).sum(1)
     drift_A = (s.logp(s.law(s.theta)) - s.logp(s.law(s.old))).sum(-1)[0]
     torch.testing.assert_close(got.gradient, plain.gradient - 0.3 * (s.prob_PA[0] * drift_A) @ score_AD)
@@ -189,7 +191,13 @@ def test_P64_only_the_full_sequence_weight_corrects_the_sampler(exact):
     base = Recipe(name="x", ratio=p.SequenceProduct(), surrogate=p.CISPO(high=1e9))
     errors = {
         c: exact(replace(base, correction=c), GAP).relative_error
-        for c in (p.SequenceTIS(cap=1e9), p.NoCorrection(), p.TokenTIS(cap=1e9), p.SequenceTIS(cap=1.0), p.SequenceMask(cap=1.5))
+        for c in (
+            p.SequenceTIS(cap=1e9),
+            p.NoCorrection(),
+            p.TokenTIS(cap=1e9),
+            p.SequenceTIS(cap=1.0),
+            p.SequenceMask(cap=1.5),
+        )
     }
     full, *others = errors.values()
     assert full < 1e-9
@@ -200,7 +208,9 @@ def test_P64_a_correction_touches_the_policy_term_only(exact):
     base = Recipe(name="x", kl=p.K3(0.5), correction=p.SequenceTIS(cap=1e9))
     s = scene(World(prompts=1, samples=1), GAP)
     shares = [expected_gradient(replace(base, kl=kl), s).gradient for kl in (p.K3(0.5), p.NoKL())]
-    plain = [expected_gradient(replace(base, kl=kl, correction=p.NoCorrection()), s).gradient for kl in (p.K3(0.5), p.NoKL())]
+    plain = [
+        expected_gradient(replace(base, kl=kl, correction=p.NoCorrection()), s).gradient for kl in (p.K3(0.5), p.NoKL())
+    ]
     torch.testing.assert_close(shares[0] - shares[1], plain[0] - plain[1])
 
 
@@ -209,7 +219,9 @@ def test_Q10_the_gradient_of_each_objective_is_its_finite_difference(name):
     """One batch, the whole objective with KL, entropy and imitation, along a random direction of the parameters."""
     recipe = all_recipes()[name]
     if isinstance(recipe.surrogate, p.CISPO) or name == "trpo":
-        recipe = replace(recipe, surrogate=p.Importance(), update=p.GradientSteps())  # a stopped gradient is no derivative
+        recipe = replace(
+            recipe, surrogate=p.Importance(), update=p.GradientSteps()
+        )  # a stopped gradient is no derivative
     if isinstance(recipe.surrogate, p.Clip):
         recipe = replace(recipe, surrogate=replace(recipe.surrogate, low=0.9, high=9.0))  # away from its kinks
     s = scene(World(prompts=2, samples=2), Condition("near", old_kl=0.01))
@@ -228,6 +240,8 @@ def test_Q10_the_gradient_of_each_objective_is_its_finite_difference(name):
     step = torch.randn(len(s.theta), dtype=F64, generator=torch.Generator().manual_seed(1))
     slope_here = torch.func.jvp(J, (s.theta,), (step,))[1]
     h = 1e-5
-    torch.testing.assert_close((J(s.theta + h * step) - J(s.theta - h * step)) / (2 * h), slope_here, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        (J(s.theta + h * step) - J(s.theta - h * step)) / (2 * h), slope_here, rtol=1e-6, atol=1e-8
+    )
     got = batch_gradients(recipe, s, Batches(cells[None], torch.ones(1, dtype=F64), group_B))[0] @ step
     torch.testing.assert_close(got, slope_here)

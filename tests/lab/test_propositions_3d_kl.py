@@ -46,7 +46,9 @@ def true_kl_gradient(s: Scene | None = None) -> torch.Tensor:
 def per_state(s: Scene, divergence) -> torch.Tensor:
     """grad sum_s d(s) KL(s) with the states' visits d held fixed; divergence maps (log pi, log ref) to [P, S]."""
     visits_S = torch.zeros(s.world.states, dtype=F64)
-    visits_S.index_add_(0, s.tree.state_AT[s.tree.mask_AT], s.prob_PA[0][:, None].expand_as(s.tree.mask_AT)[s.tree.mask_AT])
+    visits_S.index_add_(
+        0, s.tree.state_AT[s.tree.mask_AT], s.prob_PA[0][:, None].expand_as(s.tree.mask_AT)[s.tree.mask_AT]
+    )
     theta = s.theta.clone().requires_grad_()
     return torch.autograd.grad((visits_S * divergence(s.law(theta), s.law(s.ref))[0]).sum(), theta)[0]
 
@@ -163,7 +165,9 @@ def test_P32_the_bonus_is_not_the_gradient_of_the_entropy_of_answers_and_minus_l
 # -- numbers that are too large --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("gap", [-1e4, -60.0, -19.0, -3.0, 0.0, 3.0, 60.0, 1e4])
 @pytest.mark.parametrize("kl", [p.K2(1.0), p.K3(1.0), p.StraightThrough(1.0), p.RatioK3(1.0), p.SequenceK2(1.0)])
-def test_P40_P53_clamped_before_the_exponential_so_that_nothing_overflows_and_a_far_token_is_pulled_back(batch_of, kl, gap):
+def test_P40_P53_clamped_before_the_exponential_so_that_nothing_overflows_and_a_far_token_is_pulled_back(
+    batch_of, kl, gap
+):
     batch = batch_of([1.0], ref_logp_BT=torch.full((1, 1), gap, dtype=F64), state=State(kl_coef=1.0))
     logp = torch.zeros(1, 1, dtype=F64, requires_grad=True)
     value = kl.penalty(batch, Scores(logp), logp, logp)
@@ -225,5 +229,7 @@ def test_P48_a_kl_in_the_loss_of_grpo_is_outside_the_std(exact):
     """The share of the KL in GRPO's gradient does not depend on the scale of the rewards."""
     size = {"samples": 2, "reward": "real"}
     with_kl, without = exact(GRPO, **size).gradient, exact(replace(GRPO, kl=p.NoKL()), **size).gradient
-    alone = mean_gradient(p.K3(0.04), aggregate=p.SequenceMean(), s=WithoutReward(World(prompts=1, samples=1, reward="real")))
+    alone = mean_gradient(
+        p.K3(0.04), aggregate=p.SequenceMean(), s=WithoutReward(World(prompts=1, samples=1, reward="real"))
+    )
     torch.testing.assert_close(without - with_kl, alone)

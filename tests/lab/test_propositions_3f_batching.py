@@ -160,7 +160,9 @@ class Cut(Scene):
     def scores(self, theta):
         law = self.law(theta) if self.renormalized else self.logits(theta).log_softmax(-1)
         logp = self.logp(law).clamp(min=-50.0)  # answers outside have probability 0
-        per_state = [self.at_states(x) for x in (entropy_of(law), full_kl(law, law.detach()), full_kl(law.detach(), law))]
+        per_state = [
+            self.at_states(x) for x in (entropy_of(law), full_kl(law, law.detach()), full_kl(law.detach(), law))
+        ]
         return torch.stack([logp, *per_state]).flatten(1, 2)
 
     def rows(self, recipe):

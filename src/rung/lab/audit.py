@@ -14,11 +14,12 @@ A recipe of your own, with parts of your own, is audited like ours:
             return super().__call__(mask_BT, group_B, total) / mask_BT.sum(1, keepdim=True).clamp(min=1).sqrt()
 
     print(audit(replace(RLOO, name="mine", aggregate=SquareRoot())).words)
-    # biased, cosine 0.99..., because of aggregate=SquareRoot() (with SequenceSum(): 1)
+    # biased, cosine 0.9880, because of aggregate=SquareRoot() (with SequenceSum(): 1)
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Literal
 from rung.errors import InputError
 from rung.io.tables import check_json_target, show
 from rung.lab.causes import STRAIGHT, Cause, bare, constants, find_causes, measure
-from rung.lab.world import Condition, World
+from rung.lab.world import LONGEST, Condition, World, duration
 from rung.recipe_io import all_recipes, find
 from rung.recipes import Recipe
 
@@ -62,7 +63,7 @@ class Verdict:
         if self.kind == "proportional":
             return f"unbiased up to the constant c = {self.constant}"
         because = ", ".join(f"{c.what} (with {c.instead}: {_cos(c.cosine)})" for c in self.causes)
-        return f"biased, cosine {_cos(self.cosine)}, because of {because}"
+        return f"biased, cosine {_cos(self.cosine)}, because of {because or 'something that no swap repairs'}"
 
 
 def _cos(x: float) -> str:
@@ -92,7 +93,7 @@ def audit(recipe: Recipe, condition: Condition = ON_POLICY, world: World = WORLD
     numbers = (e.cosine, e.scale, e.relative_error, e.trace)
     if e.relative_error < STRAIGHT:
         return Verdict(recipe.name, condition.name, "unbiased", *numbers)
-    if e.bend < STRAIGHT and e.scale > 0:
+    if e.bend < STRAIGHT:
         constant = _constant(plain, condition, world, e.scale)
         return Verdict(recipe.name, condition.name, "proportional", *numbers, constant=constant)
     return Verdict(recipe.name, condition.name, "biased", *numbers, causes=find_causes(plain, condition, world))
@@ -160,12 +161,26 @@ def run_audit(
     if world.samples < 2:
         raise InputError("the recipes compare answers to one prompt with each other: use 2 samples or more.")
     chosen = [find(name) for name in recipes] or list(all_recipes().values())
-    verdicts = audit_all(chosen, conditions(old_kl, temperature), world)
+    wanted = conditions(old_kl, temperature)
+    _say_how_long(len(chosen) * len(wanted), world)
+    verdicts = audit_all(chosen, wanted, world)
     if markdown is not None:
         write_markdown(verdicts, markdown, world, old_kl, temperature)
     rows = [(v.recipe, v.condition, v.words, v.cosine, v.scale, v.relative_error, v.variance) for v in verdicts]
     show("audit: the exact expected gradient against the policy gradient", COLUMNS, rows, json_to)
     return 0
+
+
+def _say_how_long(verdicts: int, world: World) -> None:
+    """Refuse hours, announce minutes: a verdict compares about two gradients of the slow kind."""
+    seconds = 2 * verdicts * world.seconds
+    if seconds > 6 * LONGEST:
+        raise InputError(
+            f"{verdicts} verdicts in a world of {world.batches:,} batches may take {duration(seconds)}. Name fewer recipes, "
+            "or use a smaller horizon, vocabulary, number of prompts or of samples."
+        )
+    if seconds > 120:
+        print(f"{world.batches:,} batches for each gradient: up to {duration(seconds)}", file=sys.stderr)
 
 
 def write_markdown(verdicts: Sequence[Verdict], path: Path, world: World, old_kl: float, temperature: float) -> None:

@@ -15,8 +15,9 @@ from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
 from rung.tasks.environment import Environment
+from rung.train.answers import answer_row
 from rung.train.evaluate import Evaluation, evaluate
-from rung.train.loop import answer_row, locate
+from rung.train.setup import locate
 
 
 class EvalFlags(Protocol):

@@ -29,6 +29,7 @@ from rung.parts import NaturalStep
 from rung.recipes import Recipe
 from rung.records import Batch, Scores, Totals
 
+CHUNK = 50_000  # batches side by side
 CHECKED = 4  # batches on which side by side is compared with one by one
 
 
@@ -60,9 +61,13 @@ class Estimate:
 
     @property
     def bend(self) -> float:
-        """sin of the angle between the two: 0 where E[g] = c grad J. Resolves what a cosine near 1 cannot."""
+        """sin of the angle between the two (2 - sin beyond a right angle): 0 where E[g] = c grad J with c > 0.
+
+        Resolves what a cosine near 1 cannot.
+        """
         rest = self.gradient - self.scale * self.target
-        return float(rest.norm() / self.gradient.norm().clamp(min=1e-300))
+        sine = float(rest.norm() / self.gradient.norm().clamp(min=1e-300))
+        return sine if self.scale > 0 else 2.0 - sine
 
     @property
     def trace(self) -> float:
@@ -167,11 +172,13 @@ def batch_gradients(recipe: Recipe, scene: Scene, batches: Batches) -> Tensor:
     for index in _equal_totals(recipe, scene, shaped, batches, adv_NBT):
         pull_CNBT[:, index] = pull(recipe, scene, shaped, batches, index, adv_NBT)
     out_ND = torch.zeros(N, len(scene.theta), dtype=F64)
-    where_NBT = (batches.cells_NB[..., None] * T + torch.arange(T)).flatten(1)
-    for pull_NBT, jacobian_QD in zip(pull_CNBT, scene.jacobian, strict=True):
-        if (pull_NBT != 0).any():
-            by_cell_NQ = torch.zeros(N, len(jacobian_QD), dtype=F64).scatter_add_(1, where_NBT, pull_NBT.flatten(1))
-            out_ND += by_cell_NQ @ jacobian_QD
+    for index in torch.arange(N).split(CHUNK):
+        where_nQ = (batches.cells_NB[index][..., None] * T + torch.arange(T)).flatten(1)
+        for pull_NBT, jacobian_QD in zip(pull_CNBT, scene.jacobian, strict=True):
+            if (pull_NBT[index] != 0).any():
+                by_cell_nQ = torch.zeros(len(index), len(jacobian_QD), dtype=F64)
+                by_cell_nQ.scatter_add_(1, where_nQ, pull_NBT[index].flatten(1))
+                out_ND[index] += by_cell_nQ @ jacobian_QD
     return out_ND
 
 
@@ -208,7 +215,7 @@ def _each(
 
     sample = _some(N)
     if torch.allclose(together(sample), alone(sample), rtol=1e-9, atol=1e-12):
-        return torch.cat([together(index) for index in torch.arange(N).split(50_000)])
+        return torch.cat([together(index) for index in torch.arange(N).split(CHUNK)])
     if N * SECONDS_PER_BATCH > LONGEST:
         raise InputError(
             f"this recipe looks at the whole batch at once, so that each of {N:.3g} batches is worked out alone: about "

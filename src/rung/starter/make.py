@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rung.errors import InputError
-from rung.records import Completion, Group
+from rung.records import Completion, Group, Task
 from rung.tasks.arithmetic import MAX_NEW_TOKENS, ChainedArithmetic, apply
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -162,8 +162,9 @@ def answers(
     model: LlamaForCausalLM, problems: ChainedArithmetic, sample: bool
 ) -> Iterator[tuple[Completion, float, int]]:
     """(answer, correct, operations) for every problem; prompts of one length at a time, so nothing is padded."""
-    tokenizer, by_length = build_tokenizer(), {}
-    for task in problems:
+    tokenizer = build_tokenizer()
+    by_length: dict[int, list[Task]] = {}
+    for task in (problems[i] for i in range(len(problems))):
         by_length.setdefault(len(str(task.prompt)), []).append(task)
     law = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {"do_sample": False}
     for length, tasks in by_length.items():

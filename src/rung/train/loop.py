@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-import re
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rung import starter
-from rung.errors import InputError, unknown
-from rung.io import smollm2
+from rung.errors import InputError
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
 from rung.io.state import load_state, save_state
-from rung.io.summary import Example, summary
+from rung.io.summary import summary
 from rung.recipe_io import brief
-from rung.recipe_rules import check_sampling
-from rung.recipes import Recipe
-from rung.records import Scored
-from rung.rollout import model as models
-from rung.rollout.collect import Collected, Collector, encode
-from rung.rollout.model import Model
-from rung.rollout.sampler import TorchSampler
-from rung.tasks import registry
-from rung.tasks.environment import Splits
+from rung.train.answers import answer_row, examples, rollout_rows
 from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation, evaluate
-from rung.train.learner import Hyper, Learner
 from rung.train.metrics import reward_metrics
+from rung.train.setup import Setup, prepare, restore
 
-OURS = ("starter", "smollm2")
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
 
@@ -53,96 +38,6 @@ class Run:
     steps: int
     interrupted: bool = False
     metrics: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Setup:
-    """Everything that a run is made of, checked before anything is written."""
-
-    config: TrainConfig
-    recipe: Recipe
-    splits: Splits
-    model: Model
-    learner: Learner
-    sampler: TorchSampler
-    collector: Collector
-
-
-def locate(name: str) -> str:
-    """'starter' and 'smollm2' to the directories they stand for; anything else as it is."""
-    if name == "starter":
-        return str(starter.path())
-    if name == "smollm2":
-        found = smollm2.path()
-        if found is None:
-            raise InputError(
-                "the model smollm2 is not on this machine yet. Run `make smollm2` (or `rung smollm2`) once, then try again."
-            )
-        return str(found)
-    if "/" not in name and not Path(name).exists() and difflib.get_close_matches(name.lower(), OURS, n=1, cutoff=0.75):
-        raise unknown("model", name, OURS, more=" Or give a directory with a Hugging Face model, or a hub id.")
-    return name
-
-
-def prepare(config: TrainConfig) -> Setup:
-    """Check the settings, cheapest first, then load task and model and build the learner."""
-    config = config.resolved()
-    recipe = config.build_recipe()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    splits = registry.load(config.task or "", path=config.task_path, reward=config.reward, options=config.task_options)
-    if config.max_new_tokens is None:
-        config = replace(config, max_new_tokens=splits.max_new_tokens)
-    assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
-    check_sampling(
-        recipe,
-        samples_per_prompt=config.samples_per_prompt,
-        rows=config.prompts_per_step * config.samples_per_prompt,
-        temperature=config.temperature,
-        is_full=config.law().is_full,
-        max_new_tokens=config.max_new_tokens,
-    )
-    torch.manual_seed(config.seed)
-    model = models.load(
-        locate(config.model), dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code
-    )
-    if config.trainable is not None:
-        _train_only(model, config.trainable)
-    if torch.cuda.is_available():
-        model.hf.to("cuda")
-    for env in (splits.train, splits.eval):  # a prompt that does not fit is found now, not after an hour
-        for i in range(min(len(env), 512)):
-            encode(model, env[i], config.max_new_tokens)
-    hyper = Hyper(
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        clip_norm=config.clip_norm,
-        weight_decay=config.weight_decay,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        activation_gib=config.activation_gib,
-        seed=config.seed,
-    )
-    learner = Learner(recipe, model, hyper)
-    sampler = TorchSampler(model)
-    collector = Collector(
-        splits.train, model, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
-        config.seed, greedy="greedy" in recipe.needs, steps="steps" in recipe.needs,
-    )  # fmt: skip
-    return Setup(config, recipe, splits, model, learner, sampler, collector)
-
-
-def _train_only(model: Model, pattern: str) -> None:
-    """Freeze every parameter whose name the pattern does not find."""
-    try:
-        found = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"--trainable {pattern!r} is not a regular expression: {error}.") from error
-    names = [name for name, _ in model.hf.named_parameters()]
-    if not any(found.search(name) for name in names):
-        raise InputError(f"--trainable {pattern!r} finds no parameter, so nothing would be trained. Names look like {names[-2]!r}.")
-    for name, parameter in model.hf.named_parameters():
-        parameter.requires_grad_(bool(found.search(name)))
 
 
 def train(config: TrainConfig, console: Console | None = None) -> Run:
@@ -331,51 +226,3 @@ class _Loop:
                 "rung recipes",
             ],
         )
-
-
-def restore(setup: Setup, checkpoint: Path) -> None:
-    """Put the weights and the learner's state of a checkpoint into a setup that was built from scratch."""
-    saved = type(setup.model.hf).from_pretrained(checkpoint, dtype=setup.model.hf.dtype)
-    setup.model.hf.load_state_dict(saved.state_dict())
-    setup.learner.load_state_dict(load_state(checkpoint)["learner"])
-    setup.sampler.load(None, setup.learner.version)
-
-
-def examples(before: Evaluation, after: Evaluation, count: int = 3) -> list[Example]:
-    """Problems to show: first those that were wrong and became right, then the others, in their order."""
-    pairs = [(b, a) for b, a in zip(before.answers, after.answers, strict=True)]
-    pairs.sort(key=lambda pair: -((pair[1].reward > 0) and not (pair[0].reward > 0)))
-    return [
-        Example(prompt_text(b), b.text, a.text, before_right=b.reward > 0, after_right=a.reward > 0)
-        for b, a in pairs[:count]
-    ]
-
-
-def prompt_text(row: Scored) -> str:
-    prompt = row.task.prompt
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-
-
-def answer_row(row: Scored) -> dict[str, Any]:
-    """One answer as JSON: what was asked, what was said, what it earned."""
-    prompt = row.task.prompt
-    return {
-        "task": row.task.id,
-        "prompt": prompt if isinstance(prompt, str) else [dict(m) for m in prompt],
-        "answer": row.text,
-        "reward": row.reward if math.isfinite(row.reward) else None,
-        "rewards": {k: v if math.isfinite(v) else None for k, v in row.rewards.items()},
-        "stop": row.rollout.stop,
-        "version": row.rollout.version,
-    }
-
-
-def rollout_rows(collected: Collected, adv_BT: torch.Tensor | None) -> list[dict[str, Any]]:
-    """All answers of a step with tokens, log-probabilities, rewards and advantages, one JSON object each."""
-    assert adv_BT is not None, "a step has taken its advantages"
-    out = []
-    for row, group, adv in zip(collected.scored, collected.batch.group_B.tolist(), adv_BT.tolist(), strict=True):
-        n = len(row.rollout.tokens)
-        tokens = {"tokens": list(row.rollout.tokens), "logp": [round(x, 6) for x in row.rollout.logp]}
-        out.append({**answer_row(row), "group": group, **tokens, "advantages": [round(x, 6) for x in adv[:n]]})
-    return out

@@ -1,0 +1,53 @@
+"""Answers as rows for files and for people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from rung.io.summary import Example
+from rung.records import Scored
+from rung.rollout.collect import Collected
+from rung.train.evaluate import Evaluation
+
+
+def examples(before: Evaluation, after: Evaluation, count: int = 3) -> list[Example]:
+    """Problems to show: first those that were wrong and became right, then the others, in their order."""
+    pairs = [(b, a) for b, a in zip(before.answers, after.answers, strict=True)]
+    pairs.sort(key=lambda pair: -((pair[1].reward > 0) and not (pair[0].reward > 0)))
+    return [
+        Example(prompt_text(b), b.text, a.text, before_right=b.reward > 0, after_right=a.reward > 0)
+        for b, a in pairs[:count]
+    ]
+
+
+def prompt_text(row: Scored) -> str:
+    prompt = row.task.prompt
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
+def answer_row(row: Scored) -> dict[str, Any]:
+    """One answer as JSON: what was asked, what was said, what it earned."""
+    prompt = row.task.prompt
+    return {
+        "task": row.task.id,
+        "prompt": prompt if isinstance(prompt, str) else [dict(m) for m in prompt],
+        "answer": row.text,
+        "reward": row.reward if math.isfinite(row.reward) else None,
+        "rewards": {k: v if math.isfinite(v) else None for k, v in row.rewards.items()},
+        "stop": row.rollout.stop,
+        "version": row.rollout.version,
+    }
+
+
+def rollout_rows(collected: Collected, adv_BT: torch.Tensor | None) -> list[dict[str, Any]]:
+    """All answers of a step with tokens, log-probabilities, rewards and advantages, one JSON object each."""
+    assert adv_BT is not None, "a step has taken its advantages"
+    out = []
+    for row, group, adv in zip(collected.scored, collected.batch.group_B.tolist(), adv_BT.tolist(), strict=True):
+        n = len(row.rollout.tokens)
+        tokens = {"tokens": list(row.rollout.tokens), "logp": [round(x, 6) for x in row.rollout.logp]}
+        out.append({**answer_row(row), "group": group, **tokens, "advantages": [round(x, 6) for x in adv[:n]]})
+    return out

@@ -1,0 +1,68 @@
+"""docs/metrics.md defines every metric that a run can log, and none that no run logs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import rung.train
+from rung.cli import main
+
+TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
+SOURCE = Path(rung.train.__path__[0])
+FILES = ("metrics.py", "learner.py", "update.py", "loop.py", "evaluate.py")
+RECIPES = ("ppo", "trpo", "ppo_kl", "grpo")  # between them they have every part that logs something
+
+
+def rows() -> list[list[str]]:
+    lines = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def defined() -> set[str]:
+    return {row[0].strip("`") for row in rows()}
+
+
+def general(name: str) -> str:
+    """rewards/correct/mean is defined as rewards/NAME/mean."""
+    return re.sub(r"^rewards/[^/]+/(mean|std)$", r"rewards/NAME/\1", name)
+
+
+def test_every_row_defines_a_metric_once():
+    names = [row[0] for row in rows()]
+    assert len(names) == len(set(names)) > 50
+    for row in rows():
+        assert len(row) == 5, row
+        assert row[1] and row[2] and row[4], f"{row[0]}: a formula, a unit and a purpose are needed"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_name_in_the_source_is_defined(file):
+    text = (SOURCE / file).read_text(encoding="utf-8")
+    names = set(re.findall(r'"([a-z]+_?[a-z]*/[a-z0-9_]+)"', text))
+    assert names <= defined(), f"add to docs/metrics.md: {sorted(names - defined())}"
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    names: set[str] = set()
+    for recipe in RECIPES:
+        out = tmp_path_factory.mktemp("runs") / recipe
+        flags = ["--steps", "2", "--eval-problems", "8", "--prompts-per-step", "4", "--threads", "1", "--out", str(out)]
+        assert main(["train", recipe, *flags]) == 0
+        for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            names |= {general(name) for name in json.loads(line)}
+    return names
+
+
+@pytest.mark.slow
+def test_every_metric_that_a_run_logs_is_defined(logged):
+    assert logged <= defined(), f"add to docs/metrics.md: {sorted(logged - defined())}"
+
+
+@pytest.mark.slow
+def test_every_metric_that_is_defined_is_logged(logged):
+    assert defined() <= logged, f"no run logs: {sorted(defined() - logged)}"
