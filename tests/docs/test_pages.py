@@ -61,7 +61,8 @@ def tokens(seed: int, *, dense: bool, far: bool) -> tuple[Batch, Tensor]:
     """A batch with everything that occurs, and log pi of its tokens, both float64.
 
     Groups of unequal size lie interleaved; group 3 earns the same everywhere (unless `dense`); row 6 has no known
-    reward, row 4 no token; rows 1 and 5 hold an observation; the longest answers were cut, but stay. Ratios reach from 1/8 to 8, with `far` beyond what any ratio is allowed to be.
+    reward, row 4 no token; rows 1 and 5 hold an observation; the longest answers were cut, but stay. Ratios
+    reach from 1/8 to 8, with `far` beyond what any ratio is allowed to be.
     """
     g = torch.Generator().manual_seed(seed)
 

@@ -15,7 +15,8 @@ from rung.train.evaluate import Evaluation
 
 def examples(before: Evaluation, after: Evaluation, count: int = 3) -> list[Example]:
     """Problems to show: first those that were wrong and became right, then the others, in their order."""
-    pairs = [(b, a) for b, a in zip(before.answers, after.answers, strict=True)]
+    k = max(1, len(before.answers) // max(before.n, 1))  # the first answer to each problem
+    pairs = list(zip(before.answers[::k], after.answers[::k], strict=True))
     pairs.sort(key=lambda pair: -((pair[1].reward > 0) and not (pair[0].reward > 0)))
     return [
         Example(prompt_text(b), b.text, a.text, before_right=b.reward > 0, after_right=a.reward > 0)

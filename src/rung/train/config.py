@@ -64,6 +64,8 @@ class TrainConfig:
 
     eval_problems: int = 256
     """held-out problems of the evaluations"""
+    eval_samples: int | None = None
+    """answers per held-out problem; None: 1, or more where the task has fewer problems than asked for"""
     eval_every: int = 0
     """steps between evaluations; 0: only before and after"""
     save_every: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
 from rung.parts import Data
 from rung.records import SamplingLaw, Scored
@@ -27,8 +28,18 @@ class Evaluation:
         return sum(a.reward if math.isfinite(a.reward) else 0.0 for a in self.answers) / max(len(self.answers), 1)
 
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval with one trial per problem, which is cautious when a problem has several samples."""
-        return wilson(min(max(self.accuracy, 0.0), 1.0), self.n)
+        """95 %: Wilson's for one answer per problem; for several, mean -+ 1.96 standard errors over problems' means.
+
+        Answers to one problem are no independent trials, so they count as one observation, their mean.
+        """
+        accuracy = min(max(self.accuracy, 0.0), 1.0)
+        k = len(self.answers) // max(self.n, 1)
+        if k > 1 and self.n > 1:
+            rewards = [a.reward if math.isfinite(a.reward) else 0.0 for a in self.answers]
+            error = stdev(sum(rewards[i : i + k]) / k for i in range(0, len(rewards), k)) / math.sqrt(self.n)
+            if error > 0:
+                return max(0.0, accuracy - 1.959964 * error), min(1.0, accuracy + 1.959964 * error)
+        return wilson(accuracy, self.n)
 
     def summary(self) -> dict[str, float]:
         low, high = self.interval()

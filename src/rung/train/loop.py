@@ -155,9 +155,9 @@ class _Loop:
     def _evaluate(self, step: int) -> Evaluation:
         setup, config = self.setup, self.setup.config
         with self.phase("eval"):
-            result = evaluate(
-                setup.splits.eval, setup.model, setup.sampler, config.law(), config.eval_problems, 1, EVAL_SEED
-            )
+            env, n = setup.splits.eval, config.eval_problems
+            samples = config.eval_samples or max(1, round(n / max(len(env), 1)))
+            result = evaluate(env, setup.model, setup.sampler, config.law(), n, samples, EVAL_SEED)
         self.run.log({"step": step, **result.metrics()})
         self.console.step({"step": step, **result.metrics()})
         self._keep_answers(step, result)
