@@ -77,9 +77,13 @@ RULES: tuple[Rule, ...] = (
         "Use SequenceRatio(per_token=True) (GSPO-token).",
     ),
     (
-        lambda r: isinstance(r.ratio, p.SequenceRatio) and not isinstance(r.aggregate, p.SequenceMean),
-        "SequenceRatio puts one ratio on every token of an answer, so this aggregate would weigh long answers more than "
-        "short ones. Use aggregate=SequenceMean() (GSPO, arXiv:2507.18071).",
+        lambda r: (
+            isinstance(r.ratio, p.SequenceRatio | p.SequenceProduct)
+            and not isinstance(r.surrogate, p.CISPO)
+            and not isinstance(r.aggregate, p.SequenceMean)
+        ),
+        "this ratio is the same on every token of an answer and so is its gradient, so this aggregate would weigh long "
+        "answers more than short ones. Use aggregate=SequenceMean() (GSPO, arXiv:2507.18071).",
     ),
     (
         lambda r: isinstance(r.surrogate, p.GMPO) and not isinstance(r.aggregate, p.SequenceMean),
@@ -98,6 +102,11 @@ RULES: tuple[Rule, ...] = (
     (
         lambda r: isinstance(r.update, p.NaturalStep) and (r.trust.coef != 0 or r.imitation != 0),
         "NaturalStep bounds the KL to the old policy itself and takes no other term. Use trust=NoTrust() and imitation=0.",
+    ),
+    (
+        lambda r: isinstance(r.update, p.NaturalStep) and isinstance(r.credit, p.Value) and r.credit.critic.shared,
+        "NaturalStep moves the policy along its own gradient only, so the value loss of a critic on a shared trunk would "
+        "never reach it. Use Critic(shared=False).",
     ),
     (
         lambda r: isinstance(r.credit, p.Value) and r.data.resample > 0,

@@ -121,6 +121,12 @@ def test_a_world_too_large_is_refused_with_its_size_and_time(size):
         World(**{"prompts": 2, **size})
 
 
+@pytest.mark.parametrize("size", [{"horizon": 10**6}, {"prompts": 10**6}, {"samples": 10**4, "prompts": 50}])
+def test_a_world_beyond_counting_is_refused_at_once(size):
+    with pytest.raises(InputError, match="no time is long enough"):
+        World(**size)
+
+
 def test_an_empty_world_is_refused():
     with pytest.raises(InputError, match="nothing to enumerate"):
         World(vocabulary=1)

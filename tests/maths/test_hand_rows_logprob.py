@@ -87,3 +87,12 @@ def test_kl_and_entropy_of_distributions():
     torch.testing.assert_close(entropy_of(p), torch.tensor([math.log(2)]))
     assert full_kl(q, p).item() == math.inf, "q produces a word that p cannot"
     assert full_kl(p, p).item() == 0
+
+
+def test_impossible_words_leave_the_gradients_finite():
+    logits = torch.tensor([[0.0, 1.0, -torch.inf]], requires_grad=True)
+    log_p, log_q = logits.log_softmax(-1), torch.tensor([[0.25, 0.25, 0.5]]).log()
+    for value in (entropy_of(log_p), full_kl(log_p, log_q), full_kl(log_p.detach(), log_p)):
+        (grad,) = torch.autograd.grad(value.sum(), logits, retain_graph=True)
+        assert value.isfinite().all()
+        assert grad.isfinite().all()

@@ -193,6 +193,12 @@ ILLEGAL = [  # below, changes, a word of the reason, and a legal neighbor
     ("trpo", {"surrogate": p.Clip()}, "not that surrogate", {"update": p.NaturalStep(max_kl=0.1)}),
     ("trpo", {"trust": p.OldKL()}, "bounds the KL", {}),
     ("trpo", {"imitation": 0.1}, "bounds the KL", {}),
+    (
+        "trpo",
+        {"credit": p.Value(p.GAE(), critic=p.Critic(shared=True))},
+        "never reach it",
+        {"credit": p.Value(p.GAE())},
+    ),
     ("ppo", {"data": p.Data(resample=1)}, "the critic has to learn", {"data": p.Data(drop_truncated=True)}),
 ]
 

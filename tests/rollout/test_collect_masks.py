@@ -135,11 +135,12 @@ def test_dull_prompts_are_replaced_as_often_as_allowed():
     two = (rollout(1), rollout(2))
     for resample, rounds in ((0, 1), (3, 4)):
         sampler = Script(*two)
-        got = collector(mixed_if_even, sampler, prompts=3, count=4, data=Data(resample=resample)).collect(0, State())
+        got = collector(mixed_if_even, sampler, prompts=3, count=8, data=Data(resample=resample)).collect(0, State())
         assert got.counters["sampling/rounds"] <= rounds
+        assert (got.counters["sampling/rounds"] > 1) == (resample > 0)
         assert len(got.scored) == 6, "the batch is full in any case"
         assert len(set(sampler.seeds)) == len(sampler.seeds), "another round draws other answers"
-    assert all(int(x.task.id) % 2 == 0 for x in got.scored[:4])
+    assert all(int(x.task.id) % 2 == 0 for x in got.scored[:6])
 
 
 def test_differs():

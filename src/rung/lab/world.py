@@ -51,6 +51,11 @@ class World:
                 f"{self}: nothing to enumerate. Use a vocabulary of 2 or more (0 is the end token), and a horizon, prompts "
                 "and samples of 1 or more."
             )
+        if self.horizon * math.log10(self.vocabulary) > 100 or self.log10_batches > 100:
+            raise InputError(
+                f"{self}: more than 10^100 answers or batches, which no time is long enough to enumerate. Use a smaller "
+                "horizon, vocabulary, number of prompts or of samples (3, 3, 2 and 2 take seconds)."
+            )
         if self.seconds > LONGEST:
             raise InputError(
                 f"this world is too large to enumerate: vocabulary {self.vocabulary} and horizon {self.horizon} give "
@@ -67,6 +72,12 @@ class World:
     def answers(self) -> int:
         """A: those that end, one per state, and those that reach the horizon."""
         return self.states + (self.vocabulary - 1) ** self.horizon
+
+    @property
+    def log10_batches(self) -> float:
+        """Like `batches`, for worlds where that is too long a number to work out."""
+        A, G = float(self.answers), float(self.samples)
+        return self.prompts * (math.lgamma(A + G) - math.lgamma(G + 1) - math.lgamma(A)) / math.log(10)
 
     @property
     def batches(self) -> int:
