@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEER := .venv-conformance
 JOBS ?= 2
 MARKS := not gpu and not vllm and not ray
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
@@ -10,10 +11,10 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants smollm2 bench clean
+.PHONY: help venv demo test lint slow mutants conformance smollm2 bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## install rung and its tools into .venv (once)
 	@:
@@ -42,6 +43,17 @@ slow: $(READY) ## the slow tests
 
 mutants: $(READY) ## plant one-token mistakes, each of which the tests must catch (ARGS="--only kl" for some)
 	@$(BIN)/python tests/mutants/mutants.py --jobs $(JOBS) $(ARGS)
+
+conformance: $(PEER)/.ready ## compare with polgrad 0.2.1, which is installed into an environment of its own
+	@OMP_NUM_THREADS=1 $(PEER)/bin/python -m pytest --quiet tests/conformance $(ARGS)
+
+$(PEER)/.ready: pyproject.toml constraints.txt
+	@echo "setting up $(PEER) (a few minutes, once)"
+	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	@$(PEER)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --constraint constraints.txt torch
+	@$(PEER)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --constraint constraints.txt \
+		--editable . polgrad==0.2.1 'pytest>=8.3'
+	@touch $@
 
 smollm2: $(READY) ## fetch SmolLM2-135M-Instruct into the user's cache, as a Hugging Face checkpoint
 	@$(BIN)/rung smollm2

@@ -29,7 +29,7 @@ SYSTEM = {"role": "system", "content": "You are a helpful AI assistant named Smo
 
 
 class Problems:
-    """The word problems of trl_step.py as an environment, with its reward: it differs within every group."""
+    """The word problems of trl_step.py as an environment. No two rewards are equal, so that no row is skipped."""
 
     def __init__(self, count: int) -> None:
         self.texts = prompts(count)
@@ -41,7 +41,7 @@ class Problems:
         return Task(str(i), [SYSTEM, {"role": "user", "content": self.texts[i]}])
 
     def score(self, group: Group) -> list[dict[str, float]]:
-        return [{"mod7": sum(t % 7 == 0 for t in c.tokens) / len(c.tokens)} for c in group.completions]
+        return [{"noise": sum(t * 0.6180339887 % 1 for t in c.tokens) / len(c.tokens)} for c in group.completions]
 
 
 def main() -> None:

@@ -169,6 +169,7 @@ RLOO = rung(
 REMAX = rung(
     REINFORCE, "remax", "arXiv:2310.10505",
     "A baseline should know the prompt without several samples or a critic: the reward of its greedy answer.",
+    silent=("beta 0.03, as for RLOO",),
     credit=p.Greedy(), kl=p.K1(0.03))  # fmt: skip
 OPO = rung(
     REINFORCE, "opo", "arXiv:2505.23585",

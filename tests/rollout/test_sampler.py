@@ -21,7 +21,9 @@ def model():
     return models.load(str(starter.path()))
 
 
-@pytest.mark.parametrize("law", [SamplingLaw(), SamplingLaw(temperature=0.5), SamplingLaw(top_k=3), SamplingLaw(top_p=0.8)], ids=str)
+@pytest.mark.parametrize(
+    "law", [SamplingLaw(), SamplingLaw(temperature=0.5), SamplingLaw(top_k=3), SamplingLaw(top_p=0.8)], ids=str
+)
 def test_the_drawn_frequencies_are_the_reported_probabilities(law):
     n = 20_000
     chance = (torch.arange(n) + 0.5) / n  # every quantile once: frequencies are exact up to 1/n
@@ -79,7 +81,14 @@ def test_every_end_token_ends_an_answer(model):
 
 def test_end_tokens_are_gathered_from_everywhere_and_padding_keeps_its_gradient(model):
     hf = LlamaForCausalLM(
-        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, pad_token_id=2)
+        LlamaConfig(
+            vocab_size=32,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            pad_token_id=2,
+        )
     )
     hf.generation_config.eos_token_id, hf.config.eos_token_id = [2, 5], 2
     ready = models.wrap(hf, model.tokenizer)

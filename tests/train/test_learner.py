@@ -7,6 +7,7 @@ import torch
 
 import rung.parts as p
 from rung import starter
+from rung.errors import InputError
 from rung.recipe_io import all_recipes, find, override
 from rung.recipes import GRPO, REINFORCE, TRPO
 from rung.records import SamplingLaw
@@ -15,6 +16,7 @@ from rung.rollout.collect import Collector
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
 from rung.train.learner import Hyper, Learner
+from rung.train.setup import train_only
 from rung.train.update import Work, _fisher_product
 
 torch.set_num_threads(1)
@@ -96,6 +98,11 @@ def test_the_reference_never_moves():
     assert again["kl"] > 0, "the policy has left the reference"
     for x, y in zip(before, learner.reference.model.hf.parameters(), strict=True):
         assert torch.equal(x, y)
+
+
+def test_a_surrogate_that_acts_without_an_advantage_keeps_every_row():
+    learner, collected = fresh(find("kimi"))
+    assert learner.step(collected)["active_rows"] == collected.batch.valid_B.sum()
 
 
 def test_a_batch_without_signal_changes_nothing_and_says_so():
@@ -180,6 +187,20 @@ def test_the_fisher_product_is_symmetric_positive_and_equals_a_difference_of_gra
     assert 2 * both_sides / scale**2 == pytest.approx(float(v @ F(v)), rel=0.05)
 
 
+def test_trpo_on_a_subset_of_the_parameters_moves_only_those():
+    model = models.load(str(starter.path()))
+    train_only(model, r"layers\.1\.mlp")
+    learner = Learner(TRPO, model, Hyper(max_new_tokens=16))
+    env = registry.load("chained_arithmetic").train
+    collected = Collector(env, model, TorchSampler(model), LAW, TRPO.data, 8, 4, 0).collect(0, learner.state)
+    before = {k: v.clone() for k, v in model.hf.state_dict().items()}
+    assert learner.step(collected)["trpo/fraction"] > 0
+    moved = {k for k, v in model.hf.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved and all("layers.1.mlp" in k for k in moved)
+    with pytest.raises(InputError, match="finds no parameter"):
+        train_only(model, "nothing")
+
+
 # -- critic ---------------------------------------------------------------------------------------------------------
 def test_a_new_critic_says_zero_so_the_first_step_is_reward_to_go():
     value, plain = (override(find("value_baseline"), {"credit.critic.steps": 1}), find("reward_to_go"))
@@ -192,7 +213,9 @@ def test_a_new_critic_says_zero_so_the_first_step_is_reward_to_go():
 
 
 def test_a_critic_learns_and_leaves_the_policy_alone():
-    learner, collected = fresh(override(find("value_baseline"), {"credit.critic.warmup": 100, "credit.critic.steps": 4}))
+    learner, collected = fresh(
+        override(find("value_baseline"), {"credit.critic.warmup": 100, "credit.critic.steps": 4})
+    )
     before = weights(learner)
     first = learner.step(collected)
     for _ in range(6):

@@ -22,13 +22,27 @@ FLAGS = ["--prompts-per-step", "4", "--samples-per-prompt", "4", "--eval-problem
 def test_a_run_leaves_everything_that_is_needed_to_read_and_repeat_it(tmp_path):
     run = rung.train(recipe="dr_grpo", steps=2, out=tmp_path / "run", **SMALL)
     saved = RunDir.open(run.path)
-    assert saved.config()["recipe"] == "dr_grpo" and saved.config()["expanded_recipe"]["aggregate"]["part"] == "FixedBudget"
+    assert (
+        saved.config()["recipe"] == "dr_grpo"
+        and saved.config()["expanded_recipe"]["aggregate"]["part"] == "FixedBudget"
+    )
     steps = [m for m in saved.metrics() if "reward" in m]
     assert [m["step"] for m in steps] == [1, 2]
-    for name in ("reward", "frac_reward_zero_std", "completions/mean_length", "entropy", "grad_norm", "num_tokens", "time/sample"):
+    for name in (
+        "reward",
+        "frac_reward_zero_std",
+        "completions/mean_length",
+        "entropy",
+        "grad_norm",
+        "num_tokens",
+        "time/sample",
+    ):
         assert name in steps[0]
     evals = [m for m in saved.metrics() if "eval/accuracy" in m]
-    assert evals[0]["step"] == 0 and evals[0]["eval/accuracy_ci_low"] <= evals[0]["eval/accuracy"] <= evals[0]["eval/accuracy_ci_high"]
+    assert (
+        evals[0]["step"] == 0
+        and evals[0]["eval/accuracy_ci_low"] <= evals[0]["eval/accuracy"] <= evals[0]["eval/accuracy_ci_high"]
+    )
     rows = saved.read_rollouts(2)
     assert len(rows) == 16
     assert len(rows[0]["tokens"]) == len(rows[0]["logp"]) == len(rows[0]["advantages"])
@@ -48,12 +62,25 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, recipe):
     for x, y in zip(a, b, strict=True):
         same = {k for k in x if not k.startswith("time/") and k != "step_time"}
         assert {k: x[k] for k in same} == {k: y[k] for k in same}
-    weights = [AutoModelForCausalLM.from_pretrained(RunDir.open(r.path).model_path()).state_dict() for r in (whole, part)]
+    weights = [
+        AutoModelForCausalLM.from_pretrained(RunDir.open(r.path).model_path()).state_dict() for r in (whole, part)
+    ]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
 def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
-    command = [sys.executable, "-m", "rung.cli", "train", "grpo", "--steps", "100000", "--out", str(tmp_path / "run"), *FLAGS]
+    command = [
+        sys.executable,
+        "-m",
+        "rung.cli",
+        "train",
+        "grpo",
+        "--steps",
+        "100000",
+        "--out",
+        str(tmp_path / "run"),
+        *FLAGS,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -116,7 +143,9 @@ def test_a_runs_own_config_file_repeats_it(tmp_path):
     assert a == b
 
 
-@pytest.mark.parametrize("words", [["recipes"], ["explain", "ppo"], ["diff", "grpo", "dr_grpo"], ["recipes", "--json", "-"], ["--help"]])
+@pytest.mark.parametrize(
+    "words", [["recipes"], ["explain", "ppo"], ["diff", "grpo", "dr_grpo"], ["recipes", "--json", "-"], ["--help"]]
+)
 def test_the_ladder_prints(words, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out
@@ -125,7 +154,9 @@ def test_the_ladder_prints(words, capsys):
 def test_eval_of_a_run_knows_its_task(tmp_path, capsys):
     run = rung.train(recipe="reinforce", steps=1, out=tmp_path / "run", **SMALL)
     capsys.readouterr()
-    assert main(["eval", str(run.path), "--problems", "8", "--json", "-", "--out", str(tmp_path / "answers.jsonl")]) == 0
+    assert (
+        main(["eval", str(run.path), "--problems", "8", "--json", "-", "--out", str(tmp_path / "answers.jsonl")]) == 0
+    )
     (row,) = json.loads(capsys.readouterr().out)
     assert row["task"] == "chained_arithmetic" and row["problems"] == 8 and 0 <= row["accuracy"] <= 1
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 8

@@ -7,6 +7,7 @@ They differ in what happens once the policy has moved.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 
 class Surrogate:
     """A part that maps (log_ratio_BT, logp_BT, adv_BT, mask_BT) to a gain per token, float[B, T] with gradient."""
+
+    acts_without_advantage: ClassVar[bool] = False  # whether a row with A = 0 still has a gradient
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         raise NotImplementedError
@@ -128,6 +131,7 @@ class MirrorDescent(Surrogate):
     """
 
     tau: float = 0.1
+    acts_without_advantage: ClassVar[bool] = True
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         L_B1 = mask_BT.sum(1, keepdim=True).clamp(min=1)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 
@@ -59,14 +60,13 @@ class Collector:
         dull: list[tuple[Task, list[Scored]]] = []
         problems = self._problems(step)
         rounds = 0
-        while True:
-            tasks = [self.env[next(problems)] for _ in range(self.prompts - len(chosen))]
+        while tasks := [self.env[i] for i in islice(problems, self.prompts - len(chosen))]:
             scored = self._answers(tasks, seed=_mix(self.seed, step, rounds))
             fresh = list(zip(tasks, scored, strict=True))
             chosen += [x for x in fresh if differs(x[1])]
             dull += [x for x in fresh if not differs(x[1])]
             rounds += 1
-            if len(chosen) == self.prompts or rounds > self.data.resample:
+            if rounds > self.data.resample:
                 break
         drawn = len(chosen) + len(dull)
         chosen += dull[: self.prompts - len(chosen)]
@@ -76,11 +76,11 @@ class Collector:
         return self._layout(chosen, rows, greedy, state, counters)
 
     def _problems(self, step: int) -> Iterator[int]:
-        """Indices of this step's problems, and further ones for resampling: a shuffled walk that depends on (seed, step) only."""
+        """This step's problems, then those for resampling, none twice: a shuffled walk that depends on (seed, step) only."""
         n, at = len(self.env), step * self.prompts
         epoch, inside = divmod(at, n - n % self.prompts)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(_mix(self.seed, epoch, 7)))
-        return (int(order[(inside + i) % n]) for i in range(n * 1000))
+        return (int(order[(inside + i) % n]) for i in range(n))
 
     def _answers(self, tasks: Sequence[Task], seed: int) -> list[list[Scored]]:
         with self.phase("sample"):

@@ -20,6 +20,7 @@ from rung.parts import GradientSteps, Value
 from rung.recipes import Recipe
 from rung.records import Batch, State, Tokens
 from rung.rollout.collect import Collected, Phase
+from rung.rollout.matmul import large_matmuls
 from rung.rollout.model import Model
 from rung.train.critic import ValueModel, explained_variance
 from rung.train.metrics import advantage_metrics, reference_metrics
@@ -83,7 +84,7 @@ class Learner:
     # -- the step ---------------------------------------------------------------------------------------------------
     def step(self, collected: Collected) -> dict[str, float]:
         """One optimizer step's worth of answers becomes new parameters. Returns the step's metrics."""
-        with self.phase("logprob"):
+        with self.phase("logprob"), large_matmuls():
             batch = self._prepare(collected.batch, collected.tokens)
         shaped = self.recipe.kl.shape_reward(batch)
         credit_BT = self.recipe.credit(shaped)
@@ -93,7 +94,7 @@ class Learner:
 
         active = self._active(shaped, adv_BT)
         metrics |= advantage_metrics(adv_BT, shaped, len(active))
-        with self.phase("update"):
+        with self.phase("update"), large_matmuls():
             metrics |= self._learn_values(shaped, collected.tokens)
             work = Work(
                 self.recipe, self.policy, shaped, collected.tokens, adv_BT, active,
@@ -142,6 +143,7 @@ class Learner:
             or r.entropy
             or r.imitation
             or self.state.trust_coef
+            or r.surrogate.acts_without_advantage
             or not isinstance(r.update, GradientSteps)
         )
         in_loss_B = batch.loss_mask_BT.any(1)

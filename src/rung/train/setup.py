@@ -79,7 +79,7 @@ def prepare(config: TrainConfig) -> Setup:
         locate(config.model), dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code
     )
     if config.trainable is not None:
-        _train_only(model, config.trainable)
+        train_only(model, config.trainable)
     if torch.cuda.is_available():
         model.hf.to("cuda")
     for env in (splits.train, splits.eval):  # a prompt that does not fit is found now, not after an hour
@@ -104,7 +104,7 @@ def prepare(config: TrainConfig) -> Setup:
     return Setup(config, recipe, splits, model, learner, sampler, collector)
 
 
-def _train_only(model: Model, pattern: str) -> None:
+def train_only(model: Model, pattern: str) -> None:
     """Freeze every parameter whose name the pattern does not find."""
     try:
         found = re.compile(pattern)

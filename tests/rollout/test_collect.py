@@ -1,0 +1,117 @@
+"""Collecting a step: no problem twice, dynamic sampling with a cap, and what a reward that is not a number does."""
+
+import math
+
+import pytest
+import torch
+
+from rung import starter
+from rung.errors import InputError
+from rung.parts import Data, Overlong
+from rung.records import SamplingLaw, State, Task
+from rung.rollout import model as models
+from rung.rollout.collect import Collector
+from rung.rollout.sampler import TorchSampler
+
+torch.set_num_threads(1)
+LAW = SamplingLaw(max_new_tokens=8)
+
+
+class Dice:
+    """Problems with rewards by rule: `rule(task, answers)` gives the reward of each answer."""
+
+    def __init__(self, size, rule):
+        self.size, self.rule = size, rule
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, i):
+        return Task(str(i), f"{i % 10}+1=")
+
+    def score(self, group):
+        return [{"r": x} for x in self.rule(int(group.task.id), len(group.completions))]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.load(str(starter.path()))
+
+
+def collector(model, env, data=Data(), prompts=4, samples=2, **more):  # noqa: B008
+    return Collector(env, model, TorchSampler(model), LAW, data, prompts, samples, 0, **more)
+
+
+def mixed(_, n):
+    return [1.0, 0.0] * (n // 2)
+
+
+def test_no_problem_comes_twice_before_all_were_seen(model):
+    c = collector(model, Dice(12, mixed))
+    seen = [s.task.id for step in range(3) for s in c.collect(step, State()).scored[::2]]
+    assert sorted(seen, key=int) == [str(i) for i in range(12)]
+
+
+def test_the_same_step_draws_the_same_answers(model):
+    c = collector(model, Dice(12, mixed))
+    a, b, other = (c.collect(step, State()).scored for step in (1, 1, 2))
+    assert [x.rollout for x in a] == [x.rollout for x in b] != [x.rollout for x in other]
+
+
+def test_dynamic_sampling_replaces_dull_problems_and_never_repeats_one(model):
+    c = collector(model, Dice(12, lambda i, n: mixed(i, n) if i % 2 else [1.0] * n), Data(resample=3))
+    collected = c.collect(0, State())
+    ids = [s.task.id for s in collected.scored[::2]]
+    assert all(int(i) % 2 for i in ids) and len(set(ids)) == 4
+    assert 1 < collected.counters["sampling/rounds"] <= 4
+
+
+def test_dynamic_sampling_gives_up_when_nothing_differs(model):
+    collected = collector(model, Dice(6, lambda i, n: [0.0] * n), Data(resample=5)).collect(0, State())
+    assert len(collected.scored) == 8, "the batch keeps its size"
+    assert len({s.task.id for s in collected.scored}) == 4
+    assert collected.counters["sampling/prompts_drawn"] == 6, "each problem was tried once, then it stops"
+
+
+def test_an_unknown_reward_is_no_zero(model):
+    collected = collector(model, Dice(4, lambda i, n: [math.nan, 1.0])).collect(0, State())
+    assert collected.batch.valid_B.tolist() == [False, True] * 4
+    assert (collected.batch.reward_BT.sum(1) == torch.tensor([0.0, 1.0] * 4)).all()
+
+
+def test_a_verifier_that_returns_another_number_of_rewards_is_named(model):
+    with pytest.raises(InputError, match="returned 1 rewards for 2 answers"):
+        collector(model, Dice(4, lambda i, n: [1.0])).collect(0, State())
+
+
+def test_more_prompts_than_problems_are_refused(model):
+    with pytest.raises(InputError, match="--prompts-per-step 3"):
+        collector(model, Dice(3, mixed))
+
+
+def test_overlong_shaping_is_a_reward_of_its_own(model):
+    data = Data(overlong=Overlong(buffer=1.0))
+    for row in collector(model, Dice(4, mixed), data).collect(0, State()).scored:
+        assert row.rewards["overlong"] == pytest.approx(-len(row.rollout.tokens) / 8)
+        assert row.reward == pytest.approx(row.rewards["r"] + row.rewards["overlong"])
+
+
+def test_truncated_answers_can_stay_out_of_the_loss_but_in_the_statistics(model):
+    law = SamplingLaw(max_new_tokens=3)
+    c = Collector(Dice(4, mixed), model, TorchSampler(model), law, Data(drop_truncated=True), 4, 8, 0)
+    batch = c.collect(0, State()).batch
+    assert batch.truncated_B.any() and (batch.keep_B == ~batch.truncated_B).all() and batch.valid_B.all()
+
+
+def test_process_rewards_lie_on_the_token_that_ends_their_step(model):
+    from rung.tasks import registry
+
+    env = registry.load("chained_arithmetic").train
+    collected = Collector(
+        env, model, TorchSampler(model), SamplingLaw(max_new_tokens=16), Data(), 4, 4, 0, steps=True
+    ).collect(0, State())
+    for b, row in enumerate(collected.scored):
+        ends = collected.batch.step_end_BT[b].nonzero()[:, 0].tolist()
+        assert ends[-1] == len(row.rollout.tokens) - 1
+        assert [row.text[t] for t in ends[:-1]] == [">"] * row.text.split("#")[0].count(">")
+        assert float(collected.batch.reward_BT[b, ends[-1]]) == row.reward
