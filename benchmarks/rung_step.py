@@ -52,7 +52,7 @@ def main() -> None:
     flags.add_argument("--tokens", type=int, default=64, help="length of every answer")
     flags.add_argument("--steps", type=int, default=1, help="timed steps, after one warm-up step")
     flags.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
-    flags.add_argument("--activation-gib", type=float, default=1.0)
+    flags.add_argument("--activation-gib", type=float, default=1.25)
     args = flags.parse_args()
 
     recipe = find("dr_grpo")

@@ -105,7 +105,8 @@ PPO = rung(
     TRPO, "ppo", "arXiv:1707.06347",
     "A hard KL bound costs a linear solve and a line search per batch: clip the ratio, which stops paying for a step too far.",
     silent=("1 epoch of 4 minibatches, language-model practice; the paper uses 3 to 15 epochs",
-            "KL to the reference in the reward (RLHF practice), coefficient 0.01"),
+            "KL to the reference in the reward (RLHF practice), coefficient 0.01",
+            "advantages whitened over the batch and gamma 1, language-model practice"),
     surrogate=p.Clip(), kl=p.K1(0.01), credit=p.Value(p.GAE(), critic=p.Critic(clip=0.2)),
     update=p.GradientSteps(minibatches=4))  # fmt: skip
 VAPO = rung(
@@ -179,6 +180,7 @@ OPO = rung(
 REINFORCE_PP = rung(
     PPO, "reinforce_pp", "arXiv:2501.03262",
     "PPO's critic is dear and GRPO needs several answers per prompt: whiten the return over the whole batch instead.",
+    silent=("tokens are averaged over the batch, as in its implementations",),
     credit=p.RewardToGo(), kl=p.K1(0.001), update=p.GradientSteps())  # fmt: skip
 REINFORCE_PP_BASELINE = rung(
     REINFORCE_PP, "reinforce_pp_baseline", "arXiv:2501.03262",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import rung.parts as p
+from rung.errors import InputError
 from rung.lab.oracle import Batches, batch_gradients, expected_gradient
 from rung.lab.world import Condition, World, scene
 from rung.maths.objective import count, objective
@@ -74,8 +75,12 @@ def test_P21_the_ratio_of_whole_answers_is_unbiased_and_that_of_tokens_is_not(ex
 
 def test_P21_the_product_ratio_on_every_token_counts_an_answer_as_often_as_it_has_tokens(exact):
     """Why SequenceProduct needs SequenceMean: each token carries the gradient of the whole answer's ratio."""
+    with pytest.raises(InputError, match="weigh long answers more"):
+        off(p.SequenceProduct())
+    refused = off(p.TokenRatio())
+    object.__setattr__(refused, "ratio", p.SequenceProduct())  # past the check, to show what it prevents
     s = scene(World(prompts=1, samples=1, reward="real"), Condition())
-    got = expected_gradient(off(p.SequenceProduct()), s).gradient
+    got = expected_gradient(refused, s).gradient
     logp = s.jacobian[0].view(s.world.answers, s.world.horizon, -1).sum(1)
     want = (s.prob_PA[0] * s.reward_PAT[0].sum(1) * s.tree.length_A) @ logp
     torch.testing.assert_close(got, want)

@@ -167,10 +167,8 @@ class BatchMean(Credit):
 
     def __call__(self, batch: Batch) -> Tensor:
         R_B, n = _returns(batch), batch.valid_B.sum().clamp(min=1)
-        if self.leave_one_out and n > 1:
-            mean_B = (R_B.sum() - R_B) / (n - 1)
-        else:  # one answer has no others: it is its own mean, and the advantage is 0
-            mean_B = (R_B.sum() / n).expand_as(R_B)
+        others = self.leave_one_out and n > 1  # a single answer is its own mean: advantage 0
+        mean_B = (R_B.sum() - R_B) / (n - 1) if others else (R_B.sum() / n).expand_as(R_B)
         A_BT = _to_go(batch) - mean_B.to(batch.reward_BT.dtype)[:, None]
         return A_BT * (batch.mask_BT & batch.valid_B[:, None])
 

@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from rung.rollout.matmul import onednn_products
+
 NAME = "rung_packed"
 
 
@@ -255,7 +257,8 @@ class Decode:
         self.v[layer][:, :, self.used] = v_KND.transpose(0, 1)
         q = q_HND.transpose(0, 1).reshape(B, K, H // K, D)
         keys, values = self.k[layer][:, :, :end], self.v[layer][:, :, :end]
-        out = scaled_dot_product_attention(q, keys, values, attn_mask=self._mask(window, q.dtype), scale=scale)
+        with onednn_products(on=False):
+            out = scaled_dot_product_attention(q, keys, values, attn_mask=self._mask(window, q.dtype), scale=scale)
         return out.reshape(B, H, D)
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:

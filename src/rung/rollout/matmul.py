@@ -1,7 +1,8 @@
-"""Large float32 matrix products by oneDNN instead of MKL, where that is exact: on many CPUs up to twice as fast.
+"""Float32 products with few rows by oneDNN instead of MKL, where that is exact: decoding reads every weight for each token.
 
 PyTorch hands float32 products to oneDNN when bfloat16 inside is allowed. On a CPU without AMX oneDNN then still
-computes in float32; on one with AMX it really rounds. A probe tells which, once, and the setting is on inside a block only.
+computes in float32; on one with AMX it really rounds: a probe tells which, once. The setting is on inside a block
+only, and off within attention, whose small products it makes several times slower.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ EXACT = 1e-5  # relative error of a product over 1024 terms; float32 gives about
 
 
 @contextmanager
-def large_matmuls() -> Iterator[None]:
-    """Let oneDNN compute float32 products inside this block, if the probe found it exact."""
+def onednn_products(on: bool = True) -> Iterator[None]:
+    """Let oneDNN compute float32 products inside this block (`on=False`: not, within such a block)."""
     if not onednn_is_exact():
         yield
         return
     setting: Any = torch.backends.mkldnn.matmul
     before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
+    setting.fp32_precision = "bf16" if on else "ieee"
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rung.records import Rollout, SamplingLaw, StopReason
 from rung.rollout.attention import Decode, Packed, packed_attention
-from rung.rollout.matmul import large_matmuls
+from rung.rollout.matmul import onednn_products
 from rung.rollout.model import Model
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
@@ -54,7 +54,7 @@ class TorchSampler:
         for i in range(0, len(prompts), per_call):
             part = [tuple(x) for x in prompts[i : i + per_call]]
             chance = chance_TB[:, i * samples : (i + len(part)) * samples]
-            with large_matmuls():
+            with onednn_products():
                 out += self._decode(part, law, samples, chance.to(self.model.device))
         return out
 

@@ -52,7 +52,7 @@ def _is_message(value: object) -> bool:
 
 def read(path: Path) -> list[Row]:
     """All rows of a file; at least one."""
-    if not path.is_file():
+    if not path.is_file() and path.suffix in ("", *SUFFIXES):
         raise InputError(f"the file {path} does not exist. Check the path (it is read from {Path.cwd()}).")
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: cannot read a file of kind {path.suffix!r}. Known: {', '.join(SUFFIXES)}.")

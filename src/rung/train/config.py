@@ -59,7 +59,7 @@ class TrainConfig:
     """what the model computes in; the optimizer's masters are float32 either way"""
     trainable: str | None = None
     """regular expression: only parameters whose name it finds are trained (a subset keeps trpo small); None: all"""
-    activation_gib: float = 1.0
+    activation_gib: float = 1.25
     """memory that a micro-batch's backward may keep"""
 
     eval_problems: int = 256

@@ -6,6 +6,7 @@ only. A model that cannot be packed runs padded through its own forward: same nu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -138,20 +139,26 @@ def _unflatten(x_n: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def microbatches(tokens: Tokens, rows: Tensor, budget: int) -> Iterator[Tensor]:
-    """Split row numbers so that each part feeds at most `budget` tokens, its prompts included; rows of a prompt stay together."""
+    """Split row numbers into parts that feed at most `budget` tokens each, prompts included.
+
+    The rows of a prompt stay together, so that it runs once, unless they alone exceed the budget: then they are cut
+    into equal parts.
+    """
     part: list[int] = []
-    used, seen = 0, set[int]()
-    order = rows[tokens.group_B[rows].argsort(stable=True)]
-    for b in order.tolist():
-        g, n = int(tokens.group_B[b]), int(tokens.length_B[b])
-        cost = n + (0 if g in seen else len(tokens.prompts[g]))
+    used = 0
+    for group in tokens.group_B[rows].unique().tolist():
+        members = rows[tokens.group_B[rows] == group]
+        cost = len(tokens.prompts[group]) + int(tokens.length_B[members].sum())
         if part and used + cost > budget:
             yield torch.tensor(part)
-            part, used, seen = [], 0, set()
-            cost = n + len(tokens.prompts[g])
-        part.append(b)
-        seen.add(g)
-        used += cost
+            part, used = [], 0
+        if cost > budget:
+            room = max(budget - len(tokens.prompts[group]), 1)
+            pieces = math.ceil(int(tokens.length_B[members].sum()) / room)
+            yield from members.chunk(min(pieces, len(members)))
+        else:
+            part += members.tolist()
+            used += cost
     if part:
         yield torch.tensor(part)
 
