@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+MKLDNN: Any = torch.backends.mkldnn
 EXACT = 1e-5  # relative error of a product over 1024 terms; float32 gives about 4e-7, bfloat16 4e-3
 
 
@@ -23,7 +24,7 @@ def onednn_products(on: bool = True) -> Iterator[None]:
     if not onednn_is_exact():
         yield
         return
-    setting: Any = torch.backends.mkldnn.matmul
+    setting = MKLDNN.matmul
     before = setting.fp32_precision
     setting.fp32_precision = "bf16" if on else "ieee"
     try:
@@ -35,8 +36,8 @@ def onednn_products(on: bool = True) -> Iterator[None]:
 @cache
 def onednn_is_exact() -> bool:
     """Whether products stay float32 under the setting; False where there is no such setting."""
-    setting: Any = getattr(torch.backends.mkldnn, "matmul", None)
-    if not torch.backends.mkldnn.is_available() or not hasattr(setting, "fp32_precision"):
+    setting = getattr(MKLDNN, "matmul", None)
+    if not MKLDNN.is_available() or not hasattr(setting, "fp32_precision"):
         return False
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(64, 1024, generator=generator) for _ in range(2))
