@@ -36,7 +36,7 @@ def onednn_products(on: bool = True) -> Iterator[None]:
 @cache
 def onednn_is_exact() -> bool:
     """Whether products stay float32 under the setting; False where there is no such setting."""
-    setting = getattr(MKLDNN, "matmul", None)
+    setting: Any = getattr(MKLDNN, "matmul", None)
     if not MKLDNN.is_available() or not hasattr(setting, "fp32_precision"):
         return False
     generator = torch.Generator().manual_seed(0)
