@@ -22,7 +22,7 @@ class TrainConfig:
     Batch arithmetic has two knobs, prompts_per_step and samples_per_prompt; the rest follows from them.
     """
 
-    recipe: str = "grpo"
+    recipe: str = "dr_grpo"
     """name of the recipe (`rung recipes` lists them)"""
     model: str = "starter"
     """starter, smollm2, a directory with a Hugging Face model, or a hub id"""
