@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
@@ -19,37 +19,11 @@ from rung.train.answers import answer_row
 from rung.train.evaluate import Evaluation, evaluate
 from rung.train.setup import locate
 
-
-class EvalFlags(Protocol):
-    """The flags of `rung eval`; see cli.Eval."""
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def task(self) -> str | None: ...
-    @property
-    def task_path(self) -> Path | None: ...
-    @property
-    def problems(self) -> int: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def top_p(self) -> float: ...
-    @property
-    def top_k(self) -> int: ...
-    @property
-    def max_new_tokens(self) -> int | None: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def out(self) -> Path | None: ...
-    @property
-    def json(self) -> str | None: ...
+if TYPE_CHECKING:
+    from rung.cli import Eval
 
 
-def run_eval(args: EvalFlags) -> int:
+def run_eval(args: Eval) -> int:
     """Evaluate and print one row; exit status 0."""
     check_json_target(args.json)
     if args.out is not None and args.out.exists():
