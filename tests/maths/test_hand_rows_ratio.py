@@ -246,3 +246,18 @@ def test_on_policy_every_surrogate_has_the_gradient_of_a_log_pi(part, adv):
     g = part(d, seen, f([[adv, 0.0, adv]]), GMPO_MASK)
     (grad,) = torch.autograd.grad((g * GMPO_MASK).sum(), logp)
     same(grad, [[adv, 0.0, adv]])
+
+
+@pytest.mark.parametrize(
+    ("part", "rho", "adv", "want", "why"),
+    [
+        (p.Clip(dual=3.0), 3.5, -1.0, True, "bad and past the dual bound: silent"),
+        (p.Clip(dual=3.0), 2.5, -1.0, False, "bad, but not yet past it"),
+        (p.Clip(dual=3.0), 3.5, 1.0, False, "good: the ordinary clip holds it"),
+        (p.Clip(two_sided=4.0), 4.5, -1.0, True, "the two-sided bound"),
+        (p.Clip(), 1e6, -1.0, False, "no second bound"),
+        (p.SAPO(), 1e6, -1.0, False, "no clip at all"),
+    ],
+)
+def test_tokens_behind_a_second_bound(part, rho, adv, want, why):
+    assert bool(part.bounded(torch.tensor([[rho]]).log(), torch.tensor([[adv]]))) is want, why

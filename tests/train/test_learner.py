@@ -74,13 +74,15 @@ def test_the_sampler_and_the_trainer_agree_on_log_probabilities():
     for temperature in (0.7, 1.0):
         learner, collected = fresh(GRPO, law=replace(LAW, temperature=temperature))
         metrics = learner.step(collected)
-        assert metrics["sampling/logp_gap_max"] < 1e-4
+        assert metrics["sampling/logp_gap_max"] < 1e-4 and abs(metrics["sampling/kl"]) < 1e-7
+        assert metrics["update/changed"] > 0.5
         assert abs(metrics["ratio/token_p50"] - 1) < 1e-4, "the ratio is 1 before the first update"
 
 
 def test_scoring_at_another_temperature_is_seen():
     learner, collected = fresh(GRPO, law=replace(LAW, temperature=0.7), temperature=1.0)
-    assert learner.step(collected)["sampling/logp_gap_max"] > 0.1
+    metrics = learner.step(collected)
+    assert metrics["sampling/logp_gap_max"] > 0.1 and metrics["sampling/kl"] > 0.01
 
 
 def test_the_second_minibatch_sees_a_ratio_that_moved():
@@ -110,7 +112,7 @@ def test_a_batch_without_signal_changes_nothing_and_says_so():
     same = replace(collected.batch, reward_BT=torch.zeros_like(collected.batch.reward_BT))
     before = weights(learner)
     metrics = learner.step(replace(collected, batch=same))
-    assert metrics["update/skipped"] == 1 and metrics["active_rows"] == 0
+    assert metrics["update/skipped"] == 1 and metrics["active_rows"] == 0 and metrics["update/changed"] == 0
     assert torch.equal(weights(learner), before)
 
 

@@ -26,6 +26,10 @@ class Surrogate:
         none_BT = torch.zeros_like(adv_BT, dtype=torch.bool)
         return none_BT, none_BT
 
+    def bounded(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> Tensor:
+        """Tokens with A < 0 that have risen so far that a second bound (dual, two-sided) silences them: bool[B, T]."""
+        return torch.zeros_like(adv_BT, dtype=torch.bool)
+
 
 @dataclass(frozen=True)
 class ScoreFunction(Surrogate):
@@ -69,6 +73,10 @@ class Clip(Surrogate):
     def clipped(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> tuple[Tensor, Tensor]:
         rho_BT = log_ratio_BT.exp()
         return (adv_BT < 0) & (rho_BT < 1 - self.low), (adv_BT > 0) & (rho_BT > 1 + self.high)
+
+    def bounded(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> Tensor:
+        limit = min(self.dual or torch.inf, self.two_sided or torch.inf)
+        return (adv_BT < 0) & (log_ratio_BT.exp() > limit)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,10 @@ class Collector:
         rows = [row for _, group in chosen for row in group]
         greedy = self._greedy([task for task, _ in chosen]) if self.greedy else None
         counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn)}
+        extract = getattr(self.env, "extract", None)
+        if extract is not None:  # no answer found is another failure than a wrong answer
+            found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) is not None for r in rows]
+            counters["completions/no_answer_ratio"] = 1 - sum(found) / len(found)
         return self._layout(chosen, rows, greedy, state, counters)
 
     def _problems(self, step: int) -> Iterator[int]:

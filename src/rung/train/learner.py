@@ -92,6 +92,7 @@ class Learner:
         metrics = reference_metrics(batch)
 
         active = self._active(shaped, adv_BT)
+        before = self._some_weights()
         metrics |= advantage_metrics(adv_BT, shaped, len(active))
         with self.phase("update"):
             metrics |= self._learn_values(shaped, collected.tokens)
@@ -111,8 +112,15 @@ class Learner:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
         self._adapt(metrics, batch)
         self.version += 1
+        pairs = zip(before, self._some_weights(), strict=True)
+        metrics["update/changed"] = float(torch.cat([(a != b).float() for a, b in pairs]).mean())
         skipped = float(metrics["update/steps"] == 0)
         return {**metrics, **work.drift.metrics(), "update/skipped": skipped, "kl_coef": self.state.kl_coef}
+
+    def _some_weights(self) -> list[Tensor]:
+        """About a thousand weights of every parameter: do they move at all, in the precision that they are kept in?"""
+        flat = [p.detach().reshape(-1) for p in self.parameters]
+        return [x[:: max(1, len(x) // 1000)].clone() for x in flat]
 
     def _prepare(self, batch: Batch, tokens: Tokens) -> Batch:
         """Fill in what the recipe's parts need, all of it without gradient and before any update."""

@@ -30,13 +30,16 @@ class Drift:
         mask_BT = batch.mask_BT
         logp_BT = scores.logp_BT.detach()
         d_BT = log_difference(logp_BT, batch.old_logp_BT, mask_BT)
-        low_BT, high_BT = recipe.surrogate.clipped(recipe.ratio(logp_BT, batch.old_logp_BT, mask_BT).detach(), adv_BT)
-        gap_BT = log_difference(logp_BT, batch.behavior_logp_BT, mask_BT).abs()
+        log_ratio_BT = recipe.ratio(logp_BT, batch.old_logp_BT, mask_BT).detach()
+        low_BT, high_BT = recipe.surrogate.clipped(log_ratio_BT, adv_BT)
+        signed_gap_BT = log_difference(logp_BT, batch.behavior_logp_BT, mask_BT)
+        gap_BT = signed_gap_BT.abs()
         n = int(mask_BT.sum())
         sums = {
             "old_kl": float((k3(-d_BT) * mask_BT).sum()),  # KL(old||new) from samples of old: rho - 1 - log rho
             "clip_low": float((low_BT & mask_BT).sum()),
             "clip_high": float((high_BT & mask_BT).sum()),
+            "clip_dual": float((recipe.surrogate.bounded(log_ratio_BT, adv_BT) & mask_BT).sum()),
             "gap": float(gap_BT.sum()),
             "cut": float((d_BT.abs() >= LIMIT).sum()),
         }
@@ -45,6 +48,7 @@ class Drift:
         if not self.tokens:  # the first micro-batch is scored before any step: the sampler's gap, nothing else
             self.largest["gap"] = float(gap_BT.max()) if n else 0.0
             self.sums["first_gap"], self.sums["first_n"] = float(gap_BT.sum()), float(n)
+            self.sums["first_kl"] = float((k3(-signed_gap_BT) * mask_BT).sum())  # KL(mu||pi) from samples of mu
         self.tokens += n
         self.ratios.append(d_BT[mask_BT])
         self.sequence_ratios.append(d_BT.sum(1))
@@ -66,6 +70,7 @@ class Drift:
             "old_kl": self.old_kl,
             "clip_ratio/low_mean": self.mean("clip_low"),
             "clip_ratio/high_mean": self.mean("clip_high"),
+            "clip_ratio/dual_mean": self.mean("clip_dual"),
             "ratio/ess": float(rho.sum().square() / (len(rho) * rho.square().sum())),
             "ratio/token_p01": token_q[0],
             "ratio/token_p50": token_q[1],
@@ -75,6 +80,7 @@ class Drift:
             "ratio/cut": self.sums.get("cut", 0.0),
             "sampling/logp_gap_mean": self.sums["first_gap"] / max(self.sums["first_n"], 1),
             "sampling/logp_gap_max": self.largest["gap"],
+            "sampling/kl": self.sums["first_kl"] / max(self.sums["first_n"], 1),
         }
 
 
