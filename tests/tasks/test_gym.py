@@ -69,8 +69,8 @@ def test_the_last_number_is_scored() -> None:
 
 def test_text_answers_and_partial_credit() -> None:
     exact, partial = (load("spell_backward", options={"credit": credit}) for credit in ("exact", "partial"))
-    assert "<answer>" in exact.system
     task = exact.train[0]
+    assert all("<answer>" in split[0].prompt[0]["content"] for split in (exact.train, exact.eval)), "the model is told"
     gold = task.data["answer"]
     assert scores(exact.train, task, gold, f"Well: <answer>{gold}</answer>", f"{gold} {gold}", "") == [1, 1, 0, 0]
     assert 0 < scores(partial.train, task, f"<answer>{gold[:-1]}x</answer>")[0] < 1

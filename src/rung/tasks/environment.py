@@ -46,4 +46,3 @@ class Splits:
     train: Environment
     eval: Environment
     max_new_tokens: int = 64  # a sensible answer budget for this task
-    system: str = ""

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,7 @@ class ReasoningGym:
     """Problems of one split; the reward `correct` is the dataset's own score of the last answer.
 
     credit: "exact" counts a score of 1 only; "partial" passes the dataset's score on.
+    instruction: stands below each question; says where the answer is looked for.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ReasoningGym:
     options: Mapping[str, object]
     seed: int = 0
     credit: Literal["exact", "partial"] = "exact"
+    instruction: str = ""
 
     def __len__(self) -> int:
         return self.size if self.split == "train" else len(self._unique)
@@ -84,7 +86,7 @@ class ReasoningGym:
         draw = self._unique[index] if self.split == "eval" else self._train_draw(index)
         item = self._item(draw)
         data = {"question": item["question"], "answer": item["answer"], "metadata": item["metadata"]}
-        prompt = [{"role": "user", "content": item["question"]}]
+        prompt = [{"role": "user", "content": f"{item['question']}\n{self.instruction}".rstrip("\n")}]
         return Task(id=f"{self.name}-{self.split}-{self.seed}-{index}", prompt=prompt, data=data)
 
     def extract(self, task: Task, completion: Completion) -> str | None:
@@ -203,4 +205,6 @@ def splits(name: str, options: Mapping[str, object]) -> Splits:
             raise
         raise InputError(f"reasoning-gym refuses the options {chosen} of {name}: {error or 'out of range'}.") from error
     numeric = number(str(first.data["answer"])) is not None
-    return Splits(name, train, held_out, max_new_tokens=64 if numeric else 512, system="" if numeric else TAGS)
+    if not numeric:
+        train, held_out = (replace(split, instruction=TAGS) for split in (train, held_out))
+    return Splits(name, train, held_out, max_new_tokens=64 if numeric else 512)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rung.errors import InputError, unknown
-from rung.recipe_io import find, from_dict, override, to_dict
+from rung.recipe_io import find, override, to_dict
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 
@@ -158,8 +158,3 @@ def checked(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
             raise InputError(f"setting {key!r}{where}: {value!r} does not fit; expected {wanted}.")
         out[key] = value
     return out
-
-
-def recipe_from_toml(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that a run's config.toml holds, part by part."""
-    return from_dict(data["expanded_recipe"])

@@ -48,11 +48,12 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         lengths = [len(a.rollout.tokens) for a in self.answers]
         cut = sum(a.rollout.stop == "length" for a in self.answers)
+        low, high = self.interval()
         return {
-            **{
-                f"eval/accuracy{k.removeprefix('accuracy') if k == 'accuracy' else '_' + k}": v
-                for k, v in self.summary().items()
-            },
+            "eval/accuracy": self.accuracy,
+            "eval/accuracy_ci_low": low,
+            "eval/accuracy_ci_high": high,
+            "eval/accuracy_n": float(self.n),
             "eval/mean_length": sum(lengths) / max(len(lengths), 1),
             "eval/clipped_ratio": cut / max(len(lengths), 1),
             "eval/unscored": float(sum(not math.isfinite(a.reward) for a in self.answers)),
