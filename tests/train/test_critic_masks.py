@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from rung.parts import GAE, MC, Critic, Value
-from rung.records import Batch, Tokens, Totals
+from rung.records import Batch, Tokens
 from rung.rollout.model import Model, wrap
 from rung.train.critic import ValueModel, explained_variance
 
@@ -30,7 +30,9 @@ def policy() -> Model:
 
 
 def build(policy: Model, micro_tokens: int = 1000, zero: bool = False, **config) -> ValueModel:
-    critic = ValueModel.build(Critic(**config), policy, learning_rate=1e-3, micro_tokens=micro_tokens)
+    critic = ValueModel.build(
+        Critic(**{"minibatches": 1, **config}), policy, learning_rate=1e-3, micro_tokens=micro_tokens
+    )
     if not zero:
         torch.manual_seed(1)
         torch.nn.init.normal_(critic.head.weight)
@@ -79,11 +81,11 @@ TARGETS = 4 * 1.0**2 + 1 * 2.0**2 + 4 * 3.0**2  # the return at each action of t
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 1000])
-def test_the_loss_is_a_token_mean_over_valid_rows_by_the_denominator_of_the_step(policy, world, micro_tokens):
+def test_the_loss_is_a_token_mean_over_valid_rows_counted_over_all_rows(policy, world, micro_tokens):
     batch, tokens = world
     critic = build(policy, micro_tokens, zero=True)
-    loss = critic.fit(batch, tokens, Value(MC()), Totals(tokens=20, sequences=9, max_tokens=5), clip_norm=0.0)
-    assert loss == pytest.approx(0.5 * TARGETS / 20, rel=1e-5)
+    loss = critic.fit(batch, tokens, Value(MC()), clip_norm=0.0, seed=0)
+    assert loss == pytest.approx(0.5 * TARGETS / int(tokens.mask_BT.sum()), rel=1e-5)
     assert critic.predict(tokens)[tokens.mask_BT].mean() > 0.01, "it moved towards the positive targets"
 
 
@@ -93,7 +95,7 @@ def test_any_split_gives_the_same_gradient(policy, world):
     for micro_tokens in (1, 8, 1000):
         critic = build(policy, micro_tokens, shared=True, coef=0.5)
         policy.hf.zero_grad()
-        critic.fit(replace(batch, value_BT=critic.predict(tokens)), tokens, Value(GAE()), Totals(13, 4, 5), 0.0)
+        critic.fit(replace(batch, value_BT=critic.predict(tokens)), tokens, Value(GAE()), 0.0, 0)
         grads.append(torch.cat([p.grad.flatten() for p in policy.hf.get_decoder().parameters()]))
     for g in grads[1:]:
         assert ((g - grads[0]).norm() / grads[0].norm()).item() < 1e-4
@@ -103,11 +105,11 @@ def test_a_shared_trunk_keeps_its_gradient_for_the_policy_scaled_by_coef(policy,
     batch, tokens = world
     norms = {}
     for coef in (1.0, 0.25):
-        critic = build(policy, shared=True, coef=coef, steps=5)
+        critic = build(policy, shared=True, coef=coef, epochs=5)
         assert critic.model is policy
         policy.hf.zero_grad()
         before = [p.detach().clone() for p in policy.hf.parameters()]
-        critic.fit(batch, tokens, Value(MC()), Totals(20, 4, 5), 0.0)
+        critic.fit(batch, tokens, Value(MC()), 0.0, 0)
         assert all(torch.equal(a, b) for a, b in zip(before, policy.hf.parameters(), strict=True)), (
             "only its head steps"
         )
@@ -118,16 +120,23 @@ def test_a_shared_trunk_keeps_its_gradient_for_the_policy_scaled_by_coef(policy,
 def test_an_own_backbone_leaves_the_policy_alone_and_takes_its_steps(policy, world):
     batch, tokens = world
     moved = {}
-    for steps in (1, 4):
-        critic = build(policy, steps=steps)
+    for epochs in (1, 4):
+        critic = build(policy, epochs=epochs)
         before = [p.detach().clone() for p in policy.hf.parameters()]
         start = torch.cat([p.detach().flatten() for p in critic.model.hf.get_decoder().parameters()])
-        critic.fit(batch, tokens, Value(MC()), Totals(20, 4, 5), 0.0)
+        critic.fit(batch, tokens, Value(MC()), 0.0, 0)
         assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, policy.hf.parameters(), strict=True))
         now = torch.cat([p.detach().flatten() for p in critic.model.hf.get_decoder().parameters()])
-        moved[steps] = (now - start).abs().max().item()
+        moved[epochs] = (now - start).abs().max().item()
     assert moved[1] > 0
     assert moved[4] > 1.5 * moved[1]
+
+
+@pytest.mark.parametrize(("epochs", "parts"), [(1, 1), (1, 2), (3, 2)])
+def test_each_minibatch_is_an_optimizer_step(policy, world, epochs, parts):
+    critic = build(policy, epochs=epochs, minibatches=parts)
+    critic.fit(*world, Value(MC()), 0.0, 0)
+    assert {int(s["step"]) for s in critic.optimizer.adam.state.values()} == {epochs * parts}
 
 
 def test_the_learning_rate_is_a_multiple_of_the_policys(policy):
@@ -139,18 +148,18 @@ def test_the_learning_rate_is_a_multiple_of_the_policys(policy):
 def test_invalid_rows_teach_the_critic_nothing(policy, world):
     batch, tokens = world
     one, other = build(policy), build(policy)
-    one.fit(batch, tokens, Value(MC()), Totals(20, 4, 5), 0.0)
+    one.fit(batch, tokens, Value(MC()), 0.0, 0)
     spoiled = replace(batch, reward_BT=torch.where(batch.valid_B[:, None], batch.reward_BT, math.nan))
-    other.fit(spoiled, tokens, Value(MC()), Totals(20, 4, 5), 0.0)
+    other.fit(spoiled, tokens, Value(MC()), 0.0, 0)
     assert torch.equal(one.head.weight, other.head.weight)
 
 
 def test_the_clipped_loss_looks_at_the_values_of_rollout_time(policy, world):
     """V stands 0.3 or more from a distant old value on the target's side: clipped, so the head does not move."""
     batch, tokens = world
-    critic = build(policy, zero=True, clip=0.2, steps=1)
+    critic = build(policy, zero=True, clip=0.2)
     far = replace(batch, value_BT=torch.where(tokens.mask_BT, -5.0, 0.0))
-    critic.fit(far, tokens, Value(MC()), Totals(20, 4, 5), 0.0)
+    critic.fit(far, tokens, Value(MC()), 0.0, 0)
     assert (critic.head.bias == 0).all()
 
 

@@ -110,14 +110,15 @@ class Critic:
     shared: True reads V from the policy's own trunk (then `coef` scales its gradient there); False gives the critic
         its own copy of the backbone. The head starts at zero, so that step 0 is REINFORCE with reward-to-go.
     learning_rate: of the critic's own AdamW, as a multiple of the policy's.
-    steps: gradient steps on the value loss per batch (own backbone only).
+    epochs, minibatches: passes over a batch, and optimizer steps in each (own backbone only).
     warmup: training steps in which only the critic learns.
     """
 
     shared: bool = False
     coef: float = 0.5
     learning_rate: float = 5.0
-    steps: int = 2
+    epochs: int = 1
+    minibatches: int = 4
     clip: float | None = None
     warmup: int = 0
 

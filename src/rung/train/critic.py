@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rung.parts import Critic, Value
-from rung.records import Batch, Tokens, Totals
+from rung.records import Batch, Tokens
 from rung.rollout.model import Model
 from rung.train.optimizer import MasterAdamW
-from rung.train.policy import microbatches, predicting_states
+from rung.train.policy import microbatches, minibatches, predicting_states
 
 
 @dataclass
@@ -54,25 +54,28 @@ class ValueModel:
             V_BT[rows, : part.mask_BT.shape[1]] = self.values(part)
         return V_BT
 
-    def fit(self, batch: Batch, tokens: Tokens, credit: Value, total: Totals, clip_norm: float) -> float:
-        """`steps` passes of AdamW on the value loss, token mean over the valid rows. Returns the first pass's loss.
+    def fit(self, batch: Batch, tokens: Tokens, credit: Value, clip_norm: float, seed: int) -> float:
+        """AdamW on the value loss, a token mean over each minibatch (its valid rows learn, all of them are counted).
 
-        A shared trunk takes one pass, since its gradient belongs to the policy's next step.
+        Returns the loss over the first pass. A shared trunk takes the batch whole and once, since its gradient
+        belongs to the policy's next step.
         """
         assert batch.value_BT is not None
         target_BT = credit.targets(batch)
-        weight_BT = (batch.mask_BT & batch.valid_B[:, None]) / max(total.tokens, 1)
+        shared = self.config.shared
         first = 0.0
-        scale = self.config.coef if self.config.shared else 1.0
-        for step in range(1 if self.config.shared else self.config.steps):
-            for rows in microbatches(tokens, batch.valid_B.nonzero()[:, 0], self.micro_tokens):
-                part = tokens.rows(rows)
-                T = part.mask_BT.shape[1]
-                old_BT, aim_BT, w_BT = (x[rows, :T] for x in (batch.value_BT, target_BT, weight_BT))
-                loss = self.config.loss(self.values(part), old_BT, aim_BT, w_BT)
-                (scale * loss).backward()  # type: ignore[no-untyped-call]
-                first += float(loss.detach()) if step == 0 else 0.0
-            self.optimizer.step(clip_norm)
+        plan = minibatches(batch.group_B, 1 if shared else self.config.minibatches, seed)
+        for epoch in range(1 if shared else self.config.epochs):
+            for minibatch in plan:
+                weight = 1 / max(int(batch.mask_BT[minibatch].sum()), 1)
+                for rows in microbatches(tokens, minibatch[batch.valid_B[minibatch]], self.micro_tokens):
+                    part = tokens.rows(rows)
+                    T = part.mask_BT.shape[1]
+                    old_BT, aim_BT = (x[rows, :T] for x in (batch.value_BT, target_BT))
+                    loss = self.config.loss(self.values(part), old_BT, aim_BT, weight * part.mask_BT)
+                    ((self.config.coef if shared else 1.0) * loss).backward()  # type: ignore[no-untyped-call]
+                    first += float(loss.detach()) / len(plan) if epoch == 0 else 0.0
+                self.optimizer.step(clip_norm)
         return first
 
 

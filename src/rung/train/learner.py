@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
-from rung.maths.objective import count
 from rung.parts import GradientSteps, Value
 from rung.recipes import Recipe
 from rung.records import Batch, State, Tokens
@@ -169,8 +168,8 @@ class Learner:
             "critic/explained_variance": explained_variance(batch.value_BT, credit.targets(batch), valid_BT),
             "critic/value_mean": float(batch.value_BT[valid_BT].mean()) if valid_BT.any() else 0.0,
         }
-        total = count(batch, self.hyper.max_new_tokens)
-        metrics["critic/loss"] = self.critic.fit(batch, tokens, credit, total, self.hyper.clip_norm)
+        seed = self.hyper.seed + self.version
+        metrics["critic/loss"] = self.critic.fit(batch, tokens, credit, self.hyper.clip_norm, seed)
         return metrics
 
     def _critic_warms_up(self) -> bool:

@@ -138,6 +138,19 @@ def _unflatten(x_n: Tensor, mask_BT: Tensor) -> Tensor:
     return torch.zeros(mask_BT.shape, dtype=x_n.dtype, device=x_n.device).masked_scatter(mask_BT, x_n)
 
 
+def minibatches(group_B: Tensor, parts: int, seed: int) -> list[Tensor]:
+    """Row numbers in `parts` equal parts at random, an optimizer step each; whole prompts together where there are enough."""
+    group_B = group_B.cpu()
+    if parts == 1:
+        return [torch.arange(len(group_B))]
+    generator = torch.Generator().manual_seed(seed)
+    prompts = int(group_B.max()) + 1
+    if prompts >= parts:
+        order = torch.randperm(prompts, generator=generator)
+        return [torch.isin(group_B, chunk).nonzero()[:, 0] for chunk in order.chunk(parts)]
+    return list(torch.randperm(len(group_B), generator=generator).chunk(parts))
+
+
 def microbatches(tokens: Tokens, rows: Tensor, budget: int) -> Iterator[Tensor]:
     """Split row numbers into parts that feed at most `budget` tokens each, prompts included.
 

@@ -22,7 +22,7 @@ from rung.recipes import Recipe
 from rung.records import Batch, Scores, Tokens, Totals
 from rung.train.metrics import Drift
 from rung.train.optimizer import MasterAdamW
-from rung.train.policy import Heads, Policy, microbatches, predicting_logits, predicting_states
+from rung.train.policy import Heads, Policy, microbatches, minibatches, predicting_logits, predicting_states
 
 
 @dataclass
@@ -87,7 +87,7 @@ def gradient_steps(
 ) -> dict[str, float]:
     """`epochs` passes over `minibatches` parts; one optimizer step each on grad J, summed over micro-batches."""
     plan = []
-    for rows in _minibatches(work, rule.minibatches, seed):
+    for rows in minibatches(work.batch.group_B, rule.minibatches, seed):
         total = count(work.batch.rows(rows), work.max_tokens)
         active = rows[torch.isin(rows, work.active)]
         plan.append((total, work.freeze(list(work.parts(active)))))
@@ -120,19 +120,6 @@ def _moved(work: Work, part: Part) -> float:
     scores = work.policy.score(part.tokens, old=part.old)
     assert scores.old_kl_BT is not None
     return float(scores.old_kl_BT.sum() / part.tokens.mask_BT.sum())
-
-
-def _minibatches(work: Work, parts: int, seed: int) -> list[Tensor]:
-    """Rows in `parts` equal parts at random, whole prompts together where there are enough of them."""
-    group_B = work.batch.group_B.cpu()
-    if parts == 1:
-        return [torch.arange(len(group_B))]
-    generator = torch.Generator().manual_seed(seed)
-    prompts = int(group_B.max()) + 1
-    if prompts >= parts:
-        order = torch.randperm(prompts, generator=generator)
-        return [torch.isin(group_B, chunk).nonzero()[:, 0] for chunk in order.chunk(parts)]
-    return list(torch.randperm(len(group_B), generator=generator).chunk(parts))
 
 
 # -- the natural step (TRPO) ---------------------------------------------------------------------------------------
