@@ -70,6 +70,16 @@ def test_micro_batches_do_not_change_the_gradient(name, monkeypatch):
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6 * float(gradients[0].norm()), rtol=1e-4)
 
 
+def test_the_kl_to_the_old_policy_is_measured_on_the_whole_step():
+    moved = []
+    for micro_tokens in (100_000, 40):
+        learner, collected = fresh(find("ppo_kl"))
+        learner.micro_tokens = micro_tokens
+        moved.append(learner.step(collected)["trust/kl"])
+    assert moved[0] > 1e-5
+    assert moved[1] == pytest.approx(moved[0], rel=1e-3)
+
+
 def test_the_sampler_and_the_trainer_agree_on_log_probabilities():
     for temperature in (0.7, 1.0):
         learner, collected = fresh(GRPO, law=replace(LAW, temperature=temperature))

@@ -106,7 +106,7 @@ def gradient_steps(
             if parts:
                 norms.append(optimizer.step(clip_norm, scale))
     remembered = [p for _, parts in plan for p in parts if p.old is not None]
-    return _report(norms, stopped=False) | ({"trust/kl": _moved(work, remembered[0])} if remembered else {})
+    return _report(norms, stopped=False) | ({"trust/kl": _moved(work, remembered)} if remembered else {})
 
 
 def _report(norms: list[float], *, stopped: bool) -> dict[str, float]:
@@ -115,11 +115,15 @@ def _report(norms: list[float], *, stopped: bool) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _moved(work: Work, part: Part) -> float:
-    """Mean KL(old || new) per token after the update, over one micro-batch, full vocabulary."""
-    scores = work.policy.score(part.tokens, old=part.old)
-    assert scores.old_kl_BT is not None
-    return float(scores.old_kl_BT.sum() / part.tokens.mask_BT.sum())
+def _moved(work: Work, parts: list[Part]) -> float:
+    """Mean KL(old || new) per token after the update, full vocabulary, over all rows that entered the model."""
+    kl = tokens = 0.0
+    for part in parts:
+        scores = work.policy.score(part.tokens, old=part.old)
+        assert scores.old_kl_BT is not None
+        kl += float(scores.old_kl_BT.sum())
+        tokens += int(part.tokens.mask_BT.sum())
+    return kl / max(tokens, 1)
 
 
 # -- the natural step (TRPO) ---------------------------------------------------------------------------------------
