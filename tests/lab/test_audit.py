@@ -19,16 +19,15 @@ from rung.recipe_io import all_recipes
 from rung.recipes import A2C, DR_GRPO, GRPO, LADDER, REINFORCE, RLOO, VALUE_BASELINE
 
 ON, OFF, CRITIC, HOT = conditions()
-UNBIASED = {"reinforce", "reward_to_go", "moving_average", "leave_one_out", "value_baseline", "rloo", "remax"}
-SCALED = {"batch_mean": 0.75, "dr_grpo": 0.25, "kimi": 0.5}
 
 
 @pytest.mark.parametrize("name", sorted(all_recipes()))
-def test_every_recipe_on_policy(name):
+def test_every_recipe_on_policy(name, declared):
     v = audit(all_recipes()[name])
-    assert v.kind == ("unbiased" if name in UNBIASED else "proportional" if name in SCALED else "biased")
-    if name in SCALED:
-        assert v.scale == pytest.approx(SCALED[name])
+    kind, constant = declared(name)
+    assert v.kind == kind
+    if kind != "biased":
+        assert v.scale == pytest.approx(constant)
     if v.kind == "biased":
         assert v.cosine < 1 - 1e-9
         assert v.causes[-1].cosine == pytest.approx(1.0, abs=1e-12), "the causes explain all of it"
