@@ -12,6 +12,8 @@ from rung.recipes import Recipe
 from rung.records import Batch
 
 F64 = torch.float64
+UNBIASED = {"reinforce", "reward_to_go", "moving_average", "leave_one_out", "value_baseline", "rloo", "remax"}
+SCALED = {"batch_mean": 0.75, "dr_grpo": 0.25, "kimi": 0.5}  # the constant in the world of `rung audit`
 
 
 def _exact(recipe: Recipe, condition: Condition | None = None, **size) -> Estimate:
@@ -50,3 +52,13 @@ def exact():
 @pytest.fixture
 def batch_of():
     return _batch
+
+
+@pytest.fixture
+def declared():
+    """Name of a recipe -> (verdict on-policy, constant) that its page claims."""
+
+    def of(name: str) -> tuple[str, float]:
+        return "unbiased" if name in UNBIASED else "proportional" if name in SCALED else "biased", SCALED.get(name, 1.0)
+
+    return of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -51,21 +52,44 @@ def test_P18_nor_whatever_the_estimator(exact, part):
     assert exact(Recipe(name="trial", credit=p.Value(part))).relative_error < 1e-10
 
 
-def test_P19_with_a_wrong_value_only_lambda_one_is_without_bias(exact):
-    *biased, last = (exact(with_lambda(lam), WRONG).relative_error for lam in LAMBDAS)
-    assert last < 1e-10
-    assert min(biased) > 0.01
-    assert biased == sorted(biased, reverse=True), "in this world; not a theorem"
+@pytest.mark.parametrize(
+    ("seed", "want"),
+    [(0, (1.1140, 0.6836, 0.1581, 0.0)), (1, (0.8270, 0.3232, 0.0510, 0.0)), (2, (0.7010, 0.3479, 0.0710, 0.0))],
+)
+def test_P19_a_wrong_value_bends_by_what_it_is_wrong_about_later_states(seed, want):
+    """E g - grad J = (1 - lam) E sum_t s_t sum_{l>0} lam^(l-1) e(s_{t+l}), e = V - V_exact: nothing is left at lam = 1."""
+    world = World(prompts=1, samples=1, seed=seed)
+    wrong, exact = (scene(world, c) for c in (WRONG, Condition()))
+    wrong_V, exact_V = (s.rows(with_lambda(1.0)).value_BT for s in (wrong, exact))
+    score_ATD = wrong.jacobian[0].view(world.answers, world.horizon, -1)
+    error_AT = wrong.prob_PA[0][:, None] * (wrong_V - exact_V)
+    for lam, number in zip(LAMBDAS, want, strict=True):
+        bias = torch.zeros_like(score_ATD[0, 0])
+        for t in range(world.horizon):
+            for later in range(1, world.horizon - t):
+                bias += (1 - lam) * lam ** (later - 1) * (error_AT[:, t + later] @ score_ATD[:, t])
+        e = expected_gradient(with_lambda(lam), wrong)
+        torch.testing.assert_close(e.gradient - e.target, bias, rtol=0, atol=1e-12)
+        assert e.relative_error == pytest.approx(number, abs=1e-4)
 
 
 def test_P8_P19_that_the_exact_advantage_has_the_least_variance_is_no_theorem():
-    """A frequent good answer scores little; taking V from all answers makes the rare ones, which score much, loud."""
+    """A frequent good answer scores little; taking V from all answers makes the rare ones, which score much, loud.
+
+    One token, p = P(good), q = (1 - p)/2 each for the others: |s|^2 is a = (1-p)^2 + 2 q^2 or b = (1-q)^2 + q^2 + p^2, so
+    Var = p a - p^2 a without a baseline, and p (1-p)^2 a + (1-p) p^2 b - p^2 a with V = p.
+    """
     s = Scene(World(horizon=1, prompts=1, samples=1, policy="tabular"), Condition())
     s.theta = s.old = s.behavior = torch.tensor([3.0, 0.0, 0.0], dtype=F64)
     s.reward_PAT = torch.tensor([[[1.0], [0.0], [0.0]]], dtype=F64)
     td, plain = (expected_gradient(r, s) for r in (with_lambda(0.0), Recipe(name="plain")))
     torch.testing.assert_close(td.gradient, plain.gradient)
-    assert td.trace > 1.5 * plain.trace
+    good = math.exp(3) / (math.exp(3) + 2)
+    q = (1 - good) / 2
+    a, b = (1 - good) ** 2 + 2 * q**2, (1 - q) ** 2 + q**2 + good**2
+    assert plain.trace == pytest.approx(good * a - good**2 * a)
+    assert td.trace == pytest.approx(good * (1 - good) ** 2 * a + (1 - good) * good**2 * b - good**2 * a)
+    assert td.trace > 100 * plain.trace
 
 
 @pytest.mark.parametrize(

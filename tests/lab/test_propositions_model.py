@@ -1,16 +1,17 @@
-"""Propositions that need a model: packing (P72), positions (P73), and a refused natural step (P36)."""
+"""Propositions that need a model: packing (P72), positions (P73), dropout (Q7), and a refused natural step (P36)."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 import rung.parts as p
 from rung.maths.credit import outcome_to_token
 from rung.recipes import TRPO
-from rung.records import Batch, Tokens
-from rung.rollout.model import Model
+from rung.records import Batch, SamplingLaw, Tokens
+from rung.rollout.model import Model, wrap
+from rung.rollout.sampler import TorchSampler
 from rung.train.policy import Policy
 from rung.train.update import Work, natural_step
 
@@ -57,6 +58,64 @@ def test_P73_left_padding_changes_nothing_if_positions_count_seen_tokens():
     want = model(input_ids=ids).logits[0]
     right = model(input_ids=padded, attention_mask=seen, position_ids=(seen.cumsum(1) - 1).clamp(min=0)).logits[0, 3:]
     torch.testing.assert_close(right, want, rtol=0, atol=2e-5)
+
+
+class Ends:
+    """All that `wrap` asks of a tokenizer."""
+
+    eos_token_id = 2
+
+
+def full_of_dropout(kind: str):
+    torch.manual_seed(0)
+    size = {"vocab_size": 11, "bos_token_id": 1, "eos_token_id": 2}
+    if kind == "llama":  # functional dropout, a number in the config that only train mode applies
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=16,
+                intermediate_size=24,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                attention_dropout=0.5,
+                **size,
+            )
+        )
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_embd=16, n_layer=2, n_head=2, n_positions=64, resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5, **size
+        )
+    )
+
+
+def largest_gap(model: Model) -> float:
+    """Largest |log rho| of answers that the model drew itself, before any update."""
+    rollouts = TorchSampler(model).sample(
+        [(1, 5, 6), (1, 7)], SamplingLaw(temperature=0.8, max_new_tokens=6), 4, seed=0
+    )
+    length_B = torch.tensor([len(r.tokens) for r in rollouts])
+    t = Tokens(
+        prompts=[torch.tensor([1, 5, 6]), torch.tensor([1, 7])], length_B=length_B, mask_BT=torch.arange(6) < length_B[:, None],
+        tokens_BT=torch.tensor([[*r.tokens, *[0] * (6 - len(r.tokens))] for r in rollouts]),
+        group_B=torch.arange(2).repeat_interleave(4),
+    )  # fmt: skip
+    drawn_BT = torch.tensor([[*r.logp, *[0.0] * (6 - len(r.logp))] for r in rollouts])
+    log_rho_BT = p.TokenRatio()(Policy(model, 0.8).score(t).logp_BT, drawn_BT, t.mask_BT)
+    return float(log_rho_BT.detach().abs().max())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_Q7_before_any_update_the_ratio_is_one_whatever_dropout_the_model_was_trained_with(kind):
+    hf = full_of_dropout(kind).train()
+    assert largest_gap(wrap(hf, Ends())) < 1e-5
+    assert not hf.training
+
+
+def test_Q7_with_dropout_at_work_it_is_not():
+    model = wrap(full_of_dropout("llama"), Ends())
+    model.hf.train()
+    model.packs = False
+    assert largest_gap(model) > 1e-2
 
 
 def natural_work(max_kl: float) -> tuple[Work, p.NaturalStep, list[torch.Tensor]]:

@@ -1,10 +1,13 @@
 """One-token mistakes, each of which the tests must catch. They stand in mutants.txt.
 
-    python tests/mutants/mutants.py [--jobs 2] [--only TEXT] [--list]
+    python tests/mutants/mutants.py [--jobs 2] [--only TEXT] [--list] [--independent]
 
 Each mutant is a copy of src/ with one piece of text replaced; the tests that look at that file run against the copy
 until the first failure. A mutant that no test fails has survived: a hole in the tests. Exits with 1 if one did, or if
 its text is no longer found. A child is forked for each mutant, so that torch is imported only once.
+
+With --independent ten of them, one in each part of the mathematics (or those that --only names), meet each kind of test
+by itself. One that fewer than two kinds catch is a mistake that a single wrong test would let through: exits with 1.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import NamedTuple
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", PYTHONDONTWRITEBYTECODE="1")
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 300  # seconds a mutant; one that hangs is caught
+TIMEOUT = 300  # seconds of CPU a mutant; one that hangs is caught, at the latest after ten times as long
 
 
 class Mutant(NamedTuple):
@@ -46,6 +49,26 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/collect.py": ["tests/rollout/test_collect_masks.py"],
     "train/policy.py": ["tests/rollout/test_attention.py"],
     "train/critic.py": ["tests/train/test_critic_masks.py"],
+}
+
+KINDS = {  # five kinds of test that know what is right from five different places
+    "hand rows": [HAND_ROWS],  # worked out by hand
+    "identities": ["tests/maths/test_conformance.py"],  # what must not change: splits, order, padding, on-policy
+    "peers": ["tests/maths/test_peers_bugs.py", "tests/maths/test_peers_vectors.py"],  # other implementations
+    "propositions": ["tests/lab/test_propositions_3*.py"],  # theorems, by enumeration
+    "pages": ["tests/docs/test_pages.py"],  # the straight-line code of docs/ladder
+}
+TEN = {
+    "maths/credit.py": "leave-one-out divides by G",
+    "maths/value.py": "GAE bootstraps from V_t",
+    "maths/normalize.py": "padding is whitened",
+    "maths/ratio.py": "the ratio is upside down",
+    "maths/correction.py": "the correction is upside down",
+    "maths/surrogate.py": "clip takes the larger",
+    "maths/kl.py": "k3 in the wrong direction",
+    "maths/aggregate.py": "tokens of the micro-batch",
+    "maths/objective.py": "the leash pushes",
+    "maths/natural.py": "half the KL bound",
 }
 
 
@@ -71,13 +94,14 @@ MUTANTS = read()
 def run_tests(source: Path, tests: Sequence[str], log: Path) -> None:
     """In a forked child: the tests against `source`; its exit code is that of the first round that fails."""
     os.setsid()
-    signal.alarm(TIMEOUT)
+    signal.setitimer(signal.ITIMER_PROF, TIMEOUT)
+    signal.alarm(10 * TIMEOUT)
     sys.path.insert(0, str(source))
     os.chdir(ROOT)
     import pytest
 
     with log.open("w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        quiet = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        quiet = ["-x", "-q", "--no-header", "--tb=line", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
         codes = (pytest.main([*quiet, *map(str, sorted(ROOT.glob(pattern)))]) for pattern in tests)
         code = next((c for c in codes if c), 0)
         import rung
@@ -105,7 +129,7 @@ def try_one(mutant: Mutant | None, tests: Sequence[str]) -> tuple[str, str]:
         failed = next((x for x in lines if x.startswith(("FAILED", "ERROR"))), lines[-1] if lines else "")
         if child.exitcode == 0:
             return "SURVIVED", ""
-        if child.exitcode == -signal.SIGALRM:
+        if child.exitcode in (-signal.SIGPROF, -signal.SIGALRM):
             failed = "::timeout"
         return "killed", failed.partition("::")[2].partition(" - ")[0].partition("[")[0] or failed
 
@@ -114,13 +138,51 @@ def _job(number: int) -> tuple[int, str, str]:
     return (number, *try_one(MUTANTS[number], rounds(MUTANTS[number].file)))
 
 
+def _meet(job: tuple[int, str]) -> tuple[int, str, str, str]:
+    number, kind = job
+    return (number, kind, *try_one(MUTANTS[number], KINDS[kind]))
+
+
+def independent(chosen: Sequence[int], jobs: int) -> int:
+    """A table (Markdown) of mutants by kinds of test; 1 if a mutant is caught by fewer than two kinds, or cannot be made."""
+    found: dict[tuple[int, str], str] = {}
+    with ThreadPool(jobs) as pool:
+        for number, kind, verdict, detail in pool.imap_unordered(_meet, [(i, kind) for i in chosen for kind in KINDS]):
+            found[number, kind] = verdict
+            print(
+                f"{verdict:11s} {kind:13s} {MUTANTS[number].why}   {detail and f'[{detail}]'}",
+                file=sys.stderr,
+                flush=True,
+            )
+    print(f"| mistake | in | {' | '.join(KINDS)} | kinds |\n|---|---|{'---|' * len(KINDS)}---|")
+    weak = 0
+    for i in chosen:
+        verdicts = [found[i, kind] for kind in KINDS]
+        kinds = verdicts.count("killed")
+        weak += kinds < 2 or not set(verdicts) <= {"killed", "SURVIVED"}
+        cells = " | ".join({"SURVIVED": "alive"}.get(x, x) for x in verdicts)
+        print(f"| {MUTANTS[i].why} | {MUTANTS[i].file} | {cells} | {kinds} |")
+    return int(weak > 0)
+
+
+def the_ten() -> list[int]:
+    numbers = [i for i, m in enumerate(MUTANTS) if TEN.get(m.file) == m.why]
+    assert len(numbers) == len(TEN), "a mutant of the ten is no longer in mutants.txt, or is there twice"
+    return numbers
+
+
 def main() -> int:
     args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     args.add_argument("--jobs", type=int, default=2, help="mutants at once")
     args.add_argument("--only", default="", help="mutants whose file, text or reason contains this")
     args.add_argument("--list", action="store_true", help="name the mutants and stop")
+    args.add_argument(
+        "--independent", action="store_true", help="which kinds of test catch ten of them, each by itself"
+    )
     asked = args.parse_args()
     chosen = [i for i, m in enumerate(MUTANTS) if asked.only in " ".join(m)]
+    if asked.independent and not asked.only:
+        chosen = the_ten()
     if asked.list:
         print("\n".join(f"{MUTANTS[i].file:22s} {MUTANTS[i].why}" for i in chosen))
         return 0
@@ -132,11 +194,15 @@ def main() -> int:
 
         torch.set_num_threads(1)
     suites = sorted({rounds(MUTANTS[i].file) for i in chosen})
+    if asked.independent:
+        suites = [tuple(tests) for tests in KINDS.values()]
     for suite in suites:
         verdict, detail = try_one(None, suite)
         if verdict != "SURVIVED":
             print(f"the tests fail without any mutant: {' '.join(suite)}   {detail}")
             return 1
+    if asked.independent:
+        return independent(chosen, asked.jobs)
     counts: dict[str, int] = {}
     with ThreadPool(asked.jobs) as pool:
         for number, verdict, detail in pool.imap_unordered(_job, chosen):
