@@ -108,6 +108,7 @@ class Smollm2:
 
 
 def _train(argv: list[str]) -> int:
+    from rung.io.environment import keep_freed_memory
     from rung.train.config import TrainConfig, from_toml
     from rung.train.loop import train
 
@@ -129,6 +130,7 @@ def _train(argv: list[str]) -> int:
     )
     if dry:
         return _dry_run(config)
+    keep_freed_memory()
     run = train(config)
     return 130 if run.interrupted else 0
 

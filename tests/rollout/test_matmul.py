@@ -1,41 +1,51 @@
-"""oneDNN products: used only where exact, off within attention, and the setting never stays on."""
+"""Packed weights: the same products, only inside the block, only where they pay."""
 
 import pytest
 import torch
+from torch import nn
 
-from rung.rollout import matmul
-
-
-def setting():
-    return torch.backends.mkldnn.matmul.fp32_precision
+from rung.rollout.matmul import FEW_ROWS, packed_weights
 
 
-def test_products_inside_the_block_are_float32_products():
-    a, b = torch.randn(32, 300), torch.randn(200, 300)
-    with matmul.onednn_products():
-        inside = torch.nn.functional.linear(a, b)
-    exact = (a.double() @ b.double().T).float()
-    torch.testing.assert_close(inside, exact, atol=1e-4, rtol=1e-5)
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 50, bias=False))
 
 
-def test_the_setting_comes_back_even_after_an_error():
-    before = setting()
-    with pytest.raises(ZeroDivisionError), matmul.onednn_products():
+@pytest.mark.parametrize("rows", [1, 7, 32])
+@torch.no_grad()
+def test_products_inside_the_block_are_float32_products(rows):
+    net, x = model(), torch.randn(rows, 300)
+    with packed_weights(net, rows):
+        inside = net(x)
+    exact = net.double()(x.double())
+    assert ((inside - exact).norm() / exact.norm()).item() < 1e-6
+
+
+def plain(net: nn.Module) -> bool:
+    return not any("forward" in vars(layer) for layer in net)
+
+
+def test_the_layers_come_back_even_after_an_error():
+    net = model()
+    with pytest.raises(ZeroDivisionError), packed_weights(net, 8):
+        assert not plain(net)
         1 / 0  # noqa: B018
-    assert setting() == before
+    assert plain(net)
 
 
-def test_it_can_be_off_within_a_block(monkeypatch):
-    monkeypatch.setattr(matmul, "onednn_is_exact", lambda: True)
-    with matmul.onednn_products():
-        assert setting() == "bf16"
-        with matmul.onednn_products(on=False):
-            assert setting() == "ieee"
-        assert setting() == "bf16"
+@torch.no_grad()
+def test_each_block_packs_the_weights_of_now():
+    net, x = model(), torch.randn(4, 300)
+    with packed_weights(net, 4):
+        before = net(x)
+    net[2].weight.mul_(2)
+    with packed_weights(net, 4):
+        torch.testing.assert_close(net(x), 2 * before)
 
 
-def test_a_cpu_that_rounds_is_left_alone(monkeypatch):
-    monkeypatch.setattr(matmul, "onednn_is_exact", lambda: False)
-    before = setting()
-    with matmul.onednn_products():
-        assert setting() == before
+def test_many_rows_and_other_precisions_use_the_plain_product():
+    with packed_weights(net := model(), FEW_ROWS + 1):
+        assert plain(net)
+    with packed_weights(net := model().double(), 8):
+        assert plain(net)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -36,6 +37,21 @@ def _cpu() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep large freed blocks for the next step instead of returning them to the system page by page.
+
+    A step allocates and frees gigabytes; without this each of them is mapped and cleared again (docs/performance.md).
+    Does nothing on another C library.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_max = -1, -4  # <malloc.h>
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 def describe_environment() -> dict[str, Any]:

@@ -14,11 +14,9 @@ from torch import Tensor
 CHUNK_ELEMENTS = 1 << 24  # logits alive at once: 64 MiB in float32
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None) -> Tensor:
-    """z = head(h) / temperature in float32: [n, V]. `softcap` is Gemma's c tanh(z/c), before the temperature."""
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    """z = head(h) / temperature in float32: [n, V], a new tensor."""
     logits = torch.nn.functional.linear(hidden, weight, bias).float()
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
     return logits if temperature == 1.0 else logits / temperature
 
 
@@ -32,11 +30,11 @@ class _TokenLogProb(torch.autograd.Function):
         n, V = len(target), weight.shape[0]
         logp, entropy, norm = (torch.empty(n, dtype=torch.float32, device=hidden.device) for _ in range(3))
         for rows in torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V)):
-            z = _logits(hidden[rows], weight, bias, temperature, None)
+            z = _logits(hidden[rows], weight, bias, temperature)
             norm[rows] = z.logsumexp(-1)
-            logp[rows] = z.gather(-1, target[rows, None])[:, 0] - norm[rows]
-            p = (z - norm[rows, None]).exp_()
-            entropy[rows] = norm[rows] - (p * z).sum(-1)
+            log_p = z.sub_(norm[rows, None])
+            logp[rows] = log_p.gather(-1, target[rows, None])[:, 0]
+            entropy[rows] = -torch.linalg.vecdot(log_p.exp(), log_p)
         ctx.save_for_backward(hidden, weight, bias, target, norm, entropy)
         ctx.temperature = temperature
         return logp, entropy
@@ -50,14 +48,16 @@ class _TokenLogProb(torch.autograd.Function):
         grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=weight.device)
         with_entropy = bool((grad_entropy != 0).any())
         for rows in torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V)):
-            z = _logits(hidden[rows], weight, bias, ctx.temperature, None)
-            log_p = z.sub_(norm[rows, None])
-            p = log_p.exp()
-            g = p * -grad_logp[rows, None]
+            log_p = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(norm[rows, None])
+            slope = -grad_logp[rows, None] / ctx.temperature
             if with_entropy:
-                g -= grad_entropy[rows, None] * p * (log_p + entropy[rows, None])
-            g[torch.arange(len(rows), device=g.device), target[rows]] += grad_logp[rows]
-            g = (g / ctx.temperature).to(weight.dtype)
+                p = log_p.exp()
+                tilt = grad_entropy[rows, None] / ctx.temperature
+                g = p.mul_(slope - tilt * (log_p + entropy[rows, None]))
+            else:
+                g = log_p.exp_().mul_(slope)
+            g[torch.arange(len(rows), device=g.device), target[rows]] += grad_logp[rows] / ctx.temperature
+            g = g.to(weight.dtype)
             grad_hidden[rows] = (g @ weight).to(hidden.dtype)
             if ctx.needs_input_grad[1]:
                 grad_weight += g.T @ hidden[rows]
@@ -81,15 +81,10 @@ def token_logprob(
 
 
 def distribution(
-    hidden: Tensor,
-    weight: Tensor,
-    *,
-    bias: Tensor | None = None,
-    temperature: float = 1.0,
-    softcap: float | None = None,
+    hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
     """log softmax(W h / temperature) in float32, [n, V]: plain autograd, differentiable twice, all of it in memory."""
-    return _logits(hidden, weight, bias, temperature, softcap).log_softmax(-1)
+    return _logits(hidden, weight, bias, temperature).log_softmax(-1)
 
 
 def full_kl(log_p: Tensor, log_q: Tensor) -> Tensor:

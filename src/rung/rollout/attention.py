@@ -21,8 +21,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from rung.rollout.matmul import onednn_products
-
 NAME = "rung_packed"
 
 
@@ -206,68 +204,96 @@ def _unpad(out_RKTD: Tensor, slot_n: Tensor, heads: int, width: int) -> Tensor:
 
 
 class Decode:
-    """One new token per answer with preallocated keys and values: slots [0, Lp) hold the prompt, left-padded.
+    """One new token per answer: all answers to a prompt read its keys once, and each has room for its own.
 
-    All rows write to the same slot Lp + t, so a step writes one slice. `keep` drops finished rows.
+    A prompt's keys [P, K, Lp, D] are those of its prefill. The queries of its S answers lie side by side on a grid of
+    P x S slots, so that one product serves them all; rows of a prompt with fewer answers left stay empty. All
+    answers are equally old, so their own keys [B, K, room, D] grow by one slice a step and need no mask.
     """
 
     def __init__(self, prefill: Packed, repeats: int, room: int) -> None:
-        lp, P, Lp = prefill._lp, prefill._P, prefill._Lp
-        shift = (Lp - lp)[:, None]  # right-padded -> left-padded
-        source = (torch.arange(Lp, device=lp.device)[None] - shift).clamp(min=0)
-        rows = torch.arange(P, device=lp.device).repeat_interleave(repeats)
-        self.k: list[Tensor] = []
-        self.v: list[Tensor] = []
-        for stored, into in ((prefill.keys, self.k), (prefill.values, self.v)):
-            for x in stored:
-                K, D = x.shape[1], x.shape[3]
-                left = x.gather(2, source[:, None, :, None].expand(-1, K, -1, D))
-                memory = x.new_empty(len(rows), K, Lp + room, D)
-                memory[:, :, :Lp] = left[rows]
-                into.append(memory)
-        self.blank_B = shift[rows, 0]
-        self.length_B = lp[rows]
-        self.used = Lp
-        self._masks: dict[tuple[int | None, torch.dtype], Tensor] = {}
+        self.kp, self.vp = prefill.keys, prefill.values
+        P = len(prefill._lp)
+        self.length_P = prefill._lp
+        self.group_B = torch.arange(P, device=prefill._lp.device).repeat_interleave(repeats)
+        own = [(P * repeats, x.shape[1], room, x.shape[3]) for x in self.kp]
+        self.k = [x.new_empty(shape) for x, shape in zip(self.kp, own, strict=True)]
+        self.v = [x.new_empty(shape) for x, shape in zip(self.vp, own, strict=True)]
+        self.used = 0
+        self._masks: dict[int | None, Tensor] = {}
+        self._place()
+
+    def _place(self) -> None:
+        """Give each row its slot on the grid."""
+        count_P = torch.bincount(self.group_B, minlength=len(self.length_P))
+        first_P = count_P.cumsum(0) - count_P
+        rank_B = torch.arange(len(self.group_B), device=self.group_B.device) - first_P[self.group_B]
+        self._S = int(count_P.max())
+        self._full = len(self.group_B) == len(count_P) * self._S
+        self._slot_B = self.group_B * self._S + rank_B
 
     @property
     def positions(self) -> Tensor:
         """Position of the token that is fed now: int[1, B]."""
-        return (self.used - self.blank_B)[None]
+        return (self.length_P[self.group_B] + self.used)[None]
 
     def advance(self) -> None:
         """The fed token is in the memory; the next call writes the next slot."""
         self.used += 1
-        self._masks.clear()
+        if any(window is not None for window in self._masks):
+            self._masks.clear()
 
     def keep(self, rows: Tensor) -> None:
-        """Drop the other rows, a layer at a time."""
+        """Drop the other rows, a layer at a time, and prompts that have none left."""
+        group_B = self.group_B[rows]
+        left, self.group_B = group_B.unique(return_inverse=True)  # sorted, as the rows are
         for memory in (self.k, self.v):
             for i, x in enumerate(memory):
                 memory[i] = x[rows]
-        self.blank_B, self.length_B = self.blank_B[rows], self.length_B[rows]
-        self._masks.clear()
+        if len(left) < len(self.length_P):
+            self.length_P = self.length_P[left]
+            for memory in (self.kp, self.vp):
+                for i, x in enumerate(memory):
+                    memory[i] = x[left]
+            self._masks.clear()
+        self._place()
 
     def attend(
         self, layer: int, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        H, B, D = q_HND.shape
-        K, end = k_KND.shape[0], self.used + 1
+        (H, B, D), (K, end) = q_HND.shape, (k_KND.shape[0], self.used + 1)
         self.k[layer][:, :, self.used] = k_KND.transpose(0, 1)
         self.v[layer][:, :, self.used] = v_KND.transpose(0, 1)
-        q = q_HND.transpose(0, 1).reshape(B, K, H // K, D)
-        keys, values = self.k[layer][:, :, :end], self.v[layer][:, :, :end]
-        with onednn_products(on=False):
-            out = scaled_dot_product_attention(q, keys, values, attn_mask=self._mask(window, q.dtype), scale=scale)
-        return out.reshape(B, H, D)
+        start = 0 if window is None else max(0, end - window)
+        own_k, own_v = (x[layer][:, :, start:end] for x in (self.k, self.v))
+        q = (q_HND * scale).transpose(0, 1).reshape(B, K, H // K, D)
+        to_prompt = self._to_grid(q) @ self.kp[layer].transpose(-1, -2) + self._mask(window, q.dtype)
+        score = torch.cat([self._from_grid(to_prompt), q @ own_k.transpose(-1, -2)], -1)
+        p = score.softmax(-1, dtype=torch.float32).to(q.dtype)
+        Lp = to_prompt.shape[-1]
+        from_prompt = self._to_grid(p[..., :Lp]) @ self.vp[layer]
+        return (self._from_grid(from_prompt) + p[..., Lp:] @ own_v).reshape(B, H, D)
+
+    def _to_grid(self, x_BKRn: Tensor) -> Tensor:
+        """Rows [B, K, R, n] -> [P, K, S R, n], the answers to a prompt side by side."""
+        _, K, R, n = x_BKRn.shape
+        P, S = len(self.length_P), self._S
+        if not self._full:
+            x_BKRn = x_BKRn.new_zeros(P * S, K, R, n).index_copy_(0, self._slot_B, x_BKRn)
+        return x_BKRn.reshape(P, S, K, R, n).transpose(1, 2).reshape(P, K, S * R, n)
+
+    def _from_grid(self, x_PKQn: Tensor) -> Tensor:
+        """Undo `_to_grid`."""
+        P, K, Q, n = x_PKQn.shape
+        rows = x_PKQn.view(P, K, self._S, Q // self._S, n).transpose(1, 2).reshape(P * self._S, K, Q // self._S, n)
+        return rows if self._full else rows[self._slot_B]
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """Blank slots at the left are hidden, and with a window the old ones: [B, 1, 1, used + 1]."""
-        key = (window, dtype)
-        if key not in self._masks:
-            slot = torch.arange(self.used + 1, device=self.blank_B.device)[None]
-            see = slot >= self.blank_B[:, None]
+        """0 or -inf on a prompt's keys: [P, 1, 1, Lp]. Padding at the right is hidden, and with a window what is too old."""
+        if window not in self._masks:
+            at = torch.arange(self.kp[0].shape[2], device=self.length_P.device)[None]
+            see = at < self.length_P[:, None]
             if window is not None:
-                see = see & (self.used - slot < window)
-            self._masks[key] = _additive(see, dtype)[:, None, None]
-        return self._masks[key]
+                see = see & (self.length_P[:, None] + self.used - at < window)
+            self._masks[window] = _additive(see, dtype)[:, None, None]
+        return self._masks[window]

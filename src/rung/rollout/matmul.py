@@ -1,53 +1,48 @@
-"""Float32 products with few rows by oneDNN instead of MKL, where that is exact: decoding reads every weight for each token.
+"""Products with few rows, as decoding has them, from weights in oneDNN's blocked layout.
 
-PyTorch hands float32 products to oneDNN when bfloat16 inside is allowed. On a CPU without AMX oneDNN then still
-computes in float32; on one with AMX it really rounds: a probe tells which, once. The setting is on inside a block
-only, and off within attention, whose small products it makes several times slower.
+Decoding reads every weight for each token, and with few rows a CPU's float32 product spends its time on reading. The
+blocked copies are made anew for each round of sampling (the weights have moved) and live as long as it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-MKLDNN: Any = torch.backends.mkldnn
-EXACT = 1e-5  # relative error of a product over 1024 terms; float32 gives about 4e-7, bfloat16 4e-3
+FEW_ROWS = 64  # above, the plain product is as fast (docs/performance.md); a constant, so that a run can be repeated
+
+
+def _available(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def pack(weight: Tensor, rows: int) -> Tensor:
+    """A copy of `weight` [N, K] in the layout that oneDNN likes for `rows` rows."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+    return packed
+
+
+def packed_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """x W^T + b with a packed W."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    return out
 
 
 @contextmanager
-def onednn_products(on: bool = True) -> Iterator[None]:
-    """Let oneDNN compute float32 products inside this block (`on=False`: not, within such a block)."""
-    if not onednn_is_exact():
-        yield
-        return
-    setting = MKLDNN.matmul
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16" if on else "ieee"
+def packed_weights(model: nn.Module, rows: int) -> Iterator[None]:
+    """Inside this block every `nn.Linear` of the model multiplies by a packed copy of its weight, where that pays."""
+    layers: list[Any] = [m for m in model.modules() if type(m) is nn.Linear and _available(m.weight)]
+    if rows > FEW_ROWS:
+        layers = []
+    for layer in layers:
+        layer.forward = partial(packed_linear, pack(layer.weight, rows), layer.bias)
     try:
         yield
     finally:
-        setting.fp32_precision = before
-
-
-@cache
-def onednn_is_exact() -> bool:
-    """Whether products stay float32 under the setting; False where there is no such setting."""
-    setting: Any = getattr(MKLDNN, "matmul", None)
-    if not MKLDNN.is_available() or not hasattr(setting, "fp32_precision"):
-        return False
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(64, 1024, generator=generator) for _ in range(2))
-    exact = a.double() @ b.double().T
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
-    try:
-        error = (torch.nn.functional.linear(a, b) - exact).norm() / exact.norm()
-    except RuntimeError:
-        return False
-    finally:
-        setting.fp32_precision = before
-    return bool(error < EXACT)
+        for layer in layers:
+            del layer.forward

@@ -50,8 +50,8 @@ class Model:
         return out.last_hidden_state  # type: ignore[no-any-return]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        weight, bias = self.head
-        return torch.nn.functional.linear(hidden, weight, bias).float()
+        layer: Any = self.hf.get_output_embeddings()
+        return layer(hidden).float()  # type: ignore[no-any-return]
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Prompt -> token ids: the only place where a chat template is applied, and at most one BOS stands in front."""

@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rung.records import Rollout, SamplingLaw, StopReason
 from rung.rollout.attention import Decode, Packed, packed_attention
-from rung.rollout.matmul import onednn_products
+from rung.rollout.matmul import packed_weights
 from rung.rollout.model import Model
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
@@ -54,7 +54,7 @@ class TorchSampler:
         for i in range(0, len(prompts), per_call):
             part = [tuple(x) for x in prompts[i : i + per_call]]
             chance = chance_TB[:, i * samples : (i + len(part)) * samples]
-            with onednn_products():
+            with packed_weights(self.model.hf, len(part) * samples):
                 out += self._decode(part, law, samples, chance.to(self.model.device))
         return out
 
@@ -114,13 +114,17 @@ def draw(logits_BV: Tensor, law: SamplingLaw, chance_B: Tensor) -> tuple[Tensor,
     if law.temperature == 0:
         token_B = logits_BV.argmax(-1)
         return token_B, torch.zeros_like(chance_B), torch.zeros_like(chance_B)
-    log_p = truncate(logits_BV.float() / law.temperature, law).log_softmax(-1)
-    p = log_p.exp()
-    cumulative = p.cumsum(-1)
-    aim = (chance_B * cumulative[:, -1]).clamp(max=cumulative[:, -1] * (1 - 1e-7))[:, None]
-    token_B = torch.searchsorted(cumulative, aim, right=True)[:, 0].clamp(max=log_p.shape[-1] - 1)
-    entropy_B = -torch.where(p > 0, p * log_p, 0.0).sum(-1)
-    return token_B, log_p.gather(-1, token_B[:, None])[:, 0], entropy_B
+    z_BV = logits_BV.float() if law.temperature == 1 else logits_BV.float() / law.temperature
+    z_BV = truncate(z_BV, law)
+    z_BV = (z_BV - z_BV.amax(-1, keepdim=True)).clamp_(min=-1e4)  # exp(-1e4) is 0, and 0 * -1e4 is too
+    e_BV = z_BV.exp()
+    cumulative_BV = e_BV.cumsum(-1)
+    total_B = cumulative_BV[:, -1]
+    aim_B = (chance_B * total_B).minimum(total_B * (1 - 1e-7))
+    token_B = torch.searchsorted(cumulative_BV, aim_B[:, None], right=True)[:, 0].clamp(max=z_BV.shape[-1] - 1)
+    norm_B = e_BV.sum(-1)
+    entropy_B = norm_B.log() - e_BV.mul_(z_BV).sum(-1) / norm_B
+    return token_B, z_BV.gather(-1, token_B[:, None])[:, 0] - norm_B.log(), entropy_B
 
 
 def truncate(logits_BV: Tensor, law: SamplingLaw) -> Tensor:
