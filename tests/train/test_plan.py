@@ -112,8 +112,8 @@ def test_seconds_add_up_as_by_hand():
     rates = Rates(gemm=1.0, stream=1e30)
     sample, update = plan.phases(SHAPE, WORK, find("dr_grpo"), t, rates)
     # prefill 1 + 10 * .1, four steps of .5 and 24 rows' steps of .01; update 2 + 28 * .05, head .3 + 24 * .01
-    assert sample.seconds == pytest.approx(1 + 1 + 4 * 0.5 + 24 * 0.01)
-    assert update.seconds == pytest.approx(2 + 28 * 0.05 + 0.3 + 24 * 0.01)
+    assert sample.seconds == pytest.approx(1 + 1 + 4 * 0.5 + 24 * 0.01 + 6 * plan.ANSWER_SECONDS)
+    assert update.seconds == pytest.approx(2 + 28 * 0.05 + 0.3 + 24 * 0.01 + plan.UPDATE_SECONDS)
     assert update.flops == plan.update_flops(SHAPE, WORK)
     names = [p.name for p in plan.phases(SHAPE, WORK, find("ppo"), t, rates)]
     assert "critic" in names and "update" in names

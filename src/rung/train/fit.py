@@ -89,7 +89,10 @@ def check(config: TrainConfig, located: str, envs: Sequence[Environment]) -> Non
     """
     if config.ignore_memory:
         return
-    model = sketch(located, config.dtype, trust_remote_code=config.trust_remote_code)
+    try:
+        model = sketch(located, config.dtype, trust_remote_code=config.trust_remote_code)
+    except InputError:
+        return  # loading it will say what is wrong with it
     on = device()
     refuse(config, model, Workload.of(config, model, envs), on, room(on))
 

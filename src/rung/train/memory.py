@@ -60,7 +60,7 @@ class Shape:
         named = list(model.hf.named_parameters())
         trunk: Any = model.hf.get_decoder()
         tables = {id(m.weight) for m in trunk.modules() if isinstance(m, torch.nn.Embedding)}
-        heads = c.num_attention_heads
+        heads = getattr(c, "num_attention_heads", None) or 1
         width = DTYPES[config.dtype].itemsize
         kept = activation_bytes_per_token(model) * width // model.hf.dtype.itemsize
         return cls(

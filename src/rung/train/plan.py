@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import torch
+
 from rung.io.tables import show
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
@@ -24,6 +26,8 @@ from rung.train.rehearsal import Line, Rates, Timings, measure_rates, rehearse
 from rung.train.setup import locate
 
 OPTIMIZER_PASSES = 18  # reads and writes of one float32 number per weight in clipping and AdamW
+ANSWER_SECONDS = 1.5e-4  # Python around one answer: its problem's text to tokens, its tokens to lists, its row to drop
+UPDATE_SECONDS = 0.025  # Python around an update: objective, metrics, optimizer; both matter to a tiny model only
 
 
 # -- work in floating-point operations -----------------------------------------------------------------------------
@@ -84,7 +88,7 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     update = t.update.base * parts + t.update.each * w.fed + head + embedding
     adam = 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
 
-    sample = t.prefill(w.P * w.prompt) + decode_seconds(t.decode, w, rows)
+    sample = t.prefill(w.P * w.prompt) + decode_seconds(t.decode, w, rows) + ANSWER_SECONDS * w.P * w.G
     out = [Phase("sample", sampling_flops(s, w), sample)]
     if "greedy" in needs:
         one = replace(w, G=1)
@@ -99,7 +103,7 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
         out.append(Phase("critic", scoring_flops(s, w, head=False) + fit_flops, seconds))
     if isinstance(recipe.update, GradientSteps):
         epochs = recipe.update.epochs
-        seconds = epochs * (update + recipe.update.minibatches * adam)
+        seconds = UPDATE_SECONDS + epochs * (update + recipe.update.minibatches * adam)
         return [*out, Phase("update", epochs * update_flops(s, w), seconds)]
     assert isinstance(recipe.update, NaturalStep)
     share = min(1.0, (recipe.update.curvature_tokens or w.fed) / w.fed)
@@ -142,8 +146,6 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     Raises:
         InputError: the settings are refused by `rung train` too, or the run cannot fit into memory.
     """
-    import torch
-
     config = config.resolved()
     recipe = config.build_recipe()
     if config.threads:
@@ -172,6 +174,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     held_out = replace(work, P=work.eval_rows, G=1)
     rows = min(work.eval_rows, TorchSampler.max_batch)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
+    evaluation += ANSWER_SECONDS * work.eval_rows
     return Plan(config, shape, work, need, room, rates, step, evaluation)
 
 
