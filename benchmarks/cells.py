@@ -41,8 +41,8 @@ class Cells:
         self._append(key, result)
 
     def table(self, name: str) -> list[dict[str, Any]]:
-        """All rows of a table, key and result in one."""
-        return [{**row["key"], **row["result"]} for row in self.done.values() if row["key"]["table"] == name]
+        """All rows of a table, result and key in one; where both have a name, the key's."""
+        return [{**row["result"], **row["key"]} for row in self.done.values() if row["key"]["table"] == name]
 
     def _append(self, key: Key, result: dict[str, Any]) -> None:
         row = {"key": key, "result": result}
