@@ -17,13 +17,14 @@ from contextlib import contextmanager
 
 import torch
 
+from rung.io.environment import keep_freed_memory
 from rung.recipe_io import find
 from rung.records import Group, SamplingLaw, Task
 from rung.rollout import model as models
 from rung.rollout.collect import Collector
 from rung.rollout.sampler import TorchSampler
 from rung.train.learner import Hyper, Learner
-from trl_step import prompts
+from trl_step import DTYPES, prompts
 
 SYSTEM = {"role": "system", "content": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
 
@@ -53,10 +54,14 @@ def main() -> None:
     flags.add_argument("--steps", type=int, default=1, help="timed steps, after one warm-up step")
     flags.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     flags.add_argument("--activation-gib", type=float, default=1.25)
+    flags.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's default")
     args = flags.parse_args()
+    keep_freed_memory()  # as `rung train` does
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
     recipe = find("dr_grpo")
-    model = models.load(args.model, dtype=torch.float32 if args.dtype == "fp32" else torch.bfloat16)
+    model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
     model.end_ids = frozenset({-1})  # nothing ends an answer
     law = SamplingLaw(max_new_tokens=args.tokens)
     learner = Learner(recipe, model, Hyper(max_new_tokens=args.tokens, activation_gib=args.activation_gib))

@@ -1,7 +1,7 @@
 """One GRPO iteration of TRL's GRPOTrainer, timed by phase: the other side of the speed comparison.
 
 An iteration is P prompts x G sampled answers of exactly T tokens (end tokens are held back), one reward each, and ONE
-optimizer step on all of them: beta 0, one pass, AdamW. It prints one JSON line. Needs `pip install trl psutil`, which
+optimizer step on all of them: beta 0, one pass, AdamW. It prints one JSON line. Needs `pip install trl`, which
 is no dependency of rung. What is set in TRL's favour, always: no gradient checkpointing (its default recomputes the
 forward), no logging, no checkpoints, no shuffling, no entropy bonus. `--best` adds what can be tuned from outside
 without touching its code: oneDNN for fp32 matrix products and a malloc that keeps its pages.
@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +42,7 @@ PROMPTS = (
         "with a note of one thousand coins. How many coins does he get back? Think step by step."
     ),
 )
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 MALLOC = {  # glibc: keep freed pages instead of returning them to the system at every step
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
@@ -86,23 +87,6 @@ class Clock:
         return taken
 
 
-class PeakMemory:
-    """Highest resident memory in GB while the timed steps run (sampled; a process's lifetime peak has the loading)."""
-
-    def __init__(self) -> None:
-        import psutil
-
-        self.process, self.peak, self.stop = psutil.Process(), 0, threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def _watch(self) -> None:
-        while not self.stop.wait(0.05):
-            self.peak = max(self.peak, self.process.memory_info().rss)
-
-    def gigabytes(self) -> float:
-        return self.peak / 1e9
-
-
 def parse() -> argparse.Namespace:
     flags = argparse.ArgumentParser(description="One GRPO iteration of TRL's GRPOTrainer, timed by phase.")
     flags.add_argument("--model", required=True, help="a Hugging Face checkpoint, as `rung smollm2` makes")
@@ -143,7 +127,7 @@ def build(args: argparse.Namespace, out: str, clock: Clock, finished: list[dict[
         gradient_checkpointing=False,
         bf16=False,  # the weights themselves are in --dtype: faster than autocast over fp32 weights
         use_cpu=True,
-        model_init_kwargs={"dtype": "float32" if args.dtype == "fp32" else "bfloat16"},
+        model_init_kwargs={"dtype": DTYPES[args.dtype]},
         shuffle_dataset=False,
         report_to="none",
         logging_strategy="no",
@@ -207,17 +191,14 @@ def main() -> None:
             return ids, logprobs
 
         trainer._generate_single_turn = counted
-        memory = PeakMemory()
-        memory.thread.start()
         trainer.train()
-        memory.stop.set()
     expected = args.prompts * args.samples * (args.steps + 1)
     if len(lengths) != expected or set(lengths) != {args.tokens} or len(finished) != args.steps + 1:
         raise SystemExit(
             f"not the agreed workload: {len(lengths)} answers (of {expected}), lengths {sorted(set(lengths))}"
         )
     timed = finished[1:]
-    phases = {name: round(statistics.mean(step[name] for step in timed), 3) for name in timed[0]}
+    phases = {name: round(statistics.median(step[name] for step in timed), 3) for name in timed[0]}
     print(
         json.dumps(
             {
@@ -233,7 +214,7 @@ def main() -> None:
                 "samples": args.samples,
                 "new_tokens": args.tokens,
                 "threads": torch.get_num_threads(),
-                "peak_rss_gb": round(memory.gigabytes(), 3),
+                "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
             }
         ),
         flush=True,

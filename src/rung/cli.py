@@ -109,8 +109,34 @@ class Smollm2:
 
 def _train(argv: list[str]) -> int:
     from rung.io.environment import keep_freed_memory
-    from rung.train.config import TrainConfig, from_toml
     from rung.train.loop import train
+
+    argv, dry = _flag(argv, "--dry-run")
+    config = _settings(argv, "train", "[--dry-run]", "Train a language model with a recipe of the ladder;")
+    if dry:
+        return _dry_run(config)
+    keep_freed_memory()
+    run = train(config)
+    return 130 if run.interrupted else 0
+
+
+def _plan(argv: list[str]) -> int:
+    from rung.io.tables import check_json_target
+    from rung.train.plan import run_plan
+
+    argv, json_to = _take(argv, "--json")
+    argv, answer = _take(argv, "--answer-tokens")
+    if answer is not None and not (isinstance(tokens := _literal(answer), int | float) and tokens > 0):
+        raise InputError(f"--answer-tokens {answer!r}: give the expected mean length of an answer, a number above 0.")
+    check_json_target(json_to)
+    text = "Memory and time of a run, estimated before anything is loaded. Takes the flags of `rung train`;"
+    config = _settings(argv, "plan", "[--answer-tokens MEAN] [--json FILE|-]", text)
+    return run_plan(config, None if answer is None else float(answer), json_to)
+
+
+def _settings(argv: list[str], command: str, more: str, description: str) -> Any:
+    """The TrainConfig that the flags of `rung train` describe."""
+    from rung.train.config import TrainConfig, from_toml
 
     argv, overrides = _prefixed(argv, "--recipe")
     argv, options = _prefixed(argv, "--task-options")
@@ -120,19 +146,14 @@ def _train(argv: list[str]) -> int:
         defaults["recipe"], argv = argv[0], argv[1:]
     defaults["overrides"] = {**defaults.get("overrides", {}), **overrides}
     defaults["task_options"] = {**defaults.get("task_options", {}), **{k: _literal(v) for k, v in options.items()}}
-    argv, dry = _flag(argv, "--dry-run")
-    config = tyro.cli(
+    usage = "[RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE]"
+    return tyro.cli(
         TrainConfig,
-        prog="rung train [RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE] [--dry-run]",
-        description="Train a language model with a recipe of the ladder; `rung recipes` lists them.",
+        prog=f"rung {command} {usage} {more}",
+        description=f"{description} `rung recipes` lists them.",
         default=TrainConfig(**defaults),
         args=argv,
     )
-    if dry:
-        return _dry_run(config)
-    keep_freed_memory()
-    run = train(config)
-    return 130 if run.interrupted else 0
 
 
 def _dry_run(config: Any) -> int:
@@ -214,6 +235,7 @@ def _smollm2(args: Smollm2) -> int:
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
     "train": (None, _train, "train a model with a recipe"),
+    "plan": (None, _plan, "memory and time of a run, before anything is loaded"),
     "eval": (Eval, _eval, "accuracy of a model or run, with a confidence interval"),
     "recipes": (Recipes, _recipes, "the tree of recipes"),
     "explain": (Explain, _explain, "a recipe's assembled equation, with sources"),

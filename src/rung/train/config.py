@@ -84,6 +84,8 @@ class TrainConfig:
     """run code that comes with a model; off unless you say so"""
     threads: int = 0
     """CPU threads; 0: one per core"""
+    ignore_memory: bool = False
+    """start even where the estimate of `rung plan` exceeds this machine's memory"""
 
     overrides: dict[str, Any] = field(default_factory=dict)
     """fields of the recipe, by path: {"surrogate.high": 0.28}; on the command line --recipe.surrogate.high 0.28"""

@@ -21,6 +21,7 @@ from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
 from rung.tasks.environment import Splits
+from rung.train import fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
 
@@ -75,9 +76,9 @@ def prepare(config: TrainConfig) -> Setup:
         max_new_tokens=config.max_new_tokens,
     )
     torch.manual_seed(config.seed)
-    model = models.load(
-        locate(config.model), dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code
-    )
+    where = locate(config.model)
+    fit.check(config, where, (splits.train, splits.eval))
+    model = models.load(where, dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code)
     if config.trainable is not None:
         train_only(model, config.trainable)
     if torch.cuda.is_available():

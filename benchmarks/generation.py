@@ -1,0 +1,87 @@
+"""Sampling speed at one batch size: rung's sampler and transformers' generate on the same weights, in turns.
+
+    python benchmarks/generation.py --model PATH --batch 32 --tokens 24
+
+Both draw exactly `--tokens` new tokens for the same prompts at temperature 1 from the full vocabulary; nothing ends an
+answer. Eight answers to a prompt (fewer in a batch below 8); seconds include prefill. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+
+import torch
+
+from rung.records import SamplingLaw
+from rung.rollout import model as models
+from rung.rollout.sampler import TorchSampler
+from rung.tasks import registry
+from trl_step import DTYPES, prompts
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--model", required=True, help="a Hugging Face checkpoint")
+    flags.add_argument("--batch", type=int, required=True, help="answers at once")
+    flags.add_argument("--tokens", type=int, default=24, help="new tokens of every answer")
+    flags.add_argument("--samples", type=int, default=8, help="answers per prompt")
+    flags.add_argument("--rounds", type=int, default=3, help="timed turns, after one that does not count")
+    flags.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
+    flags.add_argument("--threads", type=int, default=0)
+    args = flags.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
+    model.end_ids = frozenset({-1})
+    samples = min(args.samples, args.batch)
+    rows = encoded(model, args.batch // samples)
+    repeated = [row for row in rows for _ in range(samples)]
+    if len(repeated) != args.batch:
+        raise SystemExit(f"--batch {args.batch} is not a multiple of {samples} answers per prompt")
+
+    def ours(seed: int) -> int:
+        law = SamplingLaw(max_new_tokens=args.tokens)
+        return sum(len(r.tokens) for r in TorchSampler(model).sample(rows, law, samples, seed))
+
+    width = max(map(len, repeated))
+    ids = torch.tensor([[0] * (width - len(r)) + list(r) for r in repeated])
+    seen = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in repeated])
+    settings = model.hf.generation_config
+    settings.eos_token_id, settings.pad_token_id = None, 0
+
+    def theirs(seed: int) -> int:
+        torch.manual_seed(seed)
+        law = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": args.tokens}
+        with torch.no_grad():
+            out = model.hf.generate(input_ids=ids, attention_mask=seen, **law)
+        return (out.shape[1] - width) * out.shape[0]
+
+    seconds: dict[str, list[float]] = {"rung": [], "transformers": []}
+    for turn in range(args.rounds + 1):
+        for name, run in (("rung", ours), ("transformers", theirs)):
+            start = time.perf_counter()
+            drawn = run(turn)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+            if drawn != args.batch * args.tokens:
+                raise SystemExit(f"{name} drew {drawn} tokens, not {args.batch} x {args.tokens}")
+    rates = {name: round(args.batch * args.tokens / statistics.median(s), 2) for name, s in seconds.items()}
+    ratio = statistics.median(b / a for a, b in zip(seconds["rung"], seconds["transformers"], strict=True))
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)
+    print(json.dumps({"tokens_per_s": rates, "ratio": round(ratio, 3), "seconds": seconds, "peak_rss_gb": peak}))
+
+
+def encoded(model: models.Model, count: int) -> list[list[int]]:
+    """Word problems by the chat template; for a model without one (the starter) its own task's problems."""
+    if model.tokenizer.chat_template:
+        return [model.encode([{"role": "user", "content": text}]) for text in prompts(count)]
+    env = registry.load("chained_arithmetic").train
+    return [model.encode(env[i].prompt) for i in range(count)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""`rung plan`: memory and time of a run, estimated before anything is loaded.
+
+Time comes from counts and from a rehearsal. The counts of work (equations below) over the measured rate of matrix
+products give a bound that no code can beat; the rehearsal gives what ours takes. Answers that end early, and rows
+without a signal, make the real step cheaper than an estimate at the full length: --answer-tokens says how long they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from rung.io.tables import show
+from rung.maths.logprob import CHUNK_ELEMENTS
+from rung.parts import GradientSteps, NaturalStep, Value
+from rung.recipe_rules import check_sampling
+from rung.recipes import Recipe
+from rung.rollout.sampler import TorchSampler
+from rung.tasks import registry
+from rung.train import fit
+from rung.train.config import TrainConfig
+from rung.train.memory import DTYPES, GIB, Need, Shape, Workload, sketch
+from rung.train.rehearsal import Line, Rates, Timings, measure_rates, rehearse
+from rung.train.setup import locate
+
+OPTIMIZER_PASSES = 18  # reads and writes of one float32 number per weight in clipping and AdamW
+ANSWER_SECONDS = 1.5e-4  # Python around one answer: its problem's text to tokens, its tokens to lists, its row to drop
+UPDATE_SECONDS = 0.025  # Python around an update: objective, metrics, optimizer; both matter to a tiny model only
+
+
+# -- work in floating-point operations -----------------------------------------------------------------------------
+def trunk_flops(s: Shape, tokens: float, context: float) -> float:
+    """2 n N + 4 n c layers H D_h: products of n tokens with N trunk weights, attention to c keys on average."""
+    return 2 * tokens * s.products + 4 * tokens * context * s.layers * s.heads * s.head_dim
+
+
+def head_flops(s: Shape, tokens: float) -> float:
+    """2 n V D."""
+    return 2 * tokens * s.V * s.D
+
+
+def sampling_flops(s: Shape, w: Workload) -> float:
+    """Prefill of P prompts, then B L tokens through trunk and head; each prompt once per group."""
+    answers = w.P * w.G * w.answer
+    prefill = trunk_flops(s, w.P * w.prompt, w.prompt / 2)
+    return prefill + trunk_flops(s, answers, w.prompt + w.answer / 2) + head_flops(s, answers + w.P)
+
+
+def scoring_flops(s: Shape, w: Workload, *, head: bool) -> float:
+    """A forward of every prompt once and every answer, and of the head on the answers."""
+    trunk = trunk_flops(s, w.fed, w.prompt + w.answer / 2)
+    return trunk + (head_flops(s, w.P * w.G * w.answer) if head else 0.0)
+
+
+def update_flops(s: Shape, w: Workload) -> float:
+    """3 x trunk + 4 x head: forward, two products backward; the head's logits are computed twice."""
+    return 3 * scoring_flops(s, w, head=False) + 4 * head_flops(s, w.P * w.G * w.answer)
+
+
+# -- seconds by phase ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Phase:
+    """flops: work in matrix products.  seconds: the estimate."""
+
+    name: str
+    flops: float
+    seconds: float
+
+
+def decode_seconds(decode: Line, w: Workload, rows: int) -> float:
+    """base x steps + each x (tokens of all answers). Lengths about exponential: the longest of B is L ln B, at most T."""
+    calls = math.ceil(w.P * w.G / rows)
+    steps = min(w.T, w.answer * max(1.0, math.log(max(rows, 1)))) if w.answer < w.T else w.T
+    return calls * decode.base * steps + decode.each * w.P * w.G * w.answer
+
+
+def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> list[Phase]:
+    """What one training step does, in order."""
+    needs, scored = recipe.needs, w.P * w.G * w.answer
+    rows = min(w.P * w.G, TorchSampler.max_batch)
+    chunk = max(1, CHUNK_ELEMENTS // s.V)
+    parts = math.ceil(w.fed / s.micro_tokens)
+    head = t.head.base * max(math.ceil(scored / chunk), parts) + t.head.each * scored
+    forward = t.forward.base * parts + t.forward.each * w.fed
+    embedding = parts * 12 * s.V * s.D / rates.stream  # its gradient is as large as itself: zeros, then a sum
+    update = t.update.base * parts + t.update.each * w.fed + head + embedding
+    adam = 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
+
+    sample = t.prefill(w.P * w.prompt) + decode_seconds(t.decode, w, rows) + ANSWER_SECONDS * w.P * w.G
+    out = [Phase("sample", sampling_flops(s, w), sample)]
+    if "greedy" in needs:
+        one = replace(w, G=1)
+        out.append(Phase("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
+    for need, name in (("old_logp", "old log-probabilities"), ("ref_logp", "reference")):
+        if need in needs:
+            out.append(Phase(name, scoring_flops(s, w, head=True), forward + head / 4))
+    if isinstance(recipe.credit, Value):
+        critic = recipe.credit.critic
+        passes, steps = (1, 1) if critic.shared else (critic.epochs, critic.epochs * critic.minibatches)
+        fit_flops = 3 * passes * scoring_flops(s, w, head=False)
+        seconds = forward + passes * (t.update.base * parts + t.update.each * w.fed + embedding) + steps * adam
+        out.append(Phase("critic", scoring_flops(s, w, head=False) + fit_flops, seconds))
+    if isinstance(recipe.update, GradientSteps):
+        epochs = recipe.update.epochs
+        seconds = UPDATE_SECONDS + epochs * (update + recipe.update.minibatches * adam)
+        return [*out, Phase("update", epochs * update_flops(s, w), seconds)]
+    assert isinstance(recipe.update, NaturalStep)
+    share = min(1.0, (recipe.update.curvature_tokens or w.fed) / w.fed)
+    # a Fisher product goes back through a forward and its backward: about two updates; one trial accepts as a rule
+    products = 2 * (recipe.update.cg_iterations + 1) * share
+    flops = (1 + products) * update_flops(s, w) + 2 * scoring_flops(s, w, head=True)
+    return [*out, Phase("update (natural)", flops, (1 + products) * update + 2 * (forward + head / 4))]
+
+
+# -- the plan ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Plan:
+    """Memory and seconds of a run, and what they were computed from."""
+
+    config: TrainConfig
+    shape: Shape
+    work: Workload
+    need: Need
+    room: fit.Room
+    rates: Rates
+    phases: list[Phase]
+    evaluation: float
+
+    @property
+    def step_seconds(self) -> float:
+        return sum(p.seconds for p in self.phases)
+
+    @property
+    def run_seconds(self) -> float:
+        """All steps and evaluations; loading, checkpoints and the verifier are not in it."""
+        assert self.config.steps is not None
+        every = self.config.eval_every
+        evaluations = 2 + (max(self.config.steps - 1, 0) // every if every else 0)
+        return self.config.steps * self.step_seconds + evaluations * self.evaluation
+
+
+def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
+    """Plan the run of `config`; answer_tokens: the answers' expected mean length, None: all at the limit.
+
+    Raises:
+        InputError: the settings are refused by `rung train` too, or the run cannot fit into memory.
+    """
+    config = config.resolved()
+    recipe = config.build_recipe()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    splits = registry.load(config.task or "", path=config.task_path, reward=config.reward, options=config.task_options)
+    config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
+    assert config.prompts_per_step and config.max_new_tokens
+    check_sampling(
+        recipe,
+        samples_per_prompt=config.samples_per_prompt,
+        rows=config.prompts_per_step * config.samples_per_prompt,
+        temperature=config.temperature,
+        is_full=config.law().is_full,
+        max_new_tokens=config.max_new_tokens,
+    )
+    model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
+    shape = Shape.of(model, config)
+    work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)
+    on = fit.device()
+    room, need = fit.room(on), fit.estimate(config, model, work, on)
+    if not config.ignore_memory:
+        fit.refuse(config, model, work, on, room)
+    rates = measure_rates(shape, DTYPES[config.dtype], on)
+    timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
+    step = phases(shape, work, recipe, timings, rates)
+    held_out = replace(work, P=work.eval_rows, G=1)
+    rows = min(work.eval_rows, TorchSampler.max_batch)
+    evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
+    evaluation += ANSWER_SECONDS * work.eval_rows
+    return Plan(config, shape, work, need, room, rates, step, evaluation)
+
+
+def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | None) -> int:
+    """The command: three tables, or all their rows as JSON."""
+    p = plan(config, answer_tokens)
+    rows = [
+        *[("memory", f"{when}: {name}", round(size / GIB, 3), "GiB", None) for when, name, size in p.need.rows()],
+        ("memory", "peak", round(p.need.peak / GIB, 3), "GiB", None),
+        ("memory", p.room.where, round(p.room.limit / GIB, 3), "GiB", None),
+        ("memory", "free now", round(p.room.free / GIB, 3), "GiB", None),
+        *[("step", x.name, round(x.seconds, 3), "s", round(x.flops / p.rates.gemm, 3)) for x in p.phases],
+        ("step", "whole step", round(p.step_seconds, 3), "s", round(sum(x.flops for x in p.phases) / p.rates.gemm, 3)),
+        ("run", "evaluation", round(p.evaluation, 3), "s", None),
+        ("run", f"{p.config.steps} steps and evaluations", round(p.run_seconds, 1), "s", None),
+        ("model", "parameters", p.shape.parameters, "", None),
+        ("model", "trained parameters", p.shape.trainable, "", None),
+        ("model", "tokens of a micro-batch", p.shape.micro_tokens, "", None),
+        ("work", "prompts x answers", f"{p.work.P} x {p.work.G}", "", None),
+        ("work", "tokens of a prompt, of an answer", f"{p.work.prompt:.0f}, {p.work.answer:.0f}", "", None),
+        ("machine", "matrix products", round(p.rates.gemm / 1e9, 1), "GFLOP/s", None),
+        ("machine", "memory, read and write", round(p.rates.stream / 1e9, 1), "GB/s", None),
+    ]
+    columns = ("part", "what", "estimate", "unit", "bound by products alone, s")
+    show(f"plan: {p.config.recipe} on {p.config.model}", columns, rows, json_to)
+    if p.need.peak > p.room.free and json_to != "-":
+        print("More than is free now: it fits the machine, but not beside what else is running on it.")
+    return 0
