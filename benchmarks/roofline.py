@@ -3,7 +3,8 @@
     python benchmarks/roofline.py --model PATH --dtype fp32 --cells 8x64
 
 Rates of products [rows, in] x [in, out] for every weight of a layer and the head, at the rows of decoding and of
-training, by torch's default (MKL) and from weights packed for oneDNN; bytes/s of reading and writing long arrays. Prints one JSON line.
+training, by torch's default (MKL) and from weights packed for oneDNN; bytes/s of reading and writing long arrays.
+Prints one JSON line.
 """
 
 from __future__ import annotations
