@@ -48,6 +48,15 @@ class Rewarded:
         extract = getattr(self.environment, "extract", None)
         return extract(task, completion) if extract else None
 
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        """The task's own right answers, where its rows hold any; the function may want others."""
+        right = getattr(self.environment, "right_answers", None)
+        try:
+            found: tuple[str | None, list[str]] = right(task) if right else (None, [])
+        except KeyError:  # rows for a reward function need no answer column
+            return None, []
+        return found
+
     def score(self, group: Group) -> list[dict[str, float]]:
         name = getattr(self.function, "__name__", type(self.function).__name__)
         where = f"the reward function {name!r} for {group.task.id}"
@@ -84,6 +93,9 @@ class Several:
 
     def extract(self, task: Task, completion: Completion) -> str | None:
         return self.judges[0].extract(task, completion)
+
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        return self.judges[0].right_answers(task)
 
     def score(self, group: Group) -> list[dict[str, float]]:
         scores = [judge.score(group) for judge in self.judges]

@@ -19,11 +19,13 @@ from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Prompt, Task
 from rung.tasks import hub
 from rung.tasks.environment import Splits
-from rung.tasks.extract import marked, question_text, uncut
+from rung.tasks.extract import marked, number, question_text, uncut
+from rung.tasks.probes import in_forms
 from rung.tasks.rows import SUFFIXES, Row, read
 from rung.tasks.verify import Verifier, by_name, fitting
 
 GSM8K = "Reason step by step. Then give the final answer as a number on the last line, after ####."
+PROGRAMS = ("code", "program", "solution", "canonical_solution")  # columns with a program that passes the tests
 _GSM8K_GOLD = re.compile(r"####\s*(\S[^\n]*?)\s*\Z")
 
 
@@ -51,10 +53,23 @@ class Rows:
         verdicts = self.verifier.correct(answers, self.gold(group.task))
         return [{"correct": verdict} for verdict in verdicts]
 
+    @property
+    def runs_programs(self) -> bool:
+        """Whether answers are programs, and gold answers their tests."""
+        return self.verifier.name == "code"
+
     def gold(self, task: Task) -> str:
         """The right answer as the verifier reads it."""
         value = task.data[self.answer_column]
-        return gold_text(value) if self.verifier.name != "code" else _source(value)
+        return _source(value) if self.runs_programs else gold_text(value)
+
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        """The gold answer, and answers that hold it as a model may write it (`rung verify`)."""
+        if self.runs_programs:  # the gold column holds tests; a program stands in some other column, or nowhere
+            programs = [task.data[column] for column in PROGRAMS if isinstance(task.data.get(column), str)]
+            return None, [f"```python\n{program}\n```" for program in programs]
+        gold = self.gold(task)
+        return gold, in_forms(gold, bare=self.verifier.name != "math" or number(gold) is not None)
 
 
 def splits(

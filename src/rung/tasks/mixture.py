@@ -118,6 +118,12 @@ class Mixture:
         extract = getattr(environment, "extract", None)
         return extract(own, completion) if extract else None
 
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        environment, own = self.inner(task)
+        right = getattr(environment, "right_answers", None)
+        found: tuple[str | None, list[str]] = right(own) if right else (None, [])
+        return found
+
     def steps(self, task: Task, completion: Completion) -> list[tuple[int, float]]:
         environment, own = self.inner(task)
         return environment.steps(own, completion) if isinstance(environment, Stepwise) else []
