@@ -268,7 +268,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec, run, _ = COMMANDS[words[0]]
         if spec is None:
             return run(words[1:])
-        return run(tyro.cli(spec, prog=f"rung {words[0]}", args=words[1:]))
+        takes_options = any(f.name == "task_options" for f in dataclasses.fields(spec))
+        argv, options = _prefixed(words[1:], "--task-options") if takes_options else (words[1:], {})
+        args = tyro.cli(spec, prog=f"rung {words[0]}", args=argv)
+        return run(
+            dataclasses.replace(args, task_options={k: _literal(v) for k, v in options.items()}) if options else args
+        )
     except InputError as error:
         print(f"rung: {error}", file=sys.stderr)
         return 2

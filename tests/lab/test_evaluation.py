@@ -8,8 +8,8 @@ import pytest
 import rung
 from rung.cli import main
 from rung.errors import InputError
-from rung.lab.evaluation import answers_file
 from rung.lab.evalspec import EvalSpec, fingerprint, read
+from rung.lab.evaluation import answers_file
 from rung.tasks.registry import load
 
 SIZE = ["--problems", "6", "--samples", "2"]
@@ -70,10 +70,8 @@ def test_prompts_that_leave_no_room_count_as_wrong_and_are_reported(tmp_path, ca
     path = tmp_path / "sums.jsonl"
     long = "+".join("12" * 500)
     path.write_text("".join(json.dumps({"prompt": p, "answer": "3"}) + "\n" for p in ("1+2=", f"{long}=", "2+1=")))
-    options = json.dumps({"eval_share": 1.0})
-    spec = tmp_path / "s.spec.json"
-    spec.write_text(json.dumps(EvalSpec(str(path), task_options=json.loads(options), max_new_tokens=4).to_dict()))
-    (row,), notes = evaluate(capsys, "starter", "--spec", str(spec))
+    words = ["--task", str(path), "--task-options.eval_share", "1.0", "--max-new-tokens", "4"]
+    (row,), notes = evaluate(capsys, "starter", *words)
     assert row["problems"] == 3 and row["too long prompts"] == 1
     assert "1 prompts leave starter no room" in notes
 

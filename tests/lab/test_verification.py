@@ -38,7 +38,9 @@ def test_no_false_accept_and_no_false_reject(name: str, tmp_path: Path) -> None:
 
 
 def test_code(tmp_path: Path) -> None:
-    path = rows(tmp_path / "rows.jsonl", ["assert f(2) == 4", "assert f('a') == 'aa'"], code=["def f(x): return 2 * x"] * 2)
+    path = rows(
+        tmp_path / "rows.jsonl", ["assert f(2) == 4", "assert f('a') == 'aa'"], code=["def f(x): return 2 * x"] * 2
+    )
     result = verification(load(str(path), verifier="code", options={"eval_share": 1.0}).eval, 1)
     assert not result.mistakes
     assert result.total("gold").accepted == 1
@@ -64,7 +66,9 @@ def test_gsm8k(tmp_path: Path) -> None:
 
 def test_a_careless_reward_function_is_caught(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, rewards = rows(tmp_path / "rows.jsonl", ["9", "12"]), tmp_path / "rewards.py"
-    rewards.write_text("def inside(completions, answer, **_): return [float(a in c) for a, c in zip(answer, completions)]")
+    rewards.write_text(
+        "def inside(completions, answer, **_): return [float(a in c) for a, c in zip(answer, completions)]"
+    )
     words = ["verify", "--task", str(path), "--reward", f"{rewards}:inside", "--problems", "2"]
     assert main(words) == 1
     out = capsys.readouterr().out

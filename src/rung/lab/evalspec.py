@@ -99,7 +99,7 @@ def fingerprint(environment: Environment, problems: int) -> str:
 
 def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
     """The spec of the flags, with what a run knows of its task; or the stored one, untouched."""
-    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) not in (None, {})}
     if args.spec is not None:
         if given:
             flag = "--" + next(iter(given)).replace("_", "-")
@@ -108,7 +108,7 @@ def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
     if "task_path" in given:
         given["task_path"] = str(given["task_path"])
     if "task" not in given:
-        own = ("task", "task_path", "task_options", "reward")
+        own = ("task", "task_path", "task_options", "reward")  # as the run was trained, unless a flag says otherwise
         given = {key: stored[key] for key in own if stored.get(key) is not None} | given
     if "task" not in given and args.model == "starter":
         given["task"] = "chained_arithmetic"

@@ -1,4 +1,7 @@
-"""Flags of `rung eval` and `rung verify`; here and not beside their code, so that the command line starts without torch."""
+"""Flags of `rung eval` and `rung verify`; here and not beside their code, so that the command line starts without torch.
+
+Both also take --task-options.NAME VALUE, which cli.py reads.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, Suppress
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Eval:
     """what `rung train --task` takes; a run knows its own"""
     task_path: Path | None = None
     """data of a task that has none of its own (gsm8k)"""
+    task_options: Suppress[dict[str, Any]] = field(default_factory=dict)
     split: str | None = None
     """eval (default) or train"""
     problems: int | None = None
@@ -56,7 +60,7 @@ class Verify:
     """for tasks from rows: auto, exact, numeric, choice, math or code"""
     prompt_column: str = "prompt"
     answer_column: str = "answer"
-    task_options: dict[str, Any] = field(default_factory=dict)
+    task_options: Suppress[dict[str, Any]] = field(default_factory=dict)
     problems: int = 10
     all: bool = False
     """print every case, not only those with mistakes"""

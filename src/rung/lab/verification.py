@@ -92,7 +92,7 @@ def verification(environment: Environment, problems: int) -> Verification:
     cases: dict[tuple[Kind, str], Case] = {}
     mistakes: list[Mistake] = []
     for i, task in enumerate(tasks):
-        others = [gold for gold in (golds[i - 1], golds[i - 2]) if gold is not None and gold != golds[i]]
+        others = [gold for gold in golds[max(i - 2, 0) : i + 3] if gold is not None and gold != golds[i]][:2]
         bar = 1.0
         for probe in probes(environment, task, others):  # gold probes come first
             began = time.perf_counter()

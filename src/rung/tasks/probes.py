@@ -139,7 +139,7 @@ def _adversarial(gold: str, form: str, wrong: str, question: str) -> Iterator[Pr
         ("deep boxes", "\\boxed{" * (LARGE // 10) + gold + "}" * (LARGE // 10)),
         ("deep brackets", put("(" * LARGE + gold)),
         ("repeated", put(gold * (LARGE // max(len(gold), 1)) + "3")),
-        ("long", put("3" * LARGE)),
+        ("a long number", put("3" * LARGE)),
     ]
     yield from (Probe("adversarial", name, text) for name, text in cases)
     if number(gold) is not None:
