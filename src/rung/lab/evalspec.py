@@ -20,6 +20,7 @@ EVAL_SEED = 20_000_003
 _SETTINGS = (
     "task",
     "task_path",
+    "task_options",
     "split",
     "problems",
     "samples",
