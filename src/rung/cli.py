@@ -15,34 +15,10 @@ import tyro
 from tyro.conf import Positional
 
 from rung.errors import InputError, unknown
+from rung.lab.flags import Eval, Verify
 
 
 # -- commands: each is a dataclass of its flags and a function -----------------------------------------------------
-@dataclass(frozen=True)
-class Eval:
-    """Accuracy of a model or run on held-out problems, with a 95 % confidence interval."""
-
-    model: Positional[str]
-    """a run's directory, starter, smollm2, a model's directory, or a hub id"""
-    task: str | None = None
-    """a task's name or a .jsonl/.csv/.parquet file; a run knows its own"""
-    task_path: Path | None = None
-    """data of a task that has none of its own (gsm8k)"""
-    problems: int = 256
-    samples: int = 1
-    """answers per problem"""
-    temperature: float = 1.0
-    """0 is greedy"""
-    top_p: float = 1.0
-    top_k: int = 0
-    max_new_tokens: int | None = None
-    seed: int = 20_000_003
-    out: Path | None = None
-    """write every answer to this .jsonl file"""
-    json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
-
-
 @dataclass(frozen=True)
 class Recipes:
     """The tree of recipes: each rung, its paper, and the problem of its parent that it repairs."""
@@ -170,6 +146,12 @@ def _dry_run(config: Any) -> int:
     return 0
 
 
+def _verify(args: Verify) -> int:
+    from rung.lab.verification import run_verify
+
+    return run_verify(args)
+
+
 def _eval(args: Eval) -> int:
     from rung.lab.evaluation import run_eval
 
@@ -237,6 +219,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
     "train": (None, _train, "train a model with a recipe"),
     "plan": (None, _plan, "memory and time of a run, before anything is loaded"),
     "eval": (Eval, _eval, "accuracy of a model or run, with a confidence interval"),
+    "verify": (Verify, _verify, "a task's verifier on gold, corrupted and adversarial answers"),
     "recipes": (Recipes, _recipes, "the tree of recipes"),
     "explain": (Explain, _explain, "a recipe's assembled equation, with sources"),
     "diff": (Diff, _diff, "what changes between two recipes, and why"),
@@ -309,7 +292,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec, run, _ = COMMANDS[words[0]]
         if spec is None:
             return run(words[1:])
-        return run(tyro.cli(spec, prog=f"rung {words[0]}", args=words[1:]))
+        takes_options = any(f.name == "task_options" for f in dataclasses.fields(spec))
+        argv, options = _prefixed(words[1:], "--task-options") if takes_options else (words[1:], {})
+        args = tyro.cli(spec, prog=f"rung {words[0]}", args=argv)
+        return run(
+            dataclasses.replace(args, task_options={k: _literal(v) for k, v in options.items()}) if options else args
+        )
     except InputError as error:
         print(f"rung: {error}", file=sys.stderr)
         return 2

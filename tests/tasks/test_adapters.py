@@ -82,7 +82,29 @@ def test_a_function_that_raises_is_named_with_its_row(files: tuple[Path, Path]) 
     splits = load(str(files[1]), reward=f"{files[0]}:broken")
     assert isinstance(splits.train, Rewarded)
     forgiving = Rewarded(splits.train.environment, splits.train.function, on_error="skip")
-    assert math.isnan(forgiving.score(Group(forgiving[0], [Completion("a")]))[0]["broken"])
+    with pytest.warns(UserWarning, match=r"'broken' for rows.jsonl:\d raised ZeroDivisionError.*Not scored"):
+        assert math.isnan(forgiving.score(Group(forgiving[0], [Completion("a")]))[0]["broken"])
+
+
+def test_on_error_is_a_setting_of_the_task(files: tuple[Path, Path]) -> None:
+    task = load(str(files[1]), reward=f"{files[0]}:broken", options={"on_error": "skip"}).train
+    with pytest.warns(UserWarning, match="Not scored"):
+        assert math.isnan(task.score(Group(task[0], [Completion("a")]))[0]["broken"])
+    with pytest.raises(InputError, match="Did you mean 'skip'"):
+        load(str(files[1]), reward=f"{files[0]}:broken", options={"on_error": "skp"})
+
+
+def test_several_functions_with_weights(files: tuple[Path, Path]) -> None:
+    task = load(str(files[1]), reward=f"{files[0]}:length*0.5, {files[0]}:unsure").train
+    first, second = task.score(Group(task[0], [Completion("aaa"), Completion("a")]))
+    assert first["length"] == 1.5 and math.isnan(first["unsure"])
+    assert second == {"length": 0.5, "unsure": 1.0}
+    for spec, message in (
+        (f"{files[0]}:length*x", "is no weight"),
+        (f"{files[0]}:length,{files[0]}:length", "two functions"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load(str(files[1]), reward=spec)
 
 
 @pytest.mark.parametrize(

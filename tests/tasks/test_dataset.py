@@ -109,8 +109,8 @@ def test_gsm8k(write: Write) -> None:
             ['{"prompt": "a", "answer": 1}', '{"promt": "b", "answer": 1}'],
             "unknown column 'prompt'. Did you mean 'promt'?",
         ),
-        (['{"promt": "b"}'], "It is in rows.jsonl:1; name the right one with --prompt-column."),
-        (['{"prompt": "a", "gold": 1}'], "name the right one with --answer-column"),
+        (['{"promt": "b"}'], "It is in rows.jsonl:1; name the right one with --task-options.prompt_column."),
+        (['{"prompt": "a", "gold": 1}'], "name the right one with --task-options.answer_column"),
         (['{"prompt": "a", "answer": ""}'], "rows.jsonl:1: the column 'answer' is empty"),
         (['{"prompt": 5, "answer": 1}'], "neither a text nor a list of messages"),
         (['{"prompt": [{"text": "a"}], "answer": 1}'], "neither a text nor a list of messages"),
@@ -166,3 +166,64 @@ def test_bad_files(write: Write, tmp_path: Path) -> None:
 
 def test_names() -> None:
     assert {"chained_arithmetic", "gsm8k"} <= set(names())
+
+
+def test_math_style_answers_and_columns_as_task_options(write: Write) -> None:
+    path = write(
+        *(
+            {"problem": f"What is half of {i}?", "solution": f"We divide {i} by 2: \\boxed{{\\frac{{{i}}}{{2}}}}."}
+            for i in range(1, 12, 2)
+        )
+    )
+    options = {
+        "prompt_column": "problem",
+        "answer_column": "solution",
+        "instruction": "Put it in \\boxed{}.",
+        "eval_share": 1.0,
+    }
+    held_out = load(str(path), options=options).eval
+    task = held_out[0]
+    assert task.prompt == "What is half of 1?\nPut it in \\boxed{}."
+    assert held_out.gold(task) == "\\frac{1}{2}"  # type: ignore[attr-defined]
+    answers = [Completion(text) for text in ("\\boxed{1/2}", "\\boxed{0.5}", "\\boxed{2}", "We divide 1 by 2")]
+    assert [parts["correct"] for parts in held_out.score(Group(task, answers))] == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_programs_with_lists_of_tests(write: Write) -> None:
+    path = write(*({"prompt": f"Write f(x) = {i} x.", "answer": [f"assert f(2) == {2 * i}"]} for i in range(3)))
+    task = load(str(path), verifier="code").train
+    right = Completion(f"```python\ndef f(x): return {task[0].prompt.split()[-2]} * x\n```")
+    wrong = Completion("```python\ndef f(x): return 17\n```")
+    assert [parts["correct"] for parts in task.score(Group(task[0], [right, wrong]))] == [1.0, 0.0]
+
+
+def saved(path: Path, splits: dict[str, list[dict[str, Any]]]) -> Path:
+    datasets = pytest.importorskip("datasets")
+    tables = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+    datasets.DatasetDict(tables).save_to_disk(str(path))
+    return path
+
+
+def test_saved_datasets(tmp_path: Path) -> None:
+    path = saved(tmp_path / "sums", {"train": rows(8), "test": rows(3, start=7), "extra": rows(2, start=90)})
+    splits = load(str(path))
+    assert (len(splits.train), len(splits.eval)) == (7, 3)  # the common prompt is left out of training
+    assert splits.eval[0].id == "sums[test]:1" and splits.name == "sums"
+    splits = load(str(path), options={"eval_split": "extra"})
+    assert (len(splits.train), len(splits.eval)) == (8, 2)
+    with pytest.raises(InputError, match=r"Did you mean 'extra'.*--task-options.eval_split"):
+        load(str(path), options={"eval_split": "extr"})
+    only = load(str(saved(tmp_path / "math500", {"test": rows(40)})), options={"eval_share": 1.0})
+    assert (len(only.train), len(only.eval)) == (0, 40)
+
+
+def test_a_dataset_that_is_not_there_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="no-such-owner/no-such-data cannot be loaded"):
+        load("hf:no-such-owner/no-such-data")
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,answer\na,1\nb,2\n")
+    with pytest.raises(InputError, match="for Hugging Face datasets"):
+        load(str(path), options={"config": "main"})

@@ -1,15 +1,23 @@
-"""`rung eval`: a model's or a run's accuracy on held-out problems, every answer kept if asked for."""
+"""`rung eval`: one or two models on held-out problems under one stored EvalSpec, every answer kept."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from rung.errors import InputError
+from rung.io.files import to_json
 from rung.io.run_dir import RunDir
-from rung.io.tables import check_json_target, show
+from rung.io.tables import cell, check_json_target, show
+from rung.lab.evalspec import EvalSpec, fingerprint, spec_from
+from rung.lab.statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
 from rung.records import Completion, SamplingLaw
 from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler
@@ -20,49 +28,100 @@ from rung.train.evaluate import Evaluation, evaluate
 from rung.train.setup import locate
 
 if TYPE_CHECKING:
-    from rung.cli import Eval
+    from rung.lab.flags import Eval
+
+SEEN = 0.1  # a set that cannot show this difference gets a warning
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's answers under a spec, and what was read from them: lists with one entry an answer, or one a problem."""
+
+    model: str
+    result: Evaluation
+    extracted: Sequence[str | None] | None  # None: the task cannot tell what an answer is
+    samples: int
+
+    @property
+    def rewards(self) -> list[float]:
+        """One reward an answer; one that could not be judged counts as 0."""
+        return [a.reward if math.isfinite(a.reward) else 0.0 for a in self.result.answers]
+
+    @property
+    def means(self) -> list[float]:
+        """mean@k: one a problem."""
+        return [sum(group) / len(group) for group in self._grouped(self.rewards)]
+
+    def _grouped(self, values: Sequence[Any]) -> list[Sequence[Any]]:
+        return [values[i : i + self.samples] for i in range(0, len(values), self.samples)]
+
+    def passes(self, k: int) -> list[float]:
+        """pass@k of each problem; an answer is right if its reward is 1 or more."""
+        return [pass_at_k(self.samples, sum(r >= 1 - 1e-9 for r in group), k) for group in self._grouped(self.rewards)]
+
+    def majorities(self) -> list[float]:
+        assert self.extracted is not None
+        right = [float(r >= 1 - 1e-9) for r in self.rewards]
+        return [majority(a, r) for a, r in zip(self._grouped(self.extracted), self._grouped(right), strict=True)]
+
+    def row(self, task: str) -> dict[str, Any]:
+        """What the table shows. pass@k for k = 2, 4, 8, ... and the number of samples; maj@k for all samples."""
+        accuracy, low, high = with_interval(self.means)
+        metrics = self.result.metrics()
+        row: dict[str, Any] = {"model": self.model, "task": task, "problems": self.result.n, "samples": self.samples}
+        row |= {"accuracy": accuracy, "95% low": low, "95% high": high}
+        for k in _ladder(self.samples):
+            row[f"pass@{k}"], row[f"pass@{k} low"], row[f"pass@{k} high"] = with_interval(self.passes(k))
+        if self.samples > 1 and self.extracted is not None:
+            k = self.samples
+            row[f"maj@{k}"], row[f"maj@{k} low"], row[f"maj@{k} high"] = with_interval(self.majorities())
+        missing = (
+            None if self.extracted is None else sum(a is None for a in self.extracted) / max(len(self.extracted), 1)
+        )
+        return row | {
+            "length": metrics["eval/mean_length"],
+            "truncated": metrics["eval/clipped_ratio"],
+            "no answer found": missing,
+            "unscored": int(metrics["eval/unscored"]),
+            "too long prompts": self.result.too_long,
+        }
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Every answer as JSON."""
+        rows = []
+        for i, answer in enumerate(self.result.answers):
+            read = {} if self.extracted is None else {"extracted": self.extracted[i]}
+            own = {"model": self.model, "sample": i % self.samples, "length": len(answer.rollout.tokens)}
+            rows.append({**answer_row(answer), **own, **read})
+        return rows
+
+
+def _ladder(samples: int) -> list[int]:
+    """2, 4, 8, ... up to the number of samples, and that number."""
+    return [] if samples == 1 else sorted({*(2**i for i in range(1, samples.bit_length())), samples})
 
 
 def run_eval(args: Eval) -> int:
-    """Evaluate and print one row; exit status 0."""
+    """Evaluate, compare, print and keep; exit status 0."""
     check_json_target(args.json)
-    if args.out is not None and args.out.exists():
-        raise InputError(f"--out {args.out}: that exists, and nothing is overwritten. Give another name.")
-    if args.problems < 1 or args.samples < 1:
-        raise InputError("--problems and --samples must be at least 1.")
-    directory, stored = resolve(args.model)
-    task = args.task or stored.get("task")
-    if task is None:
-        task = "chained_arithmetic" if args.model == "starter" else None
-    if task is None:
-        raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
-    path = args.task_path or (Path(stored["task_path"]) if "task_path" in stored and args.task is None else None)
-    options: dict[str, Any] = dict(stored.get("task_options", {})) if args.task is None else {}
-    if path is not None and path.is_file():
-        options["eval_share"] = 1.0  # a single file given for an evaluation is all evaluation
-    splits = registry.load(task, path=path, options=options)
-    law = SamplingLaw(args.temperature, args.top_p, args.top_k, args.max_new_tokens or splits.max_new_tokens)
-    model = models.load(directory)
-    result = evaluate(splits.eval, model, TorchSampler(model), law, args.problems, args.samples, args.seed)
-    if args.out is not None:
-        with args.out.open("x", encoding="utf-8") as file:
-            file.writelines(json.dumps(answer_row(a)) + "\n" for a in result.answers)
-    low, high = result.interval()
-    metrics = result.metrics()
-    row: dict[str, Any] = {
-        "model": args.model,
-        "task": task,
-        "problems": result.n,
-        "samples": args.samples,
-        "accuracy": result.accuracy,
-        "95% low": low,
-        "95% high": high,
-        "length": metrics["eval/mean_length"],
-        "truncated": metrics["eval/clipped_ratio"],
-        "no answer found": unanswered(splits.eval, result),
-        "unscored": int(metrics["eval/unscored"]),
-    }
-    show(f"{args.model} on {task}, temperature {args.temperature:g}", list(row), [list(row.values())], args.json)
+    directories = [(name, *resolve(name)) for name in (args.model, args.compare) if name is not None]
+    spec = spec_from(args, directories[0][2])
+    out = answers_file(args.out, args.model, directories[0][2])
+    path = Path(spec.task_path) if spec.task_path else None
+    splits = registry.load(spec.task, path=path, reward=spec.reward, options=spec.options())
+    environment = splits.eval if spec.split == "eval" else splits.train
+    spec = spec.filled(environment, splits.max_new_tokens)
+    seen = fingerprint(environment, spec.problems)
+    if spec.fingerprint not in (None, seen):
+        raise InputError(
+            f"--spec {args.spec}: the task {spec.task} now holds other problems than when the spec was stored, so the "
+            "numbers would not compare. Use the same data, or evaluate anew without --spec."
+        )
+    measured = [measure(name, directory, environment, spec) for name, directory, _ in directories]
+    comparison = paired(measured[0].means, measured[1].means) if len(measured) == 2 else None
+    if out is not None:
+        keep(out, measured, spec.with_fingerprint(seen))
+    report(spec, measured, comparison, out, args.json)
     return 0
 
 
@@ -71,14 +130,111 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     path = Path(name).expanduser()
     if (path / "config.toml").is_file():
         run = RunDir.open(path)
-        return str(run.model_path()), run.config()
+        return str(run.model_path()), run.config() | {"directory": str(path)}
     return locate(name), {}
 
 
-def unanswered(env: Environment, result: Evaluation) -> float | None:
-    """The share of answers in which no answer was found; None where the task cannot tell."""
-    extract = getattr(env, "extract", None)
-    if extract is None:
-        return None
-    missing = [extract(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) is None for a in result.answers]
-    return sum(missing) / len(missing) if missing else math.nan
+def measure(name: str, directory: str, environment: Environment, spec: EvalSpec) -> Measured:
+    """The model's answers under the spec."""
+    model = models.load(directory)
+    if torch.cuda.is_available():
+        model.hf.to("cuda")
+    assert spec.max_new_tokens is not None
+    law = SamplingLaw(spec.temperature, spec.top_p, spec.top_k, spec.max_new_tokens)
+    result = evaluate(environment, model, TorchSampler(model), law, spec.problems, spec.samples, spec.seed)
+    extract = getattr(environment, "extract", None)
+    found = extract and [extract(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]
+    return Measured(name, result, found, spec.samples)
+
+
+def answers_file(out: Path | None, model: str, stored: dict[str, Any]) -> Path | None:
+    """Where the answers go: --out, or the first free RUN/evaluations/eval-N.jsonl; None for a model that is no run."""
+    if out is None:
+        if "directory" not in stored:
+            return None
+        folder = Path(stored["directory"]) / "evaluations"
+        n = 1
+        while any((folder / f"eval-{n}{suffix}").exists() for suffix in (".jsonl", ".spec.json")):
+            n += 1
+        return folder / f"eval-{n}.jsonl"
+    for path in (out, out.with_suffix(".spec.json")):
+        if path.exists():
+            raise InputError(f"--out {path}: that exists, and nothing is overwritten. Give another name.")
+    if not out.parent.is_dir():
+        raise InputError(f"--out {out}: there is no directory {out.parent}. Create it, or give another name.")
+    return out
+
+
+def keep(out: Path, measured: Sequence[Measured], spec: EvalSpec) -> None:
+    """Writes all answers, and the spec beside them."""
+    out.parent.mkdir(exist_ok=True)
+    with out.open("x", encoding="utf-8") as file:
+        file.writelines(to_json(row) + "\n" for one in measured for row in one.answers())
+    with out.with_suffix(".spec.json").open("x", encoding="utf-8") as file:
+        file.write(json.dumps(spec.to_dict(), indent=1) + "\n")
+
+
+def report(
+    spec: EvalSpec, measured: Sequence[Measured], comparison: Paired | None, out: Path | None, json_to: str | None
+) -> None:
+    """Prints the table; with two models their difference is a row of its own. Notes go to standard error."""
+    rows = [one.row(spec.task) for one in measured]
+    if comparison is not None:
+        c = comparison
+        extra = {"p": c.p, "test": c.test, "smallest visible": c.visible, "problems needed": c.problems_needed}
+        names = f"{measured[0].model} - {measured[1].model}"
+        difference = {"model": names, "accuracy": c.difference, "95% low": c.low, "95% high": c.high, **extra}
+        columns = [*rows[0], *extra]
+        rows = [{column: row.get(column) for column in columns} for row in (*rows, difference)]
+    title = f"{spec.task}, {spec.split}, temperature {spec.temperature:g}"
+    columns, cells = list(rows[0]), [list(row.values()) for row in rows]
+    if json_to == "-":
+        show(title, columns, cells, json_to)
+    else:
+        show(title, ["", *(row["model"] for row in rows)], _turned(rows))
+    if json_to not in (None, "-"):
+        with Path(json_to or "").open("x", encoding="utf-8") as file:
+            file.write(to_json(rows, indent=1) + "\n")
+    for note in notes(measured, comparison):
+        print(note, file=sys.stderr)
+    kept = f"answers and spec: {out}, {out.with_suffix('.spec.json')}" if out else "answers were not kept: no --out"
+    print(kept, file=sys.stderr)
+
+
+def _turned(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """One line a measure, one column a model; a value with its interval in one cell."""
+    lines = []
+    for name in rows[0]:
+        low, high = ("95% low", "95% high") if name == "accuracy" else (f"{name} low", f"{name} high")
+        if name in ("model", "task") or name.endswith((" low", " high")):
+            continue
+        line = [f"accuracy (mean@{rows[0]['samples']})" if name == "accuracy" else name]
+        for row in rows:
+            interval = f" ({cell(row[low])} to {cell(row[high])})" if row.get(low) is not None else ""
+            line.append("" if row[name] is None else f"{cell(row[name])}{interval}")
+        lines.append(line)
+    return lines
+
+
+def notes(measured: Sequence[Measured], comparison: Paired | None) -> list[str]:
+    """Warnings: a set too small to see a difference, prompts that did not fit."""
+    first = measured[0]
+    size = f"{first.result.n} problems x {first.samples} samples"
+    found = []
+    if comparison is not None and comparison.low <= 0 <= comparison.high:
+        seen, needed = abs(comparison.difference), comparison.problems_needed
+        more = f" To show the {seen:.3g} that was seen takes about {needed} problems." if needed else ""
+        found.append(
+            f"warning: no difference is shown. {size} show one of {comparison.visible:.2g} or more (80 % power).{more}"
+        )
+    if comparison is None and (visible := visible_difference(first.means)) > SEEN:
+        found.append(
+            f"warning: {size} are few. Between two models they show a difference of {visible:.2g} or more (80 % power, "
+            "models taken as independent; --compare pairs the problems and usually shows less)."
+        )
+    found += [
+        f"warning: {one.result.too_long} prompts leave {one.model} no room for an answer; they count as wrong."
+        for one in measured
+        if one.result.too_long
+    ]
+    return found

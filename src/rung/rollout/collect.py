@@ -56,6 +56,8 @@ class Collector:
 
     def collect(self, step: int, state: State) -> Collected:
         """The answers of one step. Dynamic sampling draws further problems in place of those without a signal."""
+        begin = getattr(self.env, "begin_step", None)  # a curriculum chooses what this step's problems are
+        stage: dict[str, float] = begin(step) if begin else {}
         chosen: list[tuple[Task, list[Scored]]] = []
         dull: list[tuple[Task, list[Scored]]] = []
         problems = self._problems(step)
@@ -72,7 +74,7 @@ class Collector:
         chosen += dull[: self.prompts - len(chosen)]
         rows = [row for _, group in chosen for row in group]
         greedy = self._greedy([task for task, _ in chosen]) if self.greedy else None
-        counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn)}
+        counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn), **stage}
         extract = getattr(self.env, "extract", None)
         if extract is not None:  # no answer found is another failure than a wrong answer
             found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) is not None for r in rows]

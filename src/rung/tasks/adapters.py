@@ -6,7 +6,8 @@ import asyncio
 import importlib.util
 import inspect
 import math
-from collections.abc import Callable, Coroutine
+import warnings
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,14 @@ class Rewarded:
 
     The function gets one prompt, completion and column value per answer; for chat prompts a completion is a list with
     one assistant message, as in TRL. It returns a float per answer, or None for "could not tell" (NaN, left out).
-    on_error: "stop" raises when the function does; "skip" gives the whole group NaN.
+    on_error: "stop" raises when the function does; "skip" gives the whole group NaN and warns, once per function.
+    weight:   the values are multiplied by it, and so reported.
     """
 
     environment: Environment
     function: Callable[..., Any]
     on_error: Literal["stop", "skip"] = "stop"
+    weight: float = 1.0
 
     @property
     def name(self) -> str:
@@ -45,6 +48,15 @@ class Rewarded:
         extract = getattr(self.environment, "extract", None)
         return extract(task, completion) if extract else None
 
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        """The task's own right answers, where its rows hold any; the function may want others."""
+        right = getattr(self.environment, "right_answers", None)
+        try:
+            found: tuple[str | None, list[str]] = right(task) if right else (None, [])
+        except KeyError:  # rows for a reward function need no answer column
+            return None, []
+        return found
+
     def score(self, group: Group) -> list[dict[str, float]]:
         name = getattr(self.function, "__name__", type(self.function).__name__)
         where = f"the reward function {name!r} for {group.task.id}"
@@ -54,9 +66,57 @@ class Rewarded:
             raise
         except Exception as error:
             if self.on_error == "skip":
+                _warn_once(self.function, f"{where} raised {type(error).__name__}: {error}. {_line(error)} Not scored.")
                 return [{name: math.nan} for _ in group.completions]
-            raise InputError(f"{where} raised {type(error).__name__}: {error}. {_line(error)}") from error
-        return [{name: value} for value in _rewards(values, len(group.completions), where)]
+            raise InputError(
+                f"{where} raised {type(error).__name__}: {error}. {_line(error)} Mend it, or leave such answers unscored "
+                "with --task-options.on_error skip."
+            ) from error
+        return [{name: self.weight * value} for value in _rewards(values, len(group.completions), where)]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Several reward functions for the problems of one environment; their values are summed, NaN left out."""
+
+    judges: Sequence[Rewarded]
+
+    @property
+    def name(self) -> str:
+        return self.judges[0].name
+
+    def __len__(self) -> int:
+        return len(self.judges[0])
+
+    def __getitem__(self, index: int) -> Task:
+        return self.judges[0][index]
+
+    def extract(self, task: Task, completion: Completion) -> str | None:
+        return self.judges[0].extract(task, completion)
+
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        return self.judges[0].right_answers(task)
+
+    def score(self, group: Group) -> list[dict[str, float]]:
+        scores = [judge.score(group) for judge in self.judges]
+        return [{name: value for part in parts for name, value in part.items()} for parts in zip(*scores, strict=True)]
+
+
+def judged(environment: Environment, judges: Sequence[tuple[Callable[..., Any], float]], on_error: str) -> Environment:
+    """The problems of `environment`, judged by functions with weights."""
+    if on_error not in ("stop", "skip"):
+        raise unknown("on_error", on_error, ["stop", "skip"])
+    parts = [Rewarded(environment, function, on_error, weight) for function, weight in judges]  # type: ignore[arg-type]
+    return parts[0] if len(parts) == 1 else Several(parts)
+
+
+_warned: set[int] = set()
+
+
+def _warn_once(function: Callable[..., Any], message: str) -> None:
+    if id(function) not in _warned:
+        _warned.add(id(function))
+        warnings.warn(message, stacklevel=3)
 
 
 def _arguments(function: Callable[..., Any], group: Group, where: str) -> dict[str, Any]:
@@ -104,6 +164,25 @@ def _line(error: BaseException) -> str:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return f"See {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}." if trace else ""
+
+
+def load_functions(spec: str) -> list[tuple[Callable[..., Any], float]]:
+    """Functions with weights from `FILE.py:NAME`, several divided by commas, a weight after a star: `a.py:f,a.py:g*0.5`."""
+    found: list[tuple[Callable[..., Any], float]] = []
+    for part in spec.split(","):
+        place, star, weight = part.strip().rpartition("*")
+        try:
+            factor = float(weight) if star else 1.0
+        except ValueError:
+            factor = math.nan
+        if not math.isfinite(factor):
+            raise InputError(f"--reward {part.strip()!r}: {weight!r} is no weight. Write FILE.py:NAME*0.5.")
+        found.append((load_function(place if star else part.strip()), factor))
+    names = [getattr(function, "__name__", type(function).__name__) for function, _ in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--reward names two functions {name!r}; their rewards need different names.")
+    return found
 
 
 def load_function(spec: str) -> Callable[..., Any]:

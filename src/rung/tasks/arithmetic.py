@@ -25,7 +25,7 @@ MAX_EVAL_SIZE = 4000  # about 1,100 problems of two operations lie on the evalua
 
 SplitName = Literal["train", "eval"]
 _PROBLEM = re.compile(r"[0-9](?:[+*-][0-9])+=")
-_ANSWER = re.compile(r"[^#]*#([0-9])")  # [0-9], since \d also matches digits that are not ours
+_ANSWER = re.compile(r"(?!<think>)[^#]*#([0-9])")  # [0-9], since \d also matches digits that are not ours
 
 
 def _hash(text: str) -> int:
@@ -105,6 +105,11 @@ class ChainedArithmetic:
         """correct = 1 if the extracted digit is the answer, else 0; the trace before it is never looked at."""
         task = group.task
         return [{"correct": float(self.extract(task, c) == task.data["answer"])} for c in group.completions]
+
+    def right_answers(self, task: Task) -> tuple[str, list[str]]:
+        """The gold answer, and answers that hold it: the full trace, and the digit alone (`rung verify`)."""
+        results = values(str(task.prompt))
+        return str(results[-1]), [f"#{results[-1]}", ">".join(map(str, results)) + f"#{results[-1]}"]
 
     def steps(self, task: Task, completion: Completion) -> list[tuple[int, float]]:
         """For process rewards: (characters up to the end of a step, 1.0 if its value is right), for each `value>`."""

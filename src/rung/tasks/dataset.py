@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Prompt, Task
+from rung.tasks import hub
 from rung.tasks.environment import Splits
-from rung.tasks.extract import question_text, uncut
+from rung.tasks.extract import marked, number, question_text, uncut
+from rung.tasks.probes import in_forms
 from rung.tasks.rows import SUFFIXES, Row, read
 from rung.tasks.verify import Verifier, by_name, fitting
 
 GSM8K = "Reason step by step. Then give the final answer as a number on the last line, after ####."
+PROGRAMS = ("code", "program", "solution", "canonical_solution")  # columns with a program that passes the tests
 _GSM8K_GOLD = re.compile(r"####\s*(\S[^\n]*?)\s*\Z")
 
 
@@ -47,8 +50,26 @@ class Rows:
 
     def score(self, group: Group) -> list[dict[str, float]]:
         answers = [self.extract(group.task, completion) for completion in group.completions]
-        verdicts = self.verifier.correct(answers, str(group.task.data[self.answer_column]))
+        verdicts = self.verifier.correct(answers, self.gold(group.task))
         return [{"correct": verdict} for verdict in verdicts]
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether answers are programs, and gold answers their tests."""
+        return self.verifier.name == "code"
+
+    def gold(self, task: Task) -> str:
+        """The right answer as the verifier reads it."""
+        value = task.data[self.answer_column]
+        return _source(value) if self.runs_programs else gold_text(value)
+
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        """The gold answer, and answers that hold it as a model may write it (`rung verify`)."""
+        if self.runs_programs:  # the gold column holds tests; a program stands in some other column, or nowhere
+            programs = [task.data[column] for column in PROGRAMS if isinstance(task.data.get(column), str)]
+            return None, [f"```python\n{program}\n```" for program in programs]
+        gold = self.gold(task)
+        return gold, in_forms(gold, bare=self.verifier.name != "math" or number(gold) is not None)
 
 
 def splits(
@@ -60,30 +81,56 @@ def splits(
     answers: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> Splits:
-    """The task in a JSONL, CSV or Parquet file, or in a directory with train.* and test.* files.
+    r"""The task in a JSONL, CSV or Parquet file, in a directory with train.* and test.* files, or a saved dataset.
 
     answers: whether rows must have an answer (not when a reward function judges).
-    options: eval_share, the share of a single file's prompts that is held back (default 1/8; 1.0 evaluates on all).
+    options: eval_share, the share of a single file's prompts that is held back (default 1/8; 1.0 evaluates on all);
+             instruction, a sentence below each prompt, such as "Put the final answer in \boxed{}."
     """
-    train, held_out = _divide(path, lambda row: _task(row, prompt_column, answer_column if answers else None), options)
-    golds = [str(task.data[answer_column]) for task in (*train, *held_out)] if answers else []
+    options = dict(options or {})
+    share, instruction = options.pop("eval_share", 1 / 8), str(options.pop("instruction", ""))
+    sources = read_sources(path, options)
+
+    def task(row: Row) -> Task:
+        prompt = _instructed(row.prompt(prompt_column), instruction)
+        if answers:
+            row.require(answer_column, "--task-options.answer_column")
+        return Task(id=row.place, prompt=prompt, data=row.values)
+
+    train, held_out = _divide(path, sources, task, share)
+    golds = [gold_text(task.data[answer_column]) for task in (*train, *held_out)] if answers else []
     chosen = fitting(golds) if verifier == "auto" else by_name(verifier)
-    sides = [Rows(path.stem, tasks, chosen, answer_column) for tasks in (train, held_out)]
-    return Splits(path.stem, sides[0], sides[1], max_new_tokens=256)
+    name = hub.dataset_name(path) or path.stem
+    sides = [Rows(name, tasks, chosen, answer_column) for tasks in (train, held_out)]
+    return Splits(name, sides[0], sides[1], max_new_tokens=256)
+
+
+def gold_text(value: Any) -> str:
+    r"""The final answer in a gold column: what the last \boxed{} or #### of a worked solution holds, else all of it."""
+    text = _source(value)
+    final = marked(text) if "\\boxed" in text or "####" in text else None
+    return final or text
+
+
+def _source(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+
+
+def _instructed(prompt: Prompt, instruction: str) -> Prompt:
+    if not instruction:
+        return prompt
+    if isinstance(prompt, str):
+        return f"{prompt}\n{instruction}"
+    return [*prompt[:-1], {**prompt[-1], "content": f"{prompt[-1]['content']}\n{instruction}"}]
 
 
 def gsm8k(path: Path, *, verifier: str = "auto", options: Mapping[str, Any] | None = None) -> Splits:
     """GSM8K's own files: `question`, and `answer` whose final number stands after ####."""
-    train, held_out = _divide(path, _gsm8k_task, options)
+    options = dict(options or {})
+    share = options.pop("eval_share", 1 / 8)
+    train, held_out = _divide(path, read_sources(path, options), _gsm8k_task, share)
     chosen = by_name("math" if verifier == "auto" else verifier)
     return Splits("gsm8k", Rows("gsm8k", train, chosen), Rows("gsm8k", held_out, chosen), max_new_tokens=300)
-
-
-def _task(row: Row, prompt_column: str, answer_column: str | None) -> Task:
-    prompt = row.prompt(prompt_column)
-    if answer_column is not None:
-        row.require(answer_column, "--answer-column")
-    return Task(id=row.place, prompt=prompt, data=row.values)
 
 
 def _gsm8k_task(row: Row) -> Task:
@@ -95,17 +142,33 @@ def _gsm8k_task(row: Row) -> Task:
     return Task(id=row.place, prompt=[{"role": "user", "content": f"{question}\n{GSM8K}"}], data=data)
 
 
-def _divide(path: Path, task: Any, options: Mapping[str, Any] | None) -> tuple[list[Task], list[Task]]:
-    """Training and evaluation tasks, without a common prompt; evaluation tasks without a repeated one."""
-    options = options or {}
-    for option in options:
-        if option != "eval_share":
-            raise unknown("option of a task from files", option, ["eval_share"])
-    if path.is_dir():
-        train, held_out = ([task(row) for row in read(_member(path, name))] for name in ("train", "test"))
+def read_sources(path: Path, options: dict[str, Any]) -> tuple[list[Row], list[Row] | None]:
+    """(rows of the training side, rows of the evaluation side); None where one source is to be divided."""
+    known = ["eval_share", "instruction", *hub.OPTIONS]
+    if hub.is_dataset(path):
+        chosen = {name: options.pop(name) for name in hub.OPTIONS if name in options}
+        sources = hub.read(path, **chosen)
+    elif path.is_dir():
+        sources = read(_member(path, "train")), read(_member(path, "test"))
     else:
-        tasks = [task(row) for row in read(path)]
-        share = _share(options.get("eval_share", 1 / 8))
+        sources = read(path), None
+    for option in options:
+        if option in hub.OPTIONS:
+            raise InputError(f"the option {option} is for Hugging Face datasets; {path} is none. Leave it out.")
+        raise unknown("option of a task from rows", option, known)
+    return sources
+
+
+def _divide(
+    path: Path, sources: tuple[list[Row], list[Row] | None], task: Callable[[Row], Task], share: Any
+) -> tuple[list[Task], list[Task]]:
+    """Training and evaluation tasks, without a common prompt; evaluation tasks without a repeated one."""
+    share = _share(share)
+    train = [task(row) for row in sources[0]]
+    if sources[1] is not None:
+        held_out = [task(row) for row in sources[1]]
+    else:
+        tasks = train
         held = _held_out({_hash(task.prompt) for task in tasks}, share, path)
         train = [task for task in tasks if _hash(task.prompt) not in held]
         held_out = [task for task in tasks if _hash(task.prompt) in held]

@@ -19,6 +19,7 @@ from rung.records import Completion, Prompt
 _END = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end|end_of_text)\|>|</s>|<eos>|<end_of_turn>")
 _MARK = re.compile(r"\\(?:boxed|fbox)\s*\{|####|<answer>", re.IGNORECASE)
 _CLOSE = re.compile(r"</answer>", re.IGNORECASE)
+_BRACE = re.compile(r"[{}]")
 _LEAD = re.compile(r"^.*\banswer\b(?:\s+is\b\s*:?|\s*[:=])\s*", re.IGNORECASE | re.DOTALL)
 _JOINT = re.compile(r"[\s,;.|/&()\[\]$]*(?:\b(?:or|and)\b[\s,;.|/&()\[\]$]*)?", re.IGNORECASE)
 _OR = re.compile(r"[^.!?\n]{0,40}\bor\b[^.!?\n]{0,40}", re.IGNORECASE)
@@ -99,10 +100,10 @@ def _content(text: str, opening: re.Match[str]) -> tuple[str, int]:
         close = _CLOSE.search(text, begin)
         return (text[begin:], len(text)) if close is None else (text[begin : close.start()], close.end())
     depth = 1
-    for position in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
+    for brace in _BRACE.finditer(text, begin):
+        depth += 1 if brace.group() == "{" else -1
         if depth == 0:
-            return text[begin:position], position + 1
+            return text[begin : brace.start()], brace.end()
     return text[begin:], len(text)
 
 

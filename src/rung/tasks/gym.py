@@ -26,6 +26,7 @@ from rung.records import Completion, Group, Task
 from rung.tasks.environment import Splits
 from rung.tasks.extract import marked, number, spoken, uncut
 from rung.tasks.pool import Pool
+from rung.tasks.probes import in_forms
 from rung.tasks.verify import MAX_ANSWER, Numeric
 
 SplitName = Literal["train", "eval"]
@@ -99,6 +100,14 @@ class ReasoningGym:
 
     def score(self, group: Group) -> list[dict[str, float]]:
         return [{"correct": self._score(group.task, self.extract(group.task, c))} for c in group.completions]
+
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        """The gold answer, if there is a single one, and answers that hold it as a model may write it (`rung verify`)."""
+        gold = task.data["answer"]
+        if not isinstance(gold, str) or not gold:
+            return None, []
+        numeric = number(gold) is not None
+        return gold, in_forms(gold) if numeric else [f"<answer>{gold}</answer>", f"<answer>\n{gold}\n</answer>"]
 
     def _score(self, task: Task, answer: str | None) -> float:
         gold = number(str(task.data["answer"]))

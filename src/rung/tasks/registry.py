@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rung.errors import InputError, unknown
-from rung.tasks import adapters, dataset, gym
+from rung.tasks import adapters, dataset, gym, hub, mixture
 from rung.tasks.environment import Splits
 from rung.tasks.rows import SUFFIXES
 
@@ -33,27 +33,38 @@ def load(
     verifier: str = "auto",
     options: Mapping[str, Any] = _NONE,
 ) -> Splits:
-    """The task `name`: a built-in task, a reasoning-gym dataset, or the path of a JSONL, CSV or Parquet file.
+    """The task `name`: a built-in task, a reasoning-gym dataset, a file or dataset with rows, or a mixture of these.
 
+    name:     also the path of a .jsonl, .csv or .parquet file, of a directory with train.* and test.* files, or of a saved
+              Hugging Face dataset; hf:NAME, one of the hub; A:3,B:1 or a .toml file, a mixture (mixture.py).
     path:     the data of a task that has none of its own (gsm8k).
-    reward:   FILE.py:NAME, a reward function of TRL's signature that replaces the task's verifier.
-    verifier: auto, exact, numeric, choice or math; for tasks from files.
-    options:  settings of the task itself, such as a reasoning-gym dataset's configuration.
+    reward:   FILE.py:NAME, reward functions of TRL's signature that replace the task's verifier (adapters.py).
+    verifier: auto, exact, numeric, choice, math or code; for tasks from rows.
+    options:  settings of the task itself, such as a reasoning-gym dataset's configuration. For tasks from rows also
+              prompt_column, answer_column and verifier; with a reward function on_error, "stop" or "skip".
     """
-    judge = adapters.load_function(reward) if reward is not None else None  # before anything slow is loaded
-    if name == "gsm8k":
+    options = dict(options)
+    judges = adapters.load_functions(reward) if reward is not None else []  # before anything slow is loaded
+    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
+    if mixture.is_mixture(name):
+        splits = mixture.splits(name, path, options, load)
+    elif name == "gsm8k":
         if path is None:
             raise InputError("the task gsm8k needs its data. Give its JSONL file or directory with --task-path.")
-        splits = dataset.gsm8k(path, verifier=verifier, options=options)
-    elif name.endswith(SUFFIXES) or Path(name).is_dir():
+        splits = dataset.gsm8k(path, verifier=str(options.pop("verifier", verifier)), options=options)
+    elif name.endswith(SUFFIXES) or name.startswith(hub.PREFIX) or Path(name).is_dir():
         _refuse(name, path=path)
-        columns = {"prompt_column": prompt_column, "answer_column": answer_column}
-        splits = dataset.splits(Path(name), **columns, verifier=verifier, answers=judge is None, options=options)
+        columns = {
+            "prompt_column": str(options.pop("prompt_column", prompt_column)),
+            "answer_column": str(options.pop("answer_column", answer_column)),
+            "verifier": str(options.pop("verifier", verifier)),
+        }
+        splits = dataset.splits(Path(name), **columns, answers=not judges, options=options)
     else:
         splits = _generated(name, path, verifier, options)
-    if judge is None:
+    if not judges:
         return splits
-    train, held_out = (adapters.Rewarded(split, judge) for split in (splits.train, splits.eval))
+    train, held_out = (adapters.judged(split, judges, on_error) for split in (splits.train, splits.eval))
     return dataclasses.replace(splits, train=train, eval=held_out)
 
 

@@ -34,7 +34,7 @@ class Row:
 
     def prompt(self, column: str) -> Prompt:
         """The prompt: a text, or a list of messages with role and content."""
-        value = self.require(column, "--prompt-column")
+        value = self.require(column, "--task-options.prompt_column")
         if isinstance(value, str):
             return value
         messages = value if isinstance(value, list) else []

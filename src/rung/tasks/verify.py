@@ -1,4 +1,6 @@
-"""Is an answer right? Four verifiers with one shape: `extract` reads the last answer, `correct` compares it with gold.
+"""Is an answer right? Verifiers have one shape: `extract` reads the last answer, `correct` compares it with gold.
+
+Five of them have names: exact, numeric, choice, math, and code (in code.py).
 
 A verdict is 1 (right), 0 (wrong, or no answer) or NaN (the verifier could not tell: its time was up). They are strict:
 several candidates, an unfinished calculation or an echo of the problem is wrong, because whatever a verifier accepts by
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rung.errors import unknown
+from rung.tasks.code import Code
 from rung.tasks.extract import last_line, last_number, lone_number, marked, number, spoken
 from rung.tasks.pool import Pool
 
@@ -191,7 +194,13 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split()).strip("$").rstrip(".").strip()
 
 
-_VERIFIERS: dict[str, Callable[[], Verifier]] = {"exact": Exact, "numeric": Numeric, "choice": Choice, "math": Math}
+_VERIFIERS: dict[str, Callable[[], Verifier]] = {
+    "exact": Exact,
+    "numeric": Numeric,
+    "choice": Choice,
+    "math": Math,
+    "code": Code,
+}
 
 
 def by_name(name: str) -> Verifier:
@@ -202,7 +211,10 @@ def by_name(name: str) -> Verifier:
 
 
 def fitting(golds: Iterable[str]) -> Verifier:
-    """The verifier for `auto`: numbers, option letters, anything with digits or LaTeX, else plain text."""
+    """The verifier for `auto`: numbers, option letters, anything with digits or LaTeX, else plain text.
+
+    Never `code`: a model's programs run only where the user says so.
+    """
     golds = list(golds)
     if all(lone_number(gold) is not None for gold in golds):
         return Numeric()

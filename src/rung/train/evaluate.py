@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import stdev
 
 from rung.parts import Data
-from rung.records import SamplingLaw, Scored
+from rung.records import Rollout, SamplingLaw, Scored
 from rung.rollout.collect import encode, score
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
@@ -21,6 +21,7 @@ class Evaluation:
 
     answers: Sequence[Scored]
     n: int
+    too_long: int = 0  # problems whose prompt left no room for an answer; they count as wrong
 
     @property
     def accuracy(self) -> float:
@@ -71,11 +72,21 @@ def wilson(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:
 def evaluate(
     env: Environment, model: Model, sampler: Sampler, law: SamplingLaw, problems: int, samples: int, seed: int
 ) -> Evaluation:
-    """`samples` answers to each of the first `problems` problems, sampled under `law` from a seed of their own."""
+    """`samples` answers to each of the first `problems` problems, sampled under `law` from a seed of their own.
+
+    A problem whose prompt leaves no room for an answer is counted in `too_long` and is wrong: never cut, never left out.
+    """
     tasks = [env[i] for i in range(min(problems, len(env)))]
-    prompts = [encode(model, task, law.max_new_tokens) for task in tasks]
-    rollouts = sampler.sample(prompts, law, samples, seed)
+    prompts = [model.encode(task.prompt) for task in tasks]
+    fits = [len(prompt) + law.max_new_tokens <= model.context for prompt in prompts]
+    if tasks and not any(fits):
+        encode(model, tasks[0], law.max_new_tokens)  # refuses, and says why
+    rollouts = sampler.sample([p for p, fit in zip(prompts, fits, strict=True) if fit], law, samples, seed)
+    groups = iter([rollouts[i : i + samples] for i in range(0, len(rollouts), samples)])
     answers: list[Scored] = []
-    for i, task in enumerate(tasks):
-        answers += score(env, model, task, rollouts[i * samples : (i + 1) * samples], law, Data())
-    return Evaluation(answers, len(tasks))
+    for task, prompt, fit in zip(tasks, prompts, fits, strict=True):
+        if fit:
+            answers += score(env, model, task, next(groups), law, Data())
+        else:
+            answers += [Scored(task, Rollout(tuple(prompt), (), (), (), "abort"), "", {}, 0.0)] * samples
+    return Evaluation(answers, len(tasks), fits.count(False))

@@ -177,7 +177,11 @@ class _Loop:
         def write(directory: Path) -> None:
             setup.model.hf.save_pretrained(directory)
             setup.model.tokenizer.save_pretrained(directory)
-            save_state(directory, {"learner": setup.learner.state_dict(), "step": step, "tokens": self.tokens})
+            curriculum: dict[str, Any] = getattr(setup.splits.train, "state_dict", dict)()
+            save_state(
+                directory,
+                {"learner": setup.learner.state_dict(), "step": step, "tokens": self.tokens, "curriculum": curriculum},
+            )
 
         self.run.checkpoint(step, write)
 
@@ -197,6 +201,8 @@ class _Loop:
         restore(self.setup, checkpoint)
         state = load_state(checkpoint)
         self.tokens = int(state["tokens"])
+        if curriculum := state.get("curriculum"):
+            self.setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]
         self.run.truncate_metrics(int(state["step"]))
         return int(state["step"]), None
 

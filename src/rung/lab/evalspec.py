@@ -1,0 +1,138 @@
+"""How a model is evaluated, as one record that is stored with the answers, so that every model is evaluated alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung.errors import InputError, unknown
+from rung.tasks.environment import Environment
+
+if TYPE_CHECKING:
+    from rung.lab.flags import Eval
+
+FORMAT = 1
+EVAL_SEED = 20_000_003
+_SETTINGS = (
+    "task",
+    "task_path",
+    "task_options",
+    "split",
+    "problems",
+    "samples",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_new_tokens",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """Everything that an accuracy depends on besides the model.
+
+    max_new_tokens: None only before the task is loaded.
+    fingerprint: of the problems' ids and prompts; another one means other data.
+    """
+
+    task: str
+    task_path: str | None = None
+    task_options: dict[str, Any] = field(default_factory=dict)
+    reward: str | None = None
+    split: str = "eval"
+    problems: int = 256
+    samples: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int | None = None
+    seed: int = EVAL_SEED
+    fingerprint: str | None = None
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.split not in ("eval", "train"):
+            raise unknown("split", self.split, ["eval", "train"])
+        for name in ("problems", "samples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise InputError(f"--max-new-tokens is {self.max_new_tokens}; an answer needs at least one token.")
+        if self.temperature < 0:
+            raise InputError(f"--temperature is {self.temperature}; it must be 0 (greedy) or more.")
+
+    def options(self) -> dict[str, Any]:
+        """The task's options; a single file given for an evaluation is all evaluation."""
+        options = dict(self.task_options)
+        if self.task_path is not None and Path(self.task_path).is_file():
+            options["eval_share"] = 1.0
+        return options
+
+    def filled(self, environment: Environment, max_new_tokens: int) -> EvalSpec:
+        """The spec with the task's defaults in it."""
+        return replace(
+            self,
+            problems=min(self.problems, len(environment)),
+            max_new_tokens=self.max_new_tokens or max_new_tokens,
+        )
+
+    def with_fingerprint(self, value: str) -> EvalSpec:
+        return replace(self, fingerprint=value)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def fingerprint(environment: Environment, problems: int) -> str:
+    """A hash of the ids and prompts of the first `problems` problems."""
+    digest = hashlib.sha256()
+    for index in range(min(problems, len(environment))):
+        task = environment[index]
+        prompt = task.prompt if isinstance(task.prompt, str) else [dict(message) for message in task.prompt]
+        digest.update(json.dumps([task.id, prompt], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
+    """The spec of the flags, with what a run knows of its task; or the stored one, untouched."""
+    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) not in (None, {})}
+    if args.spec is not None:
+        if given:
+            flag = "--" + next(iter(given)).replace("_", "-")
+            raise InputError(f"--spec {args.spec} says how to evaluate, and {flag} would change it. Leave one out.")
+        return read(args.spec)
+    if "task_path" in given:
+        given["task_path"] = str(given["task_path"])
+    if "task" not in given:
+        own = ("task", "task_path", "task_options", "reward")  # as the run was trained, unless a flag says otherwise
+        given = {key: stored[key] for key in own if stored.get(key) is not None} | given
+    if "task" not in given and args.model == "starter":
+        given["task"] = "chained_arithmetic"
+    if "task" not in given:
+        raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
+    return EvalSpec(**given)
+
+
+def read(path: Path) -> EvalSpec:
+    """A stored spec. Unknown keys are errors, not ignored settings."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--spec {path} cannot be read: {error.strerror}. Give a stored .spec.json file.") from error
+    except ValueError as error:
+        raise InputError(f"--spec {path} is no JSON: {error}. Give a stored .spec.json file.") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("task"), str):
+        raise InputError(f"--spec {path} is no evaluation spec of format {FORMAT}. Give a stored .spec.json file.")
+    known = {f.name for f in dataclasses.fields(EvalSpec)}
+    for key in data:
+        if key not in known:
+            raise unknown(f"setting in {path}", key, known)
+    try:
+        return EvalSpec(**data)
+    except TypeError as error:
+        raise InputError(f"--spec {path} holds a value of the wrong kind: {error}.") from error

@@ -1,0 +1,135 @@
+"""What k answers to each of n problems show: pass@k, maj@k, intervals over problems, and paired tests of two models."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rung.train.evaluate import wilson
+
+RESAMPLES = 10_000
+POWERED = 1.959964 + 0.841621  # z of a two-sided test at 5 % plus z of 80 % power
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """1 - C(n-c, k) / C(n, k): the chance that one of k answers, drawn from n of which c are right, is right.
+
+    Chen et al. 2021 (arXiv 2107.03374), eq. 1: unbiased, which 1 - (1 - c/n)^k is not. Needs 1 <= k <= n.
+    """
+    assert 1 <= k <= n and 0 <= c <= n
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def majority(answers: Sequence[str | None], right: Sequence[float]) -> float:
+    """Whether the answer that most samples gave is right; the mean over the answers that share the first place.
+
+    Votes are extracted answers, equal as text; None does not vote. 0 if nobody votes.
+    """
+    votes: dict[str, list[float]] = defaultdict(list)
+    for answer, value in zip(answers, right, strict=True):
+        if answer is not None:
+            votes[answer].append(value)
+    most = max(map(len, votes.values()), default=0)
+    first = [sum(values) / len(values) for values in votes.values() if len(values) == most]
+    return sum(first) / len(first) if first else 0.0
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean, by drawing problems with replacement (Efron 1979). values: one a problem.
+
+    Where all problems agree there is nothing to draw from: values in [0, 1] then get Wilson's interval.
+    """
+    x = np.asarray(values, dtype=float)
+    if len(x) == 0:
+        return math.nan, math.nan
+    if np.ptp(x) == 0:
+        low, high = wilson(float(x[0]), len(x)) if 0 <= x[0] <= 1 else (float(x[0]), float(x[0]))
+        return (max(low, 0.0), min(high, 1.0)) if 0 <= x[0] <= 1 else (low, high)  # rounding
+    means = _resampled(x, np.random.default_rng(seed))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Means of RESAMPLES draws, a few at a time so that large sets need little memory."""
+    rows = max(1, min(RESAMPLES, 4_000_000 // len(x)))
+    blocks = [x[rng.integers(len(x), size=(rows, len(x)))].mean(1) for _ in range(-(-RESAMPLES // rows))]
+    return np.concatenate(blocks)[:RESAMPLES]
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """min(1, 2 P[Binomial(b + w, 1/2) <= min(b, w)]): exact two-sided p-value (McNemar 1947) of two models' verdicts.
+
+    better, worse: problems that only the first, or only the second model solved.
+    """
+    n = better + worse
+    tail = sum(math.comb(n, i) for i in range(min(better, worse) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def sign_flips(differences: Sequence[float], seed: int = 0) -> float:
+    """(1 + #{|mean of randomly signed d| >= |mean d|}) / (1 + draws): p-value that the two models are alike (Fisher 1935)."""
+    d = np.asarray(differences, dtype=float)
+    d = d[d != 0]
+    if len(d) == 0:
+        return 1.0
+    rng, seen, extreme = np.random.default_rng(seed), 0, 0
+    rows = max(1, min(RESAMPLES, 4_000_000 // len(d)))
+    while seen < RESAMPLES:
+        signs = rng.integers(0, 2, size=(rows, len(d)), dtype=np.int8) * 2 - 1
+        extreme += int((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).sum())
+        seen += rows
+    return (1 + extreme) / (1 + seen)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference of two models on the same problems, first minus second."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    visible: float  # the smallest difference that this comparison shows with 80 % power
+    problems_needed: int | None  # to show the difference that was seen; None if it was none
+
+
+def paired(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Paired:
+    """Paired bootstrap interval and test. first, second: one mean reward a problem, in the same order."""
+    assert len(first) == len(second) > 0
+    d = [a - b for a, b in zip(first, second, strict=True)]
+    mean = sum(d) / len(d)
+    binary = all(x in (0.0, 1.0) for x in (*first, *second))
+    p = mcnemar(sum(x > 0 for x in d), sum(x < 0 for x in d)) if binary else sign_flips(d, seed)
+    low, high = (mean, mean) if max(d) == min(d) else bootstrap(d, seed)
+    spread = _spread(d)
+    needed = math.ceil((POWERED * spread / mean) ** 2) if mean else None
+    test = "exact McNemar" if binary else "sign flips"
+    return Paired(mean, low, high, p, test, POWERED * spread / math.sqrt(len(d)), needed)
+
+
+def visible_difference(values: Sequence[float]) -> float:
+    """(z_.975 + z_.80) sqrt(2 s^2 / n): the smallest difference of two models that n problems show with 80 % power.
+
+    s^2: variance over problems of one model's means (so more samples a problem make it smaller), the second model taken
+    as alike and independent. On the same problems the paired comparison usually does better.
+    """
+    return POWERED * _spread(values) * math.sqrt(2 / len(values)) if values else math.nan
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Standard deviation; never that of agreement by luck: as if one more problem had gone the other way."""
+    x = np.asarray(values, dtype=float)
+    if len(x) > 1 and np.ptp(x) > 0:
+        return float(x.std(ddof=1))
+    return math.sqrt(1 / (len(x) + 1) * (1 - 1 / (len(x) + 1)))
+
+
+def with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high)."""
+    return (sum(values) / len(values) if values else math.nan, *bootstrap(values, seed))

@@ -1,0 +1,150 @@
+"""`rung verify`: false accepts, false rejects and time of a task's verifier on gold, corrupted and adversarial answers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rung.errors import InputError
+from rung.io.tables import check_json_target, show
+from rung.records import Completion, Group
+from rung.tasks import registry
+from rung.tasks.environment import Environment
+from rung.tasks.probes import Kind, Probe, gold_of, probes
+
+if TYPE_CHECKING:
+    from rung.lab.flags import Verify
+
+SHOWN = 10  # mistakes that are printed
+COLUMNS = ("kind", "case", "answers", "accepted", "rejected", "not judged", "mistakes", "mean ms", "max ms")
+
+
+@dataclass
+class Case:
+    """All probes of one name: verdicts, and the seconds that each took."""
+
+    kind: Kind
+    name: str
+    accepted: int = 0
+    rejected: int = 0
+    unjudged: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def mistakes(self) -> int:
+        """False rejects of gold answers, false accepts of all others."""
+        return self.rejected if self.kind == "gold" else self.accepted
+
+    def row(self) -> list[object]:
+        milliseconds = [1000 * s for s in self.seconds]
+        mean, most = sum(milliseconds) / max(len(milliseconds), 1), max(milliseconds, default=0.0)
+        counts = [len(self.seconds), self.accepted, self.rejected, self.unjudged, self.mistakes]
+        return [self.kind, self.name, *counts, mean, most]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An answer that was judged wrongly."""
+
+    problem: str
+    probe: Probe
+    gold: str | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verifier did with its probes."""
+
+    cases: Sequence[Case]
+    mistakes: Sequence[Mistake]
+
+    @property
+    def false_accepts(self) -> int:
+        return sum(case.accepted for case in self.cases if case.kind != "gold")
+
+    @property
+    def false_rejects(self) -> int:
+        return sum(case.rejected for case in self.cases if case.kind == "gold")
+
+    def total(self, kind: Kind) -> Case:
+        """All cases of one kind as one."""
+        total = Case(kind, "all")
+        for case in self.cases:
+            if case.kind == kind:
+                total.accepted += case.accepted
+                total.rejected += case.rejected
+                total.unjudged += case.unjudged
+                total.seconds += case.seconds
+        return total
+
+
+def verification(environment: Environment, problems: int) -> Verification:
+    """Probes the verifier with the first `problems` problems.
+
+    An answer is accepted if its reward is at least the best that a gold answer of that problem got, or 1 where the
+    problem has no gold answer: reward functions have scales of their own.
+    """
+    tasks = [environment[i] for i in range(min(problems, len(environment)))]
+    golds = [gold_of(environment, task) for task in tasks]
+    cases: dict[tuple[Kind, str], Case] = {}
+    mistakes: list[Mistake] = []
+    for i, task in enumerate(tasks):
+        others = [gold for gold in golds[max(i - 2, 0) : i + 3] if gold is not None and gold != golds[i]][:2]
+        bar = 1.0
+        for probe in probes(environment, task, others):  # gold probes come first
+            began = time.perf_counter()
+            (rewards,) = environment.score(Group(task, [Completion(probe.text, probe.stop)]))
+            seconds = time.perf_counter() - began
+            case = cases.setdefault((probe.kind, probe.name), Case(probe.kind, probe.name))
+            case.seconds.append(seconds)
+            finite = [reward for reward in rewards.values() if math.isfinite(reward)]
+            total = sum(finite)
+            if probe.kind == "gold" and finite and (bar == 1.0 or total > bar) and total > 0:
+                bar = total
+            if not finite:
+                case.unjudged += 1
+                continue
+            taken = total >= bar - 1e-9
+            case.accepted += taken
+            case.rejected += not taken
+            if taken == (probe.kind != "gold"):
+                mistakes.append(Mistake(task.id, probe, golds[i]))
+    order: list[Kind] = ["gold", "corrupted", "adversarial"]
+    return Verification(sorted(cases.values(), key=lambda case: order.index(case.kind)), mistakes)
+
+
+def run_verify(args: Verify) -> int:
+    """Print the table; exit status 1 if a wrong answer was accepted."""
+    check_json_target(args.json)
+    if args.problems < 1:
+        raise InputError("--problems must be at least 1.")
+    splits = registry.load(
+        args.task,
+        path=args.task_path,
+        reward=args.reward,
+        verifier=args.verifier,
+        prompt_column=args.prompt_column,
+        answer_column=args.answer_column,
+        options=args.task_options,
+    )
+    environment = splits.eval if len(splits.eval) else splits.train
+    result = verification(environment, args.problems)
+    totals = [result.total(kind) for kind in ("gold", "corrupted", "adversarial")]
+    every = args.all or args.json is not None
+    cases = [case for case in result.cases if every or case.mistakes or case.unjudged]
+    rows = [case.row() for case in (*cases, *totals)]
+    show(f"verifier of {args.task}, {min(args.problems, len(environment))} problems", COLUMNS, rows, args.json)
+    if args.json != "-":
+        for mistake in result.mistakes[:SHOWN]:
+            what = "false reject" if mistake.probe.kind == "gold" else "false accept"
+            text = ascii(mistake.probe.text[-60:])
+            print(f"{what}: {mistake.problem}, {mistake.probe.name}: ...{text}, gold {mistake.gold!a}")
+        if len(result.mistakes) > SHOWN:
+            print(f"... and {len(result.mistakes) - SHOWN} more; --json FILE has all counts")
+        if not totals[0].seconds:
+            print("no gold answers to try: false rejects are unknown")
+        print(f"{result.false_accepts} false accepts, {result.false_rejects} false rejects")
+    return 1 if result.false_accepts else 0

@@ -1,0 +1,113 @@
+"""`rung eval`: one spec for every model, paired comparison, all answers kept, nothing overwritten, small sets warned of."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import rung
+from rung.cli import main
+from rung.errors import InputError
+from rung.lab.evalspec import EvalSpec, fingerprint, read
+from rung.lab.evaluation import answers_file
+from rung.tasks.registry import load
+
+SIZE = ["--problems", "6", "--samples", "2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    rung.train(
+        recipe="reinforce", steps=1, out=out, prompts_per_step=2, samples_per_prompt=2, eval_problems=2, threads=1
+    )
+    return out
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[dict[str, object]], str]:
+    capsys.readouterr()
+    assert main(["eval", *words, "--json", "-"]) == 0
+    said = capsys.readouterr()
+    return json.loads(said.out), said.err
+
+
+def test_a_run_is_compared_with_its_base_and_repeated_from_the_stored_spec(run, tmp_path, capsys):
+    rows, notes = evaluate(capsys, str(run), "--compare", "starter", *SIZE)
+    first, second, difference = rows
+    assert first["task"] == second["task"] == "chained_arithmetic" and first["samples"] == 2
+    assert difference["accuracy"] == pytest.approx(first["accuracy"] - second["accuracy"])
+    assert difference["95% low"] <= difference["accuracy"] <= difference["95% high"] and 0 < difference["p"] <= 1
+    assert first["accuracy"] <= first["pass@2"] and 0 <= first["maj@2"] <= first["pass@2"]
+    assert "6 problems x 2 samples show one of" in notes
+
+    answers = run / "evaluations" / "eval-1.jsonl"
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert len(lines) == 24 and {"prompt", "answer", "reward", "extracted", "sample", "length"} <= set(lines[0])
+    assert [line["task"] for line in lines[:12]] == [line["task"] for line in lines[12:]]
+    spec = read(answers.with_suffix(".spec.json"))
+    assert (spec.problems, spec.samples, spec.max_new_tokens, spec.split) == (6, 2, 16, "eval")
+
+    out = tmp_path / "again.jsonl"
+    again, _ = evaluate(capsys, "starter", "--spec", str(answers.with_suffix(".spec.json")), "--out", str(out))
+    assert again == [{key: value for key, value in second.items() if key in again[0]}]
+    repeated = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["answer"] for line in repeated] == [line["answer"] for line in lines[12:]]
+
+    before = answers.read_bytes()
+    evaluate(capsys, str(run), "--problems", "2")
+    assert (run / "evaluations" / "eval-2.jsonl").is_file() and answers.read_bytes() == before
+
+
+def test_the_table_for_people_and_the_json_file(tmp_path, capsys):
+    assert main(["eval", "starter", *SIZE, "--json", str(tmp_path / "table.json")]) == 0
+    said = capsys.readouterr()
+    assert "accuracy (mean@2)" in said.out and "pass@2" in said.out and "maj@2" in said.out
+    assert "are few" in said.err and "answers were not kept" in said.err
+    assert json.loads((tmp_path / "table.json").read_text())[0]["problems"] == 6
+
+
+def test_prompts_that_leave_no_room_count_as_wrong_and_are_reported(tmp_path, capsys):
+    path = tmp_path / "sums.jsonl"
+    long = "+".join("12" * 500)
+    path.write_text("".join(json.dumps({"prompt": p, "answer": "3"}) + "\n" for p in ("1+2=", f"{long}=", "2+1=")))
+    words = ["--task", str(path), "--task-options.eval_share", "1.0", "--max-new-tokens", "4"]
+    (row,), notes = evaluate(capsys, "starter", *words)
+    assert row["problems"] == 3 and row["too long prompts"] == 1
+    assert "1 prompts leave starter no room" in notes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["starter", "--problems", "0"], "must be at least 1"),
+        (["starter", "--split", "evl"], "Did you mean 'eval'"),
+        (["starter", "--temperature", "-1"], "0 (greedy) or more"),
+        (["starter", "--spec", "gone.json"], "gone.json cannot be read"),
+        (["starter", "--spec", "{spec}", "--samples", "3"], "--samples would change it"),
+        (["starter", "--spec", "{spec}"], "holds other problems"),
+        (["starter", "--spec", "{typo}"], "Did you mean 'samples'"),
+        (["starter", "--out", "{spec}"], "nothing is overwritten"),
+        (["smollm", "--task", "chained_arithmetic"], "Did you mean 'smollm2'"),
+    ],
+)
+def test_refused(tmp_path, capsys, words, message):
+    (tmp_path / "spec.json").write_text(
+        json.dumps(EvalSpec("chained_arithmetic", problems=2, fingerprint="0000").to_dict())
+    )
+    (tmp_path / "typo.json").write_text(json.dumps({"task": "chained_arithmetic", "format": 1, "sampels": 3}))
+    words = [word.format(spec=tmp_path / "spec.json", typo=tmp_path / "typo.json") for word in words]
+    assert main(["eval", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_fingerprint_changes_with_the_problems():
+    first, second = load("chained_arithmetic").eval, load("chained_arithmetic", options={"seed": 1}).eval
+    assert fingerprint(first, 5) == fingerprint(first, 5) != fingerprint(first, 6)
+    assert fingerprint(first, 5) != fingerprint(second, 5)
+
+
+def test_answers_are_never_written_over(tmp_path):
+    (tmp_path / "a.spec.json").write_text("mine")
+    with pytest.raises(InputError, match="nothing is overwritten"):
+        answers_file(tmp_path / "a.jsonl", "starter", {})
+    assert answers_file(None, "starter", {}) is None
