@@ -201,6 +201,12 @@ def _audit(args: Audit) -> int:
     )
 
 
+def _report(argv: list[str]) -> int:
+    from rung.io.report import Report, run_report
+
+    return run_report(tyro.cli(Report, prog="rung report", args=argv))
+
+
 def _starter(args: Starter) -> int:
     from rung.starter.make import make
 
@@ -224,6 +230,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
     "explain": (Explain, _explain, "a recipe's assembled equation, with sources"),
     "diff": (Diff, _diff, "what changes between two recipes, and why"),
     "audit": (Audit, _audit, "is a recipe's gradient the policy gradient, and if not, why"),
+    "report": (None, _report, "one HTML file on a run, runs side by side, or a ladder"),
     "starter": (Starter, _starter, "make the starter model from a seed"),
     "smollm2": (Smollm2, _smollm2, "fetch SmolLM2-135M-Instruct into the cache"),
 }

@@ -43,12 +43,26 @@ def answer_row(row: Scored) -> dict[str, Any]:
     }
 
 
-def rollout_rows(collected: Collected, adv_BT: torch.Tensor | None) -> list[dict[str, Any]]:
-    """All answers of a step with tokens, log-probabilities, rewards and advantages, one JSON object each."""
+def rollout_rows(
+    collected: Collected,
+    adv_BT: torch.Tensor | None,
+    ratio_BT: torch.Tensor | None = None,
+    clip_BT: torch.Tensor | None = None,
+) -> list[dict[str, Any]]:
+    """All answers of a step with tokens, log-probabilities, rewards and advantages, one JSON object each.
+
+    Where a batch serves several updates, also what the last pass saw of each token: `ratios` (null: kept out of the
+    update) and `clipped` (0 no, 1 low, 2 high, 3 dual).
+    """
     assert adv_BT is not None, "a step has taken its advantages"
     out = []
-    for row, group, adv in zip(collected.scored, collected.batch.group_B.tolist(), adv_BT.tolist(), strict=True):
+    for i, (row, group, adv) in enumerate(
+        zip(collected.scored, collected.batch.group_B.tolist(), adv_BT.tolist(), strict=True)
+    ):
         n = len(row.rollout.tokens)
         tokens = {"tokens": list(row.rollout.tokens), "logp": [round(x, 6) for x in row.rollout.logp]}
         out.append({**answer_row(row), "group": group, **tokens, "advantages": [round(x, 6) for x in adv[:n]]})
+        if ratio_BT is not None and clip_BT is not None:
+            ratios = [round(x, 4) if math.isfinite(x) else None for x in ratio_BT[i, :n].tolist()]
+            out[-1] |= {"ratios": ratios, "clipped": clip_BT[i, :n].tolist()}
     return out

@@ -78,7 +78,8 @@ class TrainConfig:
     """the run's directory; None: runs/NAME-n"""
     resume: bool = False
     """go on with the run in --out from its newest checkpoint"""
-    tracker: Literal["none"] = "none"
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """where else to show the metrics while it runs; metrics.jsonl is written in any case"""
     sampler: Literal["torch"] = "torch"
     trust_remote_code: bool = False
     """run code that comes with a model; off unless you say so"""

@@ -51,6 +51,8 @@ class Learner:
     state: State = field(init=False)
     version: int = 0
     last_adv_BT: Tensor | None = None  # advantages of the newest step, for the rollout files
+    last_ratio_BT: Tensor | None = None  # ratios and clipping of its last pass; None where one update sees no ratio
+    last_clip_BT: Tensor | None = None
     phase: Phase = lambda name: nullcontext()
 
     def __post_init__(self) -> None:
@@ -109,6 +111,7 @@ class Learner:
                 metrics |= gradient_steps(work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed)
             else:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
+        self.last_ratio_BT, self.last_clip_BT = work.ratio_BT, work.clip_BT
         self._adapt(metrics, batch)
         self.version += 1
         pairs = zip(before, self._some_weights(), strict=True)

@@ -18,10 +18,13 @@ from rung.io.console import Console
 from rung.io.run_dir import RunDir
 from rung.io.state import load_state, save_state
 from rung.io.summary import summary
+from rung.io.trackers import Tracker, check_tracker, open_tracker
 from rung.recipe_io import brief
+from rung.rollout.collect import Collected
 from rung.train.answers import answer_row, examples, rollout_rows
 from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation, evaluate
+from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
 from rung.train.setup import Setup, prepare, restore
 
@@ -45,6 +48,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Run:
     console = console or Console()
     if config.resume and config.out is None:
         raise InputError("--resume goes on with a run, but --out does not say which. Give its directory with --out.")
+    check_tracker(config.tracker)
     setup = prepare(config)
     config = setup.config
     if config.resume:
@@ -55,7 +59,8 @@ def train(config: TrainConfig, console: Console | None = None) -> Run:
         if not config.resume:
             run.write_config(to_toml(config, setup.recipe))
         run.write_environment()
-        return _Loop(setup, run, console).go()
+        with open_tracker(config.tracker, to_toml(config, setup.recipe), run.path, console.message) as tracker:
+            return _Loop(setup, run, console, tracker).go()
 
 
 class _Interrupt:
@@ -85,7 +90,9 @@ class _Loop:
     setup: Setup
     run: RunDir
     console: Console
+    tracker: Tracker
     seconds: dict[str, float] = field(default_factory=dict)
+    memory: MemoryWatch = field(default_factory=MemoryWatch)
     tokens: int = 0
 
     def go(self) -> Run:
@@ -121,13 +128,13 @@ class _Loop:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        with self.console.phase(name):
+        with self.console.phase(name), self.memory.phase(name):
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def _step(self, step: int) -> None:
         setup, config = self.setup, self.setup.config
-        self.seconds, start = {}, time.perf_counter()
+        self.seconds, self.memory.peaks, start = {}, {}, time.perf_counter()
         collected = setup.collector.collect(step, setup.learner.state)
         metrics = setup.learner.step(collected)
         setup.sampler.load(None, setup.learner.version)
@@ -142,15 +149,24 @@ class _Loop:
                 f"time/{name}": self.seconds.get(name, 0.0)
                 for name in ("sample", "reward", "logprob", "update", "sync")
             },
+            **{f"memory/{name}": peak for name, peak in self.memory.peaks.items()},
         }
-        self.run.log(row)
+        self._log(row)
         if config.save_rollouts:
-            self.run.write_rollouts(step + 1, rollout_rows(collected, setup.learner.last_adv_BT))
+            self.run.write_rollouts(step + 1, self._rollout_rows(collected))
         self.console.step(row)
         if not math.isfinite(row["grad_norm"]):
             self.console.message(
                 f"step {step + 1}: the gradient is not finite, so nothing was changed. Lower the learning rate."
             )
+
+    def _log(self, row: dict[str, Any]) -> None:
+        self.run.log(row)
+        self.tracker.log(row)
+
+    def _rollout_rows(self, collected: Collected) -> list[dict[str, Any]]:
+        learner = self.setup.learner
+        return rollout_rows(collected, learner.last_adv_BT, learner.last_ratio_BT, learner.last_clip_BT)
 
     def _evaluate(self, step: int) -> Evaluation:
         setup, config = self.setup, self.setup.config
@@ -158,7 +174,7 @@ class _Loop:
             env, n = setup.splits.eval, config.eval_problems
             samples = config.eval_samples or max(1, round(n / max(len(env), 1)))
             result = evaluate(env, setup.model, setup.sampler, config.law(), n, samples, EVAL_SEED)
-        self.run.log({"step": step, **result.metrics()})
+        self._log({"step": step, **result.metrics()})
         self.console.step({"step": step, **result.metrics()})
         self._keep_answers(step, result)
         return result

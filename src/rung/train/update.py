@@ -6,6 +6,7 @@ each optimizer step. Neither knows which recipe it runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,13 +44,27 @@ class Work:
     micro_tokens: int
     reference: Policy | None = None
     drift: Drift = field(default_factory=Drift)
+    ratio_BT: Tensor | None = None
+    clip_BT: Tensor | None = None
+
+    def remember(self, part: Part, scores: Scores) -> None:
+        """Keep each token's ratio, and where the surrogate stops its gradient (1 low, 2 high, 3 dual), for the files."""
+        if self.ratio_BT is None or self.clip_BT is None:
+            self.ratio_BT = torch.full_like(self.adv_BT, math.nan)
+            self.clip_BT = torch.zeros_like(self.adv_BT, dtype=torch.int8)
+        r, T = self.recipe, part.adv_BT.shape[1]
+        log_ratio_BT = r.ratio(scores.logp_BT.detach(), part.batch.old_logp_BT, part.batch.mask_BT).detach()
+        low_BT, high_BT = r.surrogate.clipped(log_ratio_BT, part.adv_BT)
+        code_BT = low_BT.to(torch.int8) + 2 * high_BT.to(torch.int8)
+        code_BT[r.surrogate.bounded(log_ratio_BT, part.adv_BT)] = 3
+        self.ratio_BT[part.rows, :T], self.clip_BT[part.rows, :T] = log_ratio_BT.exp(), code_BT
 
     def parts(self, rows: Tensor) -> Iterator[Part]:
         """Micro-batches of some active rows, each with the frozen distributions that a part of the recipe needs."""
         for index in microbatches(self.tokens, rows, self.micro_tokens):
             tokens = self.tokens.rows(index)
             T = tokens.mask_BT.shape[1]
-            yield Part(_narrow(self.batch.rows(index), T), tokens, self.adv_BT[index, :T])
+            yield Part(_narrow(self.batch.rows(index), T), tokens, self.adv_BT[index, :T], index)
 
     def freeze(self, parts: list[Part]) -> list[Part]:
         """Add what must be remembered from before the update: pi_old's and the reference's full distributions."""
@@ -72,6 +87,7 @@ class Part:
     batch: Batch
     tokens: Tokens
     adv_BT: Tensor
+    rows: Tensor
     ref: Heads | None = None
     old: Heads | None = None
 
@@ -92,6 +108,7 @@ def gradient_steps(
         active = rows[torch.isin(rows, work.active)]
         plan.append((total, work.freeze(list(work.parts(active)))))
     norms: list[float] = []
+    several = rule.epochs * rule.minibatches > 1  # in a single update every ratio is pi_old's to itself
     for _ in range(rule.epochs):
         for total, parts in plan:
             kl = Drift()
@@ -100,6 +117,8 @@ def gradient_steps(
                 (-J).backward()  # type: ignore[no-untyped-call]  # the one minus sign
                 work.drift.add(work.recipe, part.batch, scores, part.adv_BT)
                 kl.add(work.recipe, part.batch, scores, part.adv_BT)
+                if several:
+                    work.remember(part, scores)
             if rule.target_kl is not None and kl.old_kl > 1.5 * rule.target_kl:
                 optimizer.zero_grad()
                 return _report(norms, stopped=True)

@@ -1,0 +1,196 @@
+"""A sample of a run's answers, with what is stored of each token, small enough to stand in one HTML file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from rung.io.run_dir import RunDir
+
+STEPS = 40  # files of rollouts that are read, spread evenly over the run
+EVALUATIONS = 6
+HEAD, TAIL = 700, 300  # tokens shown of an answer that is longer
+LEAST = 900  # bytes that a short answer counts: a few thousand answers are enough to read, and quick to draw
+TEXT = 6000  # characters shown of a prompt or of an answer without tokens
+
+Pieces = Callable[[Sequence[int]], list[str]]
+
+
+def collect_completions(run: RunDir, budget: int) -> dict[str, Any]:
+    """{"prompts", "rows", "shown", "total", "steps", "pieces"} in about `budget` bytes of JSON.
+
+    Whole groups (all answers to one prompt), the same number of bytes from each step that is read. A quarter of the
+    budget goes to the answers to held-out problems, the same problems at every evaluation.
+    """
+    pieces = _tokenizer(run)
+    out = _Sample(pieces)
+    evaluations = sorted((run.path / "evaluations").glob("step_*.jsonl"))
+    steps = run.rollout_steps()
+    share = budget // 4 if steps else budget
+    chosen = _spread(evaluations, EVALUATIONS)
+    for path in chosen:
+        out.add(_lines(path), "held-out", int(path.stem.removeprefix("step_")), share // len(chosen))
+    left = budget - out.size
+    read = _spread(steps, STEPS)
+    for i, step in enumerate(read):
+        out.add(run.read_rollouts(step), "training", step, max(0, left - out.spent) // (len(read) - i))
+    out.rows.sort(key=lambda row: (row["k"], row["s"]))
+    unread = [_rollout_path(run, step) for step in steps if step not in set(read)]
+    unread += [path for path in evaluations if path not in set(chosen)]
+    return {
+        "prompts": list(out.prompts),
+        "rows": out.rows,
+        "shown": len(out.rows),
+        "total": out.seen + sum(map(_count, unread)),
+        "steps": len(steps),
+        "pieces": pieces is not None,
+        "ratios": any("ra" in row for row in out.rows),
+    }
+
+
+class _Sample:
+    """Rows for the page. Their short keys are explained in report.js, the only reader."""
+
+    def __init__(self, pieces: Pieces | None) -> None:
+        self.pieces, self.rows, self.prompts = pieces, list[dict[str, Any]](), dict[str, int]()
+        self.size = self.spent = self.seen = 0
+
+    def add(self, answers: list[dict[str, Any]], kind: str, step: int, budget: int) -> None:
+        """Whole groups in their order, until `budget` bytes are used; at least one group."""
+        rewards = [a["reward"] for a in answers if a.get("reward") is not None]
+        best, used, group = max(rewards, default=0.0), 0, None
+        self.seen += len(answers)
+        for answer in answers:
+            key = answer.get("group", answer.get("task"))
+            if key != group and used >= budget and used:
+                break
+            group = key
+            row = self._row(answer, kind, step, best)
+            self.rows.append(row)
+            used += max(len(json.dumps(row)), LEAST) + 1
+        self.size += used
+        self.spent += used if kind == "training" else 0
+
+    def _row(self, a: dict[str, Any], kind: str, step: int, best: float) -> dict[str, Any]:
+        prompt = _prompt(a.get("prompt"))
+        reward, parts = a.get("reward"), a.get("rewards") or {}
+        row: dict[str, Any] = {
+            "k": 0 if kind == "training" else 1,
+            "s": step,
+            "p": self.prompts.setdefault(prompt, len(self.prompts)),
+            "r": reward,
+            "w": reward is not None and reward == best and best > 0,
+            "stop": a.get("stop"),
+        }
+        if "group" in a:
+            row["g"] = a["group"]
+        if len(parts) > 1:
+            row["rs"] = parts
+        tokens = a.get("tokens")
+        if tokens is None or self.pieces is None:
+            row["a"] = _short(str(a.get("answer", "")))
+        if tokens is not None:
+            row["n"] = len(tokens)
+            keep = _window(len(tokens))
+            if self.pieces is not None:
+                row["t"] = [self.pieces(tokens)[i] for i in keep] if len(keep) < len(tokens) else self.pieces(tokens)
+            row |= {"cut": len(tokens) - len(keep)} if len(keep) < len(tokens) else {}
+            row |= _per_token(a, keep)
+        return row
+
+
+def _per_token(a: dict[str, Any], keep: Sequence[int]) -> dict[str, Any]:
+    """What is stored of each token; one number where it is the same for all."""
+    out: dict[str, Any] = {}
+    if adv := a.get("advantages"):
+        values = [round(adv[i], 3) for i in keep]
+        out["ad"] = values[0] if len(set(values)) == 1 else values
+    if logp := a.get("logp"):
+        out["lp"] = [round(logp[i], 2) for i in keep]
+    if ratios := a.get("ratios"):
+        out["ra"] = [ratios[i] for i in keep]
+        if any(clipped := [a["clipped"][i] for i in keep]):
+            out["cl"] = clipped
+    return out
+
+
+def _window(n: int) -> Sequence[int]:
+    return range(n) if n <= HEAD + TAIL else [*range(HEAD), *range(n - TAIL, n)]
+
+
+def _prompt(prompt: Any) -> str:
+    if isinstance(prompt, str):
+        return _short(prompt)
+    if isinstance(prompt, list):
+        return _short("\n\n".join(f"{m.get('role', '')}: {m.get('content', '')}" for m in prompt))
+    return ""
+
+
+def _short(text: str) -> str:
+    """Head and tail of a long text."""
+    if len(text) <= TEXT:
+        return text
+    left_out = len(text) - TEXT
+    return f"{text[: TEXT * 2 // 3]}\n[… {left_out:,} characters left out …]\n{text[-TEXT // 3 :]}"
+
+
+def _tokenizer(run: RunDir) -> Pieces | None:
+    """Token ids to the text that each one adds, by the tokenizer of the run's newest checkpoint; None without one."""
+    checkpoint = run.latest_checkpoint()
+    path = checkpoint / "tokenizer.json" if checkpoint else None
+    if path is None or not path.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    return lambda ids: token_pieces(lambda part: str(tokenizer.decode(list(part), skip_special_tokens=False)), ids)
+
+
+def token_pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:
+    """The text that each token adds. A character of several tokens stands at its last one, the others are empty."""
+    out, context, read = [], 0, 0
+    for i in range(len(ids)):
+        before, now = decode(ids[context:read]), decode(ids[context : i + 1])
+        if len(now) > len(before) and not now.endswith("\ufffd"):
+            out.append(now[len(before) :])
+            context, read = read, i + 1
+        else:
+            out.append("")
+    if ids and not out[-1]:  # bytes that never became a character
+        out[-1] = decode(ids[context:])[len(decode(ids[context:read])) :]
+    return out
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` of them, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def _rollout_path(run: RunDir, step: int) -> Path:
+    return run.path / "rollouts" / f"step_{step:06d}.jsonl.zst"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of an evaluation; a torn last line of a killed run is left out."""
+    out = []
+    for line in path.read_bytes().splitlines():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            break
+    return out
+
+
+def _count(path: Path) -> int:
+    if path.suffix != ".zst":
+        return path.read_bytes().count(b"\n")
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        blocks: Iterable[bytes] = iter(lambda: io.RawIOBase.read(stream, 1 << 20) or b"", b"")  # type: ignore[arg-type]
+        return sum(block.count(b"\n") for block in blocks)

@@ -1,0 +1,304 @@
+"""The sections of a report on runs: what came out, curves, the recipe, time and memory, answers, settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from rung.io.definitions import as_html, definition, definitions
+from rung.io.report import curves
+from rung.io.report.charts import Charts, Interval, intervals
+from rung.io.report.markup import Child, Markup, number, table, tag
+
+Run = dict[str, Any]
+PHASES = ("sample", "reward", "logprob", "update", "sync")
+OWN = {"out", "resume", "threads", "started", "command"}  # say where and when, not what
+
+
+def section(key: str, heading: str, *children: Child) -> Markup:
+    return tag("section", tag("h2", heading, id=f"{key}-h"), *children, id=key, aria_labelledby=f"{key}-h")
+
+
+def key_of(runs: Sequence[Run]) -> Markup:
+    """Which colour is which run."""
+    if len(runs) < 2:
+        return Markup()
+    items = [tag("li", tag("i", class_=f"swatch c{i % 8}"), run["name"]) for i, run in enumerate(runs)]
+    return tag("ul", items, class_="key", aria_label="colours of the runs")
+
+
+# -- what came out -------------------------------------------------------------------------------------------------
+def outcome(runs: Sequence[Run], charts: Charts) -> Markup:
+    """Accuracy before and after, in words and as intervals, and the problems that were gained and lost."""
+    words = [tag("div", _name_tag(run, i, runs), _in_words(run), class_="words") for i, run in enumerate(runs)]
+    rows = [
+        Interval(
+            f"{run['name']}, {when}" if len(runs) > 1 else f"{when} ({row['step']} steps)",
+            row["eval/accuracy"],
+            row.get("eval/accuracy_ci_low"),
+            row.get("eval/accuracy_ci_high"),
+            color=i,
+            quiet=when == "before",
+        )
+        for i, run in enumerate(runs)
+        for when, row in (("before", run["before"]), ("after", run["after"]))
+        if row
+    ]
+    picture = intervals("Accuracy on held-out problems, 95 % intervals", rows, fixed=(0.0, 1.0))
+    return section("outcome", "What came out", tag("div", tag("div", words), picture, class_="lead"))
+
+
+def _name_tag(run: Run, i: int, runs: Sequence[Run]) -> Child:
+    return tag("h3", tag("i", class_=f"swatch c{i % 8}"), run["name"]) if len(runs) > 1 else None
+
+
+def verdict(before: dict[str, float], after: dict[str, float]) -> str:
+    """What the two intervals allow to say, and no more."""
+    if after["eval/accuracy_ci_low"] > before["eval/accuracy_ci_high"]:
+        return "The intervals do not overlap: it got better."
+    if after["eval/accuracy_ci_high"] < before["eval/accuracy_ci_low"]:
+        return "The intervals do not overlap: it got worse."
+    return "The intervals overlap, so this alone does not show a change."
+
+
+def _in_words(run: Run) -> list[Markup]:
+    before, after = run["before"], run["after"]
+    if before is None:
+        return [tag("p", "This run holds no evaluation on held-out problems.")]
+    if after is None:
+        now = f"{before['eval/accuracy']:.3f}"
+        return [
+            tag(
+                "p",
+                tag("strong", now, class_="big"),
+                f" held-out accuracy at step {before['step']}; the only evaluation.",
+            )
+        ]
+    big = tag(
+        "p",
+        number(before["eval/accuracy"]),
+        tag("span", "→", class_="arrow", aria_label="to"),
+        tag("strong", number(after["eval/accuracy"])),
+        class_="big",
+    )
+    n = int(after["eval/accuracy_n"])
+    text = (
+        f"Held-out accuracy after {after['step']} steps, on {n} problems. 95 % intervals: "
+        f"{_interval(before)} before, {_interval(after)} after. {verdict(before, after)}"
+    )
+    out = [big, tag("p", text)]
+    if c := run["changes"]:
+        what = "problems" if c["total"] == n else "answers"
+        out.append(
+            tag(
+                "p",
+                f"Of {c['total']} {what}, ",
+                tag("b", f"{c['gained']} went from wrong to right"),
+                " and ",
+                tag("b", f"{c['lost']} from right to wrong"),
+                f"; {c['right']} were right both times, {c['wrong']} wrong both times.",
+            )
+        )
+    if run["planned"] and run["steps"] < run["planned"]:
+        out.append(tag("p", f"The run ended at step {run['steps']} of {run['planned']} planned.", class_="warn"))
+    return out
+
+
+def _interval(row: dict[str, float]) -> str:
+    return f"{number(row['eval/accuracy_ci_low'])} to {number(row['eval/accuracy_ci_high'])}"
+
+
+# -- curves --------------------------------------------------------------------------------------------------------
+def figures(runs: Sequence[Run], charts: Charts) -> Markup:
+    how = " Point at a chart, or focus it and use the arrow keys, to read values."
+    hint = tag("p", curves.smoothing(max(runs, key=lambda r: r["steps"])), how, class_="hint")
+    out: list[Child] = [hint, key_of(runs)]
+    for heading, drawn in curves.groups(runs, charts):
+        if not drawn:
+            continue
+        grid = tag("div", drawn, class_="grid")
+        if heading == "Everything else":
+            out.append(tag("details", tag("summary", f"{heading}: {len(drawn)} more charts"), grid))
+        else:
+            out += [tag("h3", heading), grid]
+    for run in runs:
+        if still := curves.constants(run):
+            name = f" in {run['name']}" if len(runs) > 1 else ""
+            lines = [curves.value_text(name, value) for name, value in still]
+            out.append(tag("p", tag("b", f"Never moved{name}: "), lines, class_="constants"))
+    return section("curves", "Curves", out)
+
+
+# -- recipe --------------------------------------------------------------------------------------------------------
+def recipe(runs: Sequence[Run]) -> Markup:
+    seen: dict[str, Markup] = {}
+    for run in runs:
+        r = run["recipe"]
+        seen.setdefault(str(r), _recipe(r))
+    return section("recipe", "Recipe" if len(seen) == 1 else "Recipes", list(seen.values()))
+
+
+def _recipe(r: dict[str, Any]) -> Markup:
+    if "unknown" in r:
+        note = tag("p", f"Written by another version of rung: {r['unknown']}", class_="warn")
+        return tag(
+            "div", tag("h3", r["name"]), note, table(("field", "part"), [(p["field"], p["part"]) for p in r["parts"]])
+        )
+    parent = r["parent"] or "nothing"
+    rows = []
+    for p in r["parts"]:
+        if p["absent"] and p["field"] not in r["changed"]:
+            continue
+        changed = r["changed"].get(p["field"])
+        new = tag("span", "changed", class_="pill") if changed else None
+        mine = tag("span", "set for this run", class_="pill own") if p["field"] in r["overridden"] else None
+        was = tag("div", f"{parent}: ", tag("code", _plain(changed)), class_="was") if changed else None
+        part = [tag("code", "none" if p["absent"] else p["part"]), new, mine, was]
+        rows.append((tag("span", greek(p["symbol"]), class_="sym"), p["field"], part, greek(p["equation"])))
+    silent = (
+        [tag("p", tag("b", "Where the paper is silent, our choice: "), "; ".join(r["silent"]))] if r["silent"] else []
+    )
+    return tag(
+        "div",
+        tag("h3", r["name"], " ", tag("small", r["paper"])),
+        tag("p", r["why"]),
+        tag("p", tag("code", greek(r["objective"])), class_="equation"),
+        table(("", "field", f"part, and what {parent} has", "equation and source"), rows, "parts"),
+        silent,
+    )
+
+
+GREEK = {
+    "rho": "ρ",
+    "beta": "β",
+    "theta": "θ",
+    "pi": "π",
+    "mu": "μ",
+    "kappa": "κ",
+    "gamma": "γ",
+    "lam": "λ",
+    "delta": "δ",
+    "eps": "ε",
+    "sum_": "Σ_",
+    "<-": "←",
+}
+
+
+def greek(text: str) -> str:
+    """An equation of a docstring with its Greek letters as such."""
+    return re.sub(r"\b(rho|beta|theta|pi|mu|kappa|gamma|lam|delta|eps)(?![a-z])|\bsum_|<-", lambda m: GREEK[m[0]], text)
+
+
+def _plain(part: str) -> str:
+    return "none" if part.startswith("No") or part == "0" else part
+
+
+# -- time and memory -----------------------------------------------------------------------------------------------
+def cost(runs: Sequence[Run], charts: Charts) -> Markup:
+    out: list[Child] = []
+    for i, run in enumerate(runs):
+        t, steps = run["train"], run["train"].get("step_time", [])
+        if not steps:
+            continue
+        total = fmean(v for v in steps if v is not None)
+        phases = [(name, t.get(f"time/{name}"), t.get(f"memory/{name}")) for name in PHASES]
+        rows = [_phase(name, _mean(s), total, _most(m)) for name, s, m in phases if s and _mean(s) > 0]
+        rest = total - sum(_mean(s) for _, s, _ in phases if s)
+        rows.append(_phase("rest", max(rest, 0.0), total, None))
+        tokens = max((v for v in t.get("num_tokens", []) if v is not None), default=0.0)
+        sampled = sum(v for v in t.get("time/sample", []) if v is not None)
+        speed = f", {number(tokens / sampled)} a second of sampling" if sampled else ""
+        text = f"{number(total)} seconds a step on average; {tokens:,.0f} answer tokens in all{speed}."
+        head = ("phase", "seconds a step", "share of the step", "most memory, GiB")
+        out.append(tag("div", _name_tag(run, i, runs), tag("p", text), table(head, rows, "phases")))
+    figure = curves.draw(curves.Plot("Seconds a step", (("step_time", ""),)), runs, charts)
+    return section("cost", "Time and memory", tag("div", tag("div", out), figure, class_="lead")) if out else Markup()
+
+
+def _phase(name: str, seconds: float, total: float, memory: float | None) -> tuple[Child, ...]:
+    share = seconds / total if total else 0.0
+    bar = tag("span", tag("i", style=f"width:{100 * share:.1f}%"), class_="meter")
+    return (
+        name,
+        number(seconds),
+        tag("span", bar, f" {share:.0%}", class_="share"),
+        number(memory, 2) if memory else "–",
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else 0.0
+
+
+def _most(values: Sequence[float | None] | None) -> float | None:
+    return max((v for v in values or () if v is not None), default=None)
+
+
+# -- settings ------------------------------------------------------------------------------------------------------
+def settings(runs: Sequence[Run]) -> Markup:
+    """What differs between runs first; everything, and where it ran, folded in."""
+    columns = [{**_flat(run["config"]), **(_parts(run) if len(runs) > 1 else {}), **_where(run)} for run in runs]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    rows = [(name, *(column.get(name, "–") for column in columns)) for name in names]
+    head = ("setting", *(run["name"] for run in runs))
+    different = [row for row in rows if len(set(row[1:])) > 1 and row[0] not in OWN]
+    out: list[Child] = []
+    if len(runs) > 1:
+        out.append(
+            tag("p", "What is not the same in all of them:") if different else tag("p", "All settings are the same.")
+        )
+        out.append(table(head, different) if different else None)
+    out.append(
+        tag("details", tag("summary", "All settings, versions and hardware"), table(head, rows), open=len(runs) == 1)
+    )
+    return section("settings", "Settings", out)
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
+    for name, value in config.items():
+        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: str(value)}
+    return out
+
+
+def _parts(run: Run) -> dict[str, str]:
+    return {f"recipe.{p['field']}": "none" if p.get("absent") else p["part"] for p in run["recipe"]["parts"]}
+
+
+def _where(run: Run) -> dict[str, str]:
+    e = run["environment"]
+    git = e.get("git") or {}
+    commit = str(git.get("commit") or "–")[:12] + (" with changes" if git.get("dirty") else "")
+    versions = {f"version of {name}": str(v) for name, v in (e.get("versions") or {}).items() if v}
+    plain = {k: str(e[k]) for k in ("started", "command", "platform", "cpu", "cores", "memory_gib", "gpu") if e.get(k)}
+    return {**versions, "commit": commit, **plain}
+
+
+# -- definitions ---------------------------------------------------------------------------------------------------
+def meanings(runs: Sequence[Run]) -> Markup:
+    """The definition of every metric that one of the runs logged."""
+    logged = {name for run in runs for part in ("train", "eval") for name in run[part]}
+    wanted = {d.name for name in logged if (d := definition(name))}
+    rows = [
+        (
+            tag("code", d.name),
+            Markup(as_html(d.formula)),
+            d.unit,
+            Markup(as_html(d.healthy)),
+            Markup(as_html(d.catches)),
+        )
+        for d in definitions().values()
+        if d.name in wanted
+    ]
+    text = (
+        "Healthy ranges are for rewards between 0 and 1 and are where to begin looking, not laws. "
+        "Ratios compare the policy now with the one that the batch belongs to."
+    )
+    intro = tag("p", text)
+    body = table(("metric", "definition", "unit", "healthy", "what it catches"), rows)
+    return section(
+        "metrics", "What the metrics mean", intro, tag("details", tag("summary", f"{len(rows)} definitions"), body)
+    )
