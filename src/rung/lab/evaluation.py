@@ -17,7 +17,7 @@ from rung.io.files import to_json
 from rung.io.run_dir import RunDir
 from rung.io.tables import cell, check_json_target, show
 from rung.lab.evalspec import EvalSpec, fingerprint, spec_from
-from rung.lab.statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
+from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
 from rung.records import Completion, SamplingLaw
 from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rung.lab.statistics import bootstrap, majority, mcnemar, paired, pass_at_k, sign_flips, visible_difference
+from rung.lab.eval_statistics import bootstrap, majority, mcnemar, paired, pass_at_k, sign_flips, visible_difference
 
 
 @pytest.mark.parametrize(("n", "c"), [(1, 0), (1, 1), (5, 0), (5, 2), (6, 6), (7, 1)])
