@@ -9,7 +9,7 @@ from typing import Any
 from rung.io.definitions import as_html, definition
 from rung.io.report.charts import Charts, Series
 from rung.io.report.markup import Markup, number, tag
-from rung.io.report.statistics import running, thin, window
+from rung.io.report.statistics import POINTS, running, thin, window
 
 UNIT = (0.0, 1.0)
 DASHES = ("solid", "dashed", "dotted")
@@ -215,12 +215,12 @@ def _notes(metrics: Sequence[tuple[str, str]], several: bool) -> list[Markup]:
 def smoothing(run: dict[str, Any]) -> str:
     """How the curves were made, for the reader."""
     n = len(run["train"].get("step", []))
-    if window(min(n, 400)) == 1:
+    if window(min(n, POINTS)) == 1:
         return "Lines join the single steps; the run is too short for means and intervals."
-    bins = f" Each point stands for about {n / 400:.0f} steps." if n > 400 else ""
-    what = "points" if n > 400 else "steps"
+    bins = f" Each point stands for about {n / POINTS:.0f} steps." if n > POINTS else ""
+    what = "points" if n > POINTS else "steps"
     return (
-        f"Lines are means over {window(min(n, 400))} {what}, dots the single ones, bands the 95 % interval of the mean "
+        f"Lines are means over {window(min(n, POINTS))} {what}, dots the single ones, bands the 95 % interval of the mean "
         f"from the spread between them (too wide where a curve is steep).{bins}"
     )
 

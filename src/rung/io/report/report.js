@@ -123,7 +123,7 @@ function answers() {
 
   let found = [], shown = 0, chosen = null;
 
-  function filter(keep) {
+  function filter() {
     const text = value("text").toLowerCase();
     found = rows.filter((r) =>
       (value("run") === "" || String(r.run) === value("run")) &&
@@ -141,7 +141,7 @@ function answers() {
     list.scrollTop = 0;
     shown = 0;
     more();
-    if (!(keep && chosen && found.includes(chosen))) choose(found[0] || null, false);
+    choose(found[0] || null, false);
   }
 
   function more() {
@@ -166,7 +166,7 @@ function answers() {
       next.addEventListener("click", more);
       list.append(next);
     }
-    if (chosen) select();
+    select();
   }
 
   function select() {
@@ -290,7 +290,7 @@ function answers() {
 
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
   document.getElementById("filters").addEventListener("input", (event) =>
-    event.target.id === "f-color" ? show() : filter(true));
+    event.target.id === "f-color" ? show() : filter());
   list.addEventListener("keydown", (event) => {
     const by = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: 12, PageUp: -12, Home: -1e9, End: 1e9 }[event.key];
     if (by === undefined || event.target !== list) return;
@@ -306,6 +306,6 @@ function answers() {
       list.focus();
     }
   });
-  filter(false);
+  filter();
 }
 answers();

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean, stdev
 
-POINTS = 400  # more than this many points are averaged in bins: more than a chart can show
+POINTS = 200  # more than this many points are averaged in bins: more than a chart can show
 
 
 def t95(df: int) -> float:
