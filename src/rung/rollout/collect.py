@@ -152,7 +152,6 @@ class Collector:
         )
         return Collected(rows, batch, tokens, counters)
 
-
     def _steps(self, row: Scored) -> list[tuple[int, float]]:
         """(index of the token that ends a step, its reward) for one answer."""
         assert isinstance(self.env, Stepwise)

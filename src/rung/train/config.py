@@ -59,6 +59,14 @@ class TrainConfig:
     """what the model computes in; the optimizer's masters are float32 either way"""
     trainable: str | None = None
     """regular expression: only parameters whose name it finds are trained (a subset keeps trpo small); None: all"""
+    lora_rank: int = 0
+    """train a LoRA adapter of this rank, nothing else; 0: the model's own weights"""
+    lora_alpha: float | None = None
+    """scale of the adapter, alpha / rank; None: 2 * rank"""
+    lora_targets: str = "all-linear"
+    """layers that get an adapter: all-linear, or names separated by commas (q_proj,v_proj)"""
+    gradient_checkpointing: bool = False
+    """compute each layer again in the backward instead of keeping its activations: slower, much less memory"""
     activation_gib: float = 1.25
     """memory that a micro-batch's backward may keep"""
 
@@ -95,13 +103,18 @@ class TrainConfig:
             "task": "chained_arithmetic" if small else "chain_sum",
             "steps": 100 if small else 60,
             "prompts_per_step": 32 if small else 16,
-            "learning_rate": 4e-4 if small else 1e-5,
+            "learning_rate": (4e-4 if small else 1e-5) * (10 if self.lora_rank else 1),  # an adapter starts at zero
         }
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems"):
             if getattr(config, name) < (0 if name == "steps" else 1):
                 raise InputError(f"{name} is {getattr(config, name)}; it must be positive.")
+        if config.lora_rank < 0 or (config.lora_rank and config.trainable is not None):
+            raise InputError(
+                f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: a rank is positive, and an adapter trains "
+                "nothing but itself. Give one of the two."
+            )
         if config.max_new_tokens is not None and config.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
         return config

@@ -15,6 +15,7 @@ from rung.io import smollm2
 from rung.io.state import load_state
 from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
+from rung.rollout import adapter, checkpointing
 from rung.rollout import model as models
 from rung.rollout.collect import Collector, encode
 from rung.rollout.model import Model
@@ -80,6 +81,15 @@ def prepare(config: TrainConfig) -> Setup:
     )
     if config.trainable is not None:
         train_only(model, config.trainable)
+    if config.lora_rank:
+        adapter.add(model, config.lora_rank, config.lora_alpha, config.lora_targets)
+    elif adapter.has_adapter(model.hf):
+        raise InputError(
+            f"model {config.model!r} is a LoRA adapter. Go on with its run by --resume and the run's --lora-rank, or merge it "
+            "into its base model first."
+        )
+    if config.gradient_checkpointing:
+        checkpointing.enable(model)
     if torch.cuda.is_available():
         model.hf.to("cuda")
     for env in (splits.train, splits.eval):  # a prompt that does not fit is found now, not after an hour
@@ -121,7 +131,15 @@ def train_only(model: Model, pattern: str) -> None:
 
 def restore(setup: Setup, checkpoint: Path) -> None:
     """Put the weights and the learner's state of a checkpoint into a setup that was built from scratch."""
-    saved = type(setup.model.hf).from_pretrained(checkpoint, dtype=setup.model.hf.dtype)
-    setup.model.hf.load_state_dict(saved.state_dict())
+    hf = setup.model.hf
+    if adapter.has_adapter(hf):
+        adapter.restore(hf, checkpoint)
+    else:
+        if (checkpoint / adapter.FILE).is_file():
+            raise InputError(
+                f"{checkpoint} holds a LoRA adapter. Resume with the --lora-rank of the run's config.toml."
+            )
+        saved = type(hf).from_pretrained(checkpoint, dtype=hf.dtype)
+        hf.load_state_dict(saved.state_dict())
     setup.learner.load_state_dict(load_state(checkpoint)["learner"])
     setup.sampler.load(None, setup.learner.version)
