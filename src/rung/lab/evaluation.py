@@ -13,7 +13,7 @@ from rung.io.tables import check_json_target, show
 from rung.records import Completion, SamplingLaw
 from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import registry
+from rung.tasks import environments
 from rung.tasks.environment import Environment
 from rung.train.answers import answer_row
 from rung.train.evaluate import Evaluation, evaluate
@@ -34,14 +34,17 @@ def run_eval(args: Eval) -> int:
     task = args.task or stored.get("task")
     if task is None:
         task = "chained_arithmetic" if args.model == "starter" else None
-    if task is None:
+    environment = stored.get("environment") if args.task is None else None
+    if task is None and environment is None:
         raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
     path = args.task_path or (Path(stored["task_path"]) if "task_path" in stored and args.task is None else None)
     options: dict[str, Any] = dict(stored.get("task_options", {})) if args.task is None else {}
     if path is not None and path.is_file():
         options["eval_share"] = 1.0  # a single file given for an evaluation is all evaluation
-    splits = registry.load(task, path=path, options=options)
-    law = SamplingLaw(args.temperature, args.top_p, args.top_k, args.max_new_tokens or splits.max_new_tokens)
+    splits = environments.load(task, environment=environment, path=path, options=options)
+    limits = {k: stored[k] for k in ("max_turns", "max_turn_tokens", "max_total_tokens") if environment and k in stored}
+    tokens = args.max_new_tokens or (stored.get("max_new_tokens") if environment else None) or splits.max_new_tokens
+    law = SamplingLaw(args.temperature, args.top_p, args.top_k, tokens, **limits)
     model = models.load(directory)
     result = evaluate(splits.eval, model, TorchSampler(model), law, args.problems, args.samples, args.seed)
     if args.out is not None:
@@ -51,7 +54,7 @@ def run_eval(args: Eval) -> int:
     metrics = result.metrics()
     row: dict[str, Any] = {
         "model": args.model,
-        "task": task,
+        "task": task or environment,
         "problems": result.n,
         "samples": args.samples,
         "accuracy": result.accuracy,
@@ -62,7 +65,12 @@ def run_eval(args: Eval) -> int:
         "no answer found": unanswered(splits.eval, result),
         "unscored": int(metrics["eval/unscored"]),
     }
-    show(f"{args.model} on {task}, temperature {args.temperature:g}", list(row), [list(row.values())], args.json)
+    show(
+        f"{args.model} on {task or environment}, temperature {args.temperature:g}",
+        list(row),
+        [list(row.values())],
+        args.json,
+    )
     return 0
 
 

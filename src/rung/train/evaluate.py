@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
-from rung.parts import Data
 from rung.records import SamplingLaw, Scored
-from rung.rollout.collect import encode, score
+from rung.rollout.ask import ask
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
 from rung.tasks.environment import Environment
@@ -46,7 +45,7 @@ class Evaluation:
         return {"accuracy": self.accuracy, "ci_low": low, "ci_high": high, "n": float(self.n)}
 
     def metrics(self) -> dict[str, float]:
-        lengths = [len(a.rollout.tokens) for a in self.answers]
+        lengths = [a.rollout.sampled for a in self.answers]
         cut = sum(a.rollout.stop == "length" for a in self.answers)
         low, high = self.interval()
         return {
@@ -73,9 +72,5 @@ def evaluate(
 ) -> Evaluation:
     """`samples` answers to each of the first `problems` problems, sampled under `law` from a seed of their own."""
     tasks = [env[i] for i in range(min(problems, len(env)))]
-    prompts = [encode(model, task, law.max_new_tokens) for task in tasks]
-    rollouts = sampler.sample(prompts, law, samples, seed)
-    answers: list[Scored] = []
-    for i, task in enumerate(tasks):
-        answers += score(env, model, task, rollouts[i * samples : (i + 1) * samples], law, Data())
-    return Evaluation(answers, len(tasks))
+    groups = ask(env, model, sampler, law, tasks, samples, seed)
+    return Evaluation([answer for group in groups for answer in group], len(tasks))

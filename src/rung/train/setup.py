@@ -13,6 +13,7 @@ from rung import starter
 from rung.errors import InputError, unknown
 from rung.io import smollm2
 from rung.io.state import load_state
+from rung.recipe_io import override
 from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.rollout import adapter, checkpointing
@@ -20,7 +21,7 @@ from rung.rollout import model as models
 from rung.rollout.collect import Collector, encode
 from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import registry
+from rung.tasks import environments
 from rung.tasks.environment import Splits
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
@@ -57,13 +58,20 @@ def locate(name: str) -> str:
     return name
 
 
-def prepare(config: TrainConfig) -> Setup:
-    """Check the settings, cheapest first, then load task and model and build the learner."""
+def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None) -> Setup:
+    """Check the settings, cheapest first, then load task and model and build the learner.
+
+    splits, own: problems and a recipe made in Python, instead of those that `config` names.
+    """
     config = config.resolved()
-    recipe = config.build_recipe()
+    recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
-    splits = registry.load(config.task or "", path=config.task_path, reward=config.reward, options=config.task_options)
+    if splits is None:
+        splits = environments.load(
+            config.task, environment=config.environment, path=config.task_path, reward=config.reward,
+            options=config.task_options,
+        )  # fmt: skip
     if config.max_new_tokens is None:
         config = replace(config, max_new_tokens=splits.max_new_tokens)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
