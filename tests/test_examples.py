@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import rung
 from rung import starter
+from rung.cli import main
 from rung.io.run_dir import RunDir
 from rung.lab.models import tiny
 
@@ -81,9 +83,7 @@ def test_own_recipe(tmp_path):
     assert (stored["name"], stored["surrogate"]["high"], stored["entropy"]) == ("mine", 0.28, 0.001)
 
 
-def test_guess_number_in_several_turns(model, tmp_path):
-    import rung
-
+def test_guess_number_in_several_turns(model, tmp_path, capsys):
     environment = f"{EXAMPLES / 'guess_number.py'}:GuessNumber"
     settings = {**FEW, "prompts_per_step": 2, "max_turns": 3, "max_new_tokens": 30, "samples_per_prompt": 8}
     run = rung.train(model=model, environment=environment, out=tmp_path / "run", **settings)
@@ -91,6 +91,8 @@ def test_guess_number_in_several_turns(model, tmp_path):
     assert row["turns/mean"] > 1 and row["turns/observation_tokens"] > 0 and row["reward"] < 1
     assert row["sampling/logp_gap_max"] < 1e-4
     assert "turns/out_of_turns" in row
+    assert main(["eval", str(run.path), "--problems", "2", "--json", "-"]) == 0, "a run knows its environment"
+    assert '"accuracy"' in capsys.readouterr().out
 
 
 def test_a_script_for_trl(model, tmp_path):

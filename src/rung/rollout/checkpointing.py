@@ -7,8 +7,8 @@ attention of the forward is put back while a layer is computed again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -52,20 +52,25 @@ def _run(layer: Callable[..., Any], *args: Any) -> Any:
     config = _configs(layer.args[0])[0]  # type: ignore[attr-defined]
     name = config._attn_implementation
 
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _attention(config, name)
+    def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return nullcontext(), _Attention(config, name)
 
     return checkpoint(layer, *args, use_reentrant=False, context_fn=contexts)
 
 
-@contextmanager
-def _attention(config: Any, name: str) -> Iterator[None]:
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+class _Attention:
+    """Run the attention `name` inside this block. Entered again for every recomputation (TRPO's products take many)."""
+
+    def __init__(self, config: Any, name: str) -> None:
+        self.config, self.name = config, name
+        self.before: list[str] = []
+
+    def __enter__(self) -> None:
+        self.before.append(self.config._attn_implementation)
+        self.config._attn_implementation = self.name
+
+    def __exit__(self, *error: object) -> None:
+        self.config._attn_implementation = self.before.pop()
 
 
 def _configs(layer: torch.nn.Module) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from rung.errors import InputError
@@ -32,7 +33,12 @@ class ToolEnvironment:
 
     def __getitem__(self, index: int) -> Task:
         task = self.rows[index]
-        return replace(task, prompt=_with_tools(task.prompt, tools.describe(list(methods(self.factory()).values()))))
+        return replace(task, prompt=_with_tools(task.prompt, self.described))
+
+    @cached_property
+    def described(self) -> str:
+        """Of one instance, made for that alone."""
+        return tools.describe(list(methods(self.factory()).values()))
 
     def session(self, task: Task) -> ToolSession:
         return ToolSession(task, self.factory())

@@ -120,6 +120,9 @@ class TrainConfig:
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems", "max_turns"):
             if getattr(config, name) < (0 if name == "steps" else 1):
                 raise InputError(f"{name} is {getattr(config, name)}; it must be positive.")
+        for name in ("max_turn_tokens", "max_total_tokens"):
+            if (value := getattr(config, name)) is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be positive, or left out.")
         if config.lora_rank < 0 or (config.lora_rank and config.trainable is not None):
             raise InputError(
                 f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: a rank is positive, and an adapter trains "
