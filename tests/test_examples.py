@@ -101,3 +101,17 @@ def test_a_script_for_trl(model, tmp_path):
     assert "rewards/reward_num_unique_letters/mean" in metrics(trainer.run)
     trainer.save_model(tmp_path / "saved")
     assert (tmp_path / "saved" / "model.safetensors").is_file() and not (tmp_path / "saved" / "COMPLETE").exists()
+
+
+def test_second_try_in_plain_text(tmp_path):
+    environment = f"{EXAMPLES / 'second_try.py'}:splits"
+    settings = {**FEW, "prompts_per_step": 4, "max_turns": 2, "max_new_tokens": 48, "samples_per_prompt": 4}
+    run = rung.train(recipe="reward_to_go", environment=environment, out=tmp_path / "run", **settings)
+    rows = RunDir.open(run.path).read_rollouts(1)
+    assert {len(r["turn_stops"]) for r in rows} == {1, 2} and {r["reward"] for r in rows} <= {0.0, 0.5, 1.0}
+    for row in rows:
+        assert (row["reward"] == 1.0) <= (len(row["turn_stops"]) == 1), "a right first answer ends it"
+        told = row["actions"].count(0)
+        assert told == (len(row["prompt"]) if len(row["turn_stops"]) == 2 else 0), (
+            "the problem once more, a token a character"
+        )
