@@ -29,11 +29,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer as text, for verifiers. `stop == "length"` means that the answer was cut by the token limit."""
+    """One answer as text, for verifiers. `stop == "length"` means that the answer was cut by the token limit.
+
+    Of a conversation, `text` is what the model said last (what it was told is no answer of its), `tokens` and `messages`
+    are all of it, and `session` is the session that it was held with.
+    """
 
     text: str
     stop: StopReason = "stop"
     tokens: tuple[int, ...] = ()
+    messages: Sequence[Message] = ()
+    session: Any = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,19 @@ class SamplingLaw:
 
     One object is read by the sampler and by the scorer, so that a log-probability is always that of the law that
     was really sampled. `top_p == 1` and `top_k == 0` mean the full vocabulary; `temperature == 0` means greedy.
+
+    max_new_tokens: tokens that the model may say to one problem, in all turns together.
+    max_turns, max_turn_tokens, max_total_tokens: of a conversation: the model's turns; its tokens in one of them (None: no
+        other limit); prompt, answers and observations together (None: the model's context).
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_new_tokens: int = 64
+    max_turns: int = 8
+    max_turn_tokens: int | None = None
+    max_total_tokens: int | None = None
 
     @property
     def is_full(self) -> bool:
@@ -91,6 +104,29 @@ class Rollout:
     version: int = 0
     actions: tuple[bool, ...] | None = None
 
+    @property
+    def sampled(self) -> int:
+        """How many of the tokens are the model's own."""
+        return len(self.tokens) if self.actions is None else sum(self.actions)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What a conversation adds to its rollout.
+
+    messages: prompt, answers and observations in order.
+    rewards:  (index of the last token of a turn, the reward that the environment gave for it).
+    stops:    why each turn of the model ended.
+    cut:      what ended the conversation before the environment did: "turns", "tokens", or "".
+    counters: what the session counted, such as tool calls.
+    """
+
+    messages: Sequence[Message]
+    rewards: Sequence[tuple[int, float]]
+    stops: Sequence[StopReason]
+    cut: Literal["", "turns", "tokens"] = ""
+    counters: Mapping[str, float] = field(default_factory=dict)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -101,6 +137,7 @@ class Scored:
     text: str
     rewards: Mapping[str, float]
     reward: float
+    episode: Episode | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 
 import rung.train
 from rung.cli import main
+from rung.lab.models import tiny
 
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
 SOURCE = Path(rung.train.__path__[0])
@@ -49,10 +50,19 @@ def test_every_name_in_the_source_is_defined(file):
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     names: set[str] = set()
+    chat_model = tmp_path_factory.mktemp("model")
+    for part in ((ready := tiny("llama")).hf, ready.tokenizer):
+        part.save_pretrained(chat_model)
     for recipe in RECIPES:
         out = tmp_path_factory.mktemp("runs") / recipe
         flags = ["--steps", "2", "--eval-problems", "8", "--prompts-per-step", "4", "--threads", "1", "--out", str(out)]
         assert main(["train", recipe, *flags]) == 0
+        if recipe == "ppo":  # and once in several turns
+            game = Path(__file__).parents[2] / "examples" / "guess_number.py"
+            talk = ["--environment", f"{game}:GuessNumber", "--model", str(chat_model), "--max-turns", "2"]
+            assert main(["train", recipe, *flags[:-1], str(out) + "-turns", *talk, "--max-new-tokens", "8"]) == 0
+            for line in Path(f"{out}-turns/metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                names |= {general(name) for name in json.loads(line)}
         for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             names |= {general(name) for name in json.loads(line)}
     return names

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import InputError, unknown
+from rung.records import SamplingLaw
 from rung.tasks.environment import Environment
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _SETTINGS = (
     "max_new_tokens",
     "seed",
 )
+_OWN = ("task", "task_path", "task_options", "reward", "environment")
+_TALK = ("max_new_tokens", "max_turns", "max_turn_tokens", "max_total_tokens")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class EvalSpec:
     fingerprint: of the problems' ids and prompts; another one means other data.
     """
 
-    task: str
+    task: str | None = None
+    environment: str | None = None  # a run's --environment; then a conversation has the run's limits
     task_path: str | None = None
     task_options: dict[str, Any] = field(default_factory=dict)
     reward: str | None = None
@@ -51,6 +55,9 @@ class EvalSpec:
     top_p: float = 1.0
     top_k: int = 0
     max_new_tokens: int | None = None
+    max_turns: int | None = None
+    max_turn_tokens: int | None = None
+    max_total_tokens: int | None = None
     seed: int = EVAL_SEED
     fingerprint: str | None = None
     format: int = FORMAT
@@ -65,6 +72,16 @@ class EvalSpec:
             raise InputError(f"--max-new-tokens is {self.max_new_tokens}; an answer needs at least one token.")
         if self.temperature < 0:
             raise InputError(f"--temperature is {self.temperature}; it must be 0 (greedy) or more.")
+
+    @property
+    def name(self) -> str:
+        return self.task or self.environment or ""
+
+    @property
+    def law(self) -> SamplingLaw:
+        assert self.max_new_tokens is not None
+        names = ("temperature", "top_p", "top_k", *_TALK)
+        return SamplingLaw(**{name: getattr(self, name) for name in names if getattr(self, name) is not None})
 
     def options(self) -> dict[str, Any]:
         """The task's options; a single file given for an evaluation is all evaluation."""
@@ -109,11 +126,11 @@ def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
     if "task_path" in given:
         given["task_path"] = str(given["task_path"])
     if "task" not in given:
-        own = ("task", "task_path", "task_options", "reward")  # as the run was trained, unless a flag says otherwise
+        own = _OWN + (_TALK if stored.get("environment") else ())  # as the run was trained, unless a flag says otherwise
         given = {key: stored[key] for key in own if stored.get(key) is not None} | given
-    if "task" not in given and args.model == "starter":
+    if not given.keys() & {"task", "environment"} and args.model == "starter":
         given["task"] = "chained_arithmetic"
-    if "task" not in given:
+    if not given.keys() & {"task", "environment"}:
         raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
     return EvalSpec(**given)
 
@@ -126,7 +143,7 @@ def read(path: Path) -> EvalSpec:
         raise InputError(f"--spec {path} cannot be read: {error.strerror}. Give a stored .spec.json file.") from error
     except ValueError as error:
         raise InputError(f"--spec {path} is no JSON: {error}. Give a stored .spec.json file.") from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("task"), str):
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not (data.get("task") or data.get("environment")):
         raise InputError(f"--spec {path} is no evaluation spec of format {FORMAT}. Give a stored .spec.json file.")
     known = {f.name for f in dataclasses.fields(EvalSpec)}
     for key in data:

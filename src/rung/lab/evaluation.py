@@ -16,12 +16,12 @@ from rung.errors import InputError
 from rung.io.files import to_json
 from rung.io.run_dir import RunDir
 from rung.io.tables import cell, check_json_target, show
-from rung.lab.evalspec import EvalSpec, fingerprint, spec_from
 from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
-from rung.records import Completion, SamplingLaw
+from rung.lab.evalspec import EvalSpec, fingerprint, spec_from
+from rung.records import Completion
 from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import registry
+from rung.tasks import environments
 from rung.tasks.environment import Environment
 from rung.train.answers import answer_row
 from rung.train.evaluate import Evaluation, evaluate
@@ -108,13 +108,15 @@ def run_eval(args: Eval) -> int:
     spec = spec_from(args, directories[0][2])
     out = answers_file(args.out, args.model, directories[0][2])
     path = Path(spec.task_path) if spec.task_path else None
-    splits = registry.load(spec.task, path=path, reward=spec.reward, options=spec.options())
+    splits = environments.load(
+        spec.task, environment=spec.environment, path=path, reward=spec.reward, options=spec.options()
+    )
     environment = splits.eval if spec.split == "eval" else splits.train
     spec = spec.filled(environment, splits.max_new_tokens)
     seen = fingerprint(environment, spec.problems)
     if spec.fingerprint not in (None, seen):
         raise InputError(
-            f"--spec {args.spec}: the task {spec.task} now holds other problems than when the spec was stored, so the "
+            f"--spec {args.spec}: the task {spec.name} now holds other problems than when the spec was stored, so the "
             "numbers would not compare. Use the same data, or evaluate anew without --spec."
         )
     measured = [measure(name, directory, environment, spec) for name, directory, _ in directories]
@@ -139,9 +141,7 @@ def measure(name: str, directory: str, environment: Environment, spec: EvalSpec)
     model = models.load(directory)
     if torch.cuda.is_available():
         model.hf.to("cuda")
-    assert spec.max_new_tokens is not None
-    law = SamplingLaw(spec.temperature, spec.top_p, spec.top_k, spec.max_new_tokens)
-    result = evaluate(environment, model, TorchSampler(model), law, spec.problems, spec.samples, spec.seed)
+    result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
     extract = getattr(environment, "extract", None)
     found = extract and [extract(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]
     return Measured(name, result, found, spec.samples)
@@ -178,7 +178,7 @@ def report(
     spec: EvalSpec, measured: Sequence[Measured], comparison: Paired | None, out: Path | None, json_to: str | None
 ) -> None:
     """Prints the table; with two models their difference is a row of its own. Notes go to standard error."""
-    rows = [one.row(spec.task) for one in measured]
+    rows = [one.row(spec.name) for one in measured]
     if comparison is not None:
         c = comparison
         extra = {"p": c.p, "test": c.test, "smallest visible": c.visible, "problems needed": c.problems_needed}
@@ -186,7 +186,7 @@ def report(
         difference = {"model": names, "accuracy": c.difference, "95% low": c.low, "95% high": c.high, **extra}
         columns = [*rows[0], *extra]
         rows = [{column: row.get(column) for column in columns} for row in (*rows, difference)]
-    title = f"{spec.task}, {spec.split}, temperature {spec.temperature:g}"
+    title = f"{spec.name}, {spec.split}, temperature {spec.temperature:g}"
     columns, cells = list(rows[0]), [list(row.values()) for row in rows]
     if json_to == "-":
         show(title, columns, cells, json_to)

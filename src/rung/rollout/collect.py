@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import torch
@@ -13,12 +13,13 @@ import torch
 from rung.errors import InputError
 from rung.maths.credit import EQUAL, outcome_to_token
 from rung.parts import Data
-from rung.records import Batch, Completion, Group, Rollout, SamplingLaw, Scored, State, Task, Tokens
+from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State, Task, Tokens
+from rung.rollout.ask import Phase, ask, encode, mix, score
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
-from rung.tasks.environment import Environment, Stepwise
+from rung.tasks.environment import Environment, Stepwise, talks
 
-Phase = Callable[[str], AbstractContextManager[object]]
+__all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Collector:
         problems = self._problems(step)
         rounds = 0
         while tasks := [self.env[i] for i in islice(problems, self.prompts - len(chosen))]:
-            scored = self._answers(tasks, seed=_mix(self.seed, step, rounds))
+            scored = self._answers(tasks, seed=mix(self.seed, step, rounds))
             fresh = list(zip(tasks, scored, strict=True))
             chosen += [x for x in fresh if differs(x[1])]
             dull += [x for x in fresh if not differs(x[1])]
@@ -85,26 +86,19 @@ class Collector:
         """This step's problems, then those for resampling, none twice: a shuffled walk that depends on (seed, step) only."""
         n, at = len(self.env), step * self.prompts
         epoch, inside = divmod(at, n - n % self.prompts)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(_mix(self.seed, epoch, 7)))
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(mix(self.seed, epoch, 7)))
         return (int(order[(inside + i) % n]) for i in range(n))
 
     def _answers(self, tasks: Sequence[Task], seed: int) -> list[list[Scored]]:
-        with self.phase("sample"):
-            prompts = [encode(self.model, task, self.law.max_new_tokens) for task in tasks]
-            rollouts = self.sampler.sample(prompts, self.law, self.samples, seed)
-        with self.phase("reward"):
-            groups = [rollouts[i : i + self.samples] for i in range(0, len(rollouts), self.samples)]
-            return [score(self.env, self.model, t, g, self.law, self.data) for t, g in zip(tasks, groups, strict=True)]
+        return self._ask(tasks, self.law, self.samples, seed)
 
     def _greedy(self, tasks: Sequence[Task]) -> list[float]:
         """R(x, greedy answer) per problem; these answers never enter the loss."""
-        law = SamplingLaw(temperature=0.0, max_new_tokens=self.law.max_new_tokens)
-        with self.phase("sample"):
-            prompts = [encode(self.model, task, law.max_new_tokens) for task in tasks]
-            rollouts = self.sampler.sample(prompts, law, 1, 0)
-        with self.phase("reward"):
-            rows = [score(self.env, self.model, t, [r], law, self.data) for t, r in zip(tasks, rollouts, strict=True)]
-        return [row[0].reward for row in rows]
+        law = replace(self.law, temperature=0.0, top_p=1.0, top_k=0)
+        return [row[0].reward for row in self._ask(tasks, law, 1, 0)]
+
+    def _ask(self, tasks: Sequence[Task], law: SamplingLaw, samples: int, seed: int) -> list[list[Scored]]:
+        return ask(self.env, self.model, self.sampler, law, tasks, samples, seed, data=self.data, phase=self.phase)
 
     def _layout(
         self,
@@ -126,7 +120,15 @@ class Collector:
         truncated_B = torch.tensor([r.stop == "length" for r in rollouts], device=device)
         reward_BT = outcome_to_token(reward_B.nan_to_num(0.0), mask_BT)
         step_end_BT = None
-        if self.steps and isinstance(self.env, Stepwise):
+        for b, row in enumerate(rows):  # what a turn earned lies on its last token, the rest on the answer's last
+            if row.episode is not None and math.isfinite(row.reward):
+                _spread(reward_BT[b], mask_BT[b], row.episode)
+        if self.steps and talks(self.env):
+            step_end_BT = outcome_to_token(torch.ones_like(reward_B), mask_BT) > 0
+            for b, row in enumerate(rows):
+                for t, _ in row.episode.rewards if row.episode else ():
+                    step_end_BT[b, t] = True
+        elif self.steps and isinstance(self.env, Stepwise):
             step_end_BT = outcome_to_token(torch.ones_like(reward_B), mask_BT) > 0
             for b, row in enumerate(rows):
                 for t, r in self._steps(row):
@@ -163,54 +165,21 @@ class Collector:
         return [(next(t for t, n in enumerate(read) if n >= at), reward) for at, reward in ends]
 
 
-def encode(model: Model, task: Task, max_new_tokens: int) -> list[int]:
-    """The prompt's tokens. A prompt that leaves no room for the answer is refused, never cut."""
-    ids = model.encode(task.prompt)
-    if len(ids) + max_new_tokens > model.context:
-        raise InputError(
-            f"problem {task.id!r}: its prompt has {len(ids)} tokens and the answer may have {max_new_tokens}, but the model's "
-            f"context holds {model.context}. Shorten the prompt, lower --max-new-tokens, or use a model with a longer context."
-        )
-    return ids
-
-
-def score(
-    env: Environment, model: Model, task: Task, rollouts: Sequence[Rollout], law: SamplingLaw, data: Data
-) -> list[Scored]:
-    """Rewards of all answers to one task; `reward` is the sum of the finite ones, NaN if there is none."""
-    completions = [Completion(model.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
-    rewards = env.score(Group(task, completions))
-    if len(rewards) != len(completions):
-        raise InputError(
-            f"the verifier of {type(env).__name__} returned {len(rewards)} rewards for {len(completions)} answers to problem "
-            f"{task.id!r}. It must return one dict of rewards per answer, in order."
-        )
-    out = []
-    for rollout, completion, parts in zip(rollouts, completions, rewards, strict=True):
-        named = dict(parts)
-        finite = [x for x in named.values() if math.isfinite(x)]
-        if data.overlong is not None:
-            named["overlong"] = data.overlong(len(rollout.tokens), law.max_new_tokens)
-        total = sum(finite) + named.get("overlong", 0.0) if finite else math.nan
-        out.append(Scored(task, rollout, completion.text, named, total))
-    return out
-
-
 def differs(group: Sequence[Scored]) -> bool:
     """Whether the answers to one problem earned different rewards, that is, whether there is anything to learn."""
     rewards = [x.reward for x in group if math.isfinite(x.reward)]
     return bool(rewards) and max(rewards) - min(rewards) > EQUAL
 
 
+def _spread(reward_T: torch.Tensor, mask_T: torch.Tensor, episode: Episode) -> None:
+    """Move each turn's reward from the answer's last token to the turn's."""
+    last = int(mask_T.nonzero()[-1]) if mask_T.any() else 0
+    for t, reward in episode.rewards:
+        if t != last:
+            reward_T[last] -= reward
+            reward_T[t] += reward
+
+
 def _stack(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Rows of different lengths, right-padded with zeros."""
     return torch.tensor([list(r) + [0] * (width - len(r)) for r in rows], dtype=dtype, device=device)
-
-
-def _mix(*numbers: int) -> int:
-    """One seed out of several numbers; neighbors give unrelated seeds."""
-    x = 0x9E3779B97F4A7C15
-    for n in numbers:
-        x = (x ^ (n + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % (1 << 64)
-        x ^= x >> 31
-    return x >> 1

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from rung.errors import InputError
-from rung.records import Prompt
+from rung.records import Message, Prompt
 from rung.rollout.attention import Packed, packed_attention
 
 
@@ -66,11 +69,19 @@ class Model:
                     "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
                     "Use an instruction-tuned model, or a task whose prompts are plain text."
                 )
-            text = tok.apply_chat_template([dict(m) for m in prompt], tokenize=False, add_generation_prompt=True)
-            ids = list(tok(text, add_special_tokens=False)["input_ids"])
+            ids = list(tok(self.render(prompt, answer=True), add_special_tokens=False)["input_ids"])
         if tok.bos_token_id is not None and ids[:2] == [tok.bos_token_id] * 2:
             ids = ids[1:]
         return ids
+
+    def render(self, messages: Sequence[Message], *, answer: bool) -> str:
+        """Messages as the chat template writes them; with `answer`, up to where the model's next answer begins."""
+        listed = [dict(m) for m in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=answer))
+        except TemplateError as error:
+            roles = ", ".join(dict.fromkeys(m["role"] for m in listed))
+            raise InputError(f"the model's chat template refuses messages of the roles {roles}: {error}") from error
 
     def decode(self, tokens: tuple[int, ...]) -> str:
         """Answer tokens -> text for verifiers and people, without the end token and other special tokens."""
@@ -87,18 +98,29 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bo
         raise InputError(
             f"model {name!r}: there is no such directory. Give a directory with a Hugging Face model, or a hub id."
         )
+    where: dict[str, Any] = {"pretrained_model_name_or_path": path if path.exists() else name}
+    if path.suffix == ".gguf":
+        where = _gguf(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path if path.exists() else name, trust_remote_code=trust_remote_code)
-        hf = AutoModelForCausalLM.from_pretrained(
-            path if path.exists() else name, dtype=dtype, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=trust_remote_code)
+        hf = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"model {name!r} could not be loaded: {first} Give 'starter', 'smollm2', a directory with a Hugging Face model "
             "(config.json, weights, tokenizer), or a hub id that this machine can reach."
         ) from error
     return wrap(hf, tokenizer)
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    """A local GGUF file as transformers wants it: a directory and a name. Its weights are dequantized when they are read."""
+    if not path.is_file():
+        raise InputError(f"model {path}: there is no such file. Give the path of a GGUF file.")
+    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"model {path}: GGUF files need {' and '.join(missing)}. Install: pip install 'rung[gguf]'.")
+    return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:

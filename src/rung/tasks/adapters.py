@@ -185,14 +185,14 @@ def load_functions(spec: str) -> list[tuple[Callable[..., Any], float]]:
     return found
 
 
-def load_function(spec: str) -> Callable[..., Any]:
-    """The function that FILE.py:NAME names."""
+def load_function(spec: str, flag: str = "--reward") -> Callable[..., Any]:
+    """The function (or class) that FILE.py:NAME names."""
     file, colon, name = spec.rpartition(":")
     if not colon or not file.endswith(".py") or not name:
-        raise InputError(f"--reward {spec!r} names no function. Write FILE.py:NAME, as in rewards.py:length.")
+        raise InputError(f"{flag} {spec!r} names no function. Write FILE.py:NAME, as in rewards.py:length.")
     path = Path(file)
     if not path.is_file():
-        raise InputError(f"--reward {spec!r}: the file {path} does not exist. Check the path (read from {Path.cwd()}).")
+        raise InputError(f"{flag} {spec!r}: the file {path} does not exist. Check the path (read from {Path.cwd()}).")
     module_spec = importlib.util.spec_from_file_location(f"rung_reward_{path.stem}", path)
     assert module_spec is not None
     assert module_spec.loader is not None
@@ -203,6 +203,10 @@ def load_function(spec: str) -> Callable[..., Any]:
         raise InputError(f"{path} cannot be imported: {type(error).__name__}: {error}. {_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        own = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        own = [
+            k
+            for k, v in vars(module).items()
+            if inspect.isfunction(v) or getattr(v, "__module__", "") == module.__name__
+        ]
         raise unknown(f"function in {path}:", name, own)
     return function  # type: ignore[no-any-return]

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
-from rung.records import Completion, Group, Message, Step, Task
+from rung.records import Completion, Group, Prompt, Step, Task
 
 
 class Session(Protocol):
-    """One conversation with the environment about one task."""
+    """One conversation with the environment about one task.
 
-    def reset(self) -> list[Message]: ...
+    A session may also have `counters`, a dict of numbers to be logged ("calls", "failures"), and `close()`, which is
+    called after scoring.
+    """
 
-    def step(self, completion: Completion) -> Step: ...
+    def reset(self) -> Prompt:
+        """What the model reads first: the same for every session of a task, since its answers are compared."""
+        ...
+
+    def step(self, completion: Completion) -> Step:
+        """What the environment says to the model's newest turn; `done` ends the conversation."""
+        ...
 
 
 @runtime_checkable
@@ -29,6 +37,15 @@ class Environment(Protocol):
         ...
 
 
+class Conversational(Environment, Protocol):
+    """An environment whose answers are conversations: each one is held with a session of its own, then scored.
+
+    `score` finds the session in `Completion.session` and may return empty dicts if the steps' rewards say it all.
+    """
+
+    def session(self, task: Task) -> Session: ...
+
+
 @runtime_checkable
 class Stepwise(Protocol):
     """An environment that also knows how good each reasoning step is, for process supervision."""
@@ -36,6 +53,11 @@ class Stepwise(Protocol):
     def steps(self, task: Task, completion: Completion) -> list[tuple[int, float]]:
         """(characters of the answer up to the end of the step, its reward) for each step but the last, in order."""
         ...
+
+
+def talks(env: Environment) -> TypeGuard[Conversational]:
+    """Whether answers are conversations: the environment has `session` (a wrapper may pass it on)."""
+    return callable(getattr(env, "session", None))
 
 
 @dataclass(frozen=True)

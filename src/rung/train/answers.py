@@ -31,8 +31,13 @@ def prompt_text(row: Scored) -> str:
 
 def answer_row(row: Scored) -> dict[str, Any]:
     """One answer as JSON: what was asked, what was said, what it earned."""
-    prompt = row.task.prompt
+    prompt, episode = row.task.prompt, row.episode
+    talk: dict[str, Any] = {}
+    if episode is not None:
+        messages = [dict(m) for m in episode.messages]
+        talk = {"messages": messages, "turn_stops": list(episode.stops), "cut": episode.cut, **episode.counters}
     return {
+        **talk,
         "task": row.task.id,
         "prompt": prompt if isinstance(prompt, str) else [dict(m) for m in prompt],
         "answer": row.text,
@@ -60,7 +65,9 @@ def rollout_rows(
         zip(collected.scored, collected.batch.group_B.tolist(), adv_BT.tolist(), strict=True)
     ):
         n = len(row.rollout.tokens)
-        tokens = {"tokens": list(row.rollout.tokens), "logp": [round(x, 6) for x in row.rollout.logp]}
+        tokens: dict[str, Any] = {"tokens": list(row.rollout.tokens), "logp": [round(x, 6) for x in row.rollout.logp]}
+        if row.rollout.actions is not None:
+            tokens["actions"] = [int(x) for x in row.rollout.actions]
         out.append({**answer_row(row), "group": group, **tokens, "advantages": [round(x, 6) for x in adv[:n]]})
         if ratio_BT is not None and clip_BT is not None:
             ratios = [round(x, 4) if math.isfinite(x) else None for x in ratio_BT[i, :n].tolist()]

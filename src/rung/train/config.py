@@ -32,6 +32,8 @@ class TrainConfig:
     """data of a task that has none of its own (gsm8k)"""
     reward: str | None = None
     """FILE.py:NAME, a reward function f(prompts, completions, **columns) -> list of floats"""
+    environment: str | None = None
+    """FILE.py:NAME or gymnasium:ID, what the model talks to in several turns (docs/environments.md)"""
     task_options: dict[str, Any] = field(default_factory=dict)
     """settings of the task itself, e.g. min_digits=2"""
 
@@ -42,7 +44,13 @@ class TrainConfig:
     samples_per_prompt: int = 8
     """answers per problem"""
     max_new_tokens: int | None = None
-    """token limit of an answer"""
+    """token limit of an answer; of a conversation: of all that the model says in it"""
+    max_turns: int = 8
+    """turns of the model in a conversation"""
+    max_turn_tokens: int | None = None
+    """token limit of one turn; None: max_new_tokens alone"""
+    max_total_tokens: int | None = None
+    """prompt, answers and observations of a conversation together; None: the model's context"""
     temperature: float = 1.0
     """sampling temperature; log-probabilities are taken at the same one"""
     top_p: float = 1.0
@@ -59,6 +67,14 @@ class TrainConfig:
     """what the model computes in; the optimizer's masters are float32 either way"""
     trainable: str | None = None
     """regular expression: only parameters whose name it finds are trained (a subset keeps trpo small); None: all"""
+    lora_rank: int = 0
+    """train a LoRA adapter of this rank, nothing else; 0: the model's own weights"""
+    lora_alpha: float | None = None
+    """scale of the adapter, alpha / rank; None: 2 * rank"""
+    lora_targets: str = "all-linear"
+    """layers that get an adapter: all-linear, or names separated by commas (q_proj,v_proj)"""
+    gradient_checkpointing: bool = False
+    """compute each layer again in the backward instead of keeping its activations: slower, much less memory"""
     activation_gib: float = 1.25
     """memory that a micro-batch's backward may keep"""
 
@@ -94,17 +110,27 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """The same settings with every None filled in, for this model."""
         small = self.model == "starter"
-        defaults = {
+        defaults: dict[str, Any] = {
             "task": "chained_arithmetic" if small else "chain_sum",
             "steps": 100 if small else 60,
             "prompts_per_step": 32 if small else 16,
-            "learning_rate": 4e-4 if small else 1e-5,
+            "learning_rate": (4e-4 if small else 1e-5) * (10 if self.lora_rank else 1),  # an adapter starts at zero
         }
+        if self.environment is not None:  # it may bring its own problems
+            del defaults["task"]
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
-        for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems"):
+        for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems", "max_turns"):
             if getattr(config, name) < (0 if name == "steps" else 1):
                 raise InputError(f"{name} is {getattr(config, name)}; it must be positive.")
+        for name in ("max_turn_tokens", "max_total_tokens"):
+            if (value := getattr(config, name)) is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be positive, or left out.")
+        if config.lora_rank < 0 or (config.lora_rank and config.trainable is not None):
+            raise InputError(
+                f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: a rank is positive, and an adapter trains "
+                "nothing but itself. Give one of the two."
+            )
         if config.max_new_tokens is not None and config.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
         return config
@@ -115,7 +141,10 @@ class TrainConfig:
 
     def law(self) -> SamplingLaw:
         assert self.max_new_tokens is not None
-        return SamplingLaw(self.temperature, self.top_p, self.top_k, self.max_new_tokens)
+        return SamplingLaw(
+            self.temperature, self.top_p, self.top_k, self.max_new_tokens,
+            self.max_turns, self.max_turn_tokens, self.max_total_tokens,
+        )  # fmt: skip
 
 
 def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:

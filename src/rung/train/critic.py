@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from rung.parts import Critic, Value
 from rung.records import Batch, Tokens
+from rung.rollout.adapter import twin
 from rung.rollout.model import Model
 from rung.train.optimizer import MasterAdamW
 from rung.train.policy import microbatches, minibatches, predicting_states
@@ -32,7 +32,7 @@ class ValueModel:
 
     @classmethod
     def build(cls, config: Critic, policy: Model, learning_rate: float, micro_tokens: int) -> ValueModel:
-        model = policy if config.shared else replace(policy, hf=copy.deepcopy(policy.hf))
+        model = policy if config.shared else replace(policy, hf=twin(policy.hf))
         head = nn.Linear(policy.hf.config.get_text_config().hidden_size, 1, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import stdev
 
-from rung.parts import Data
 from rung.records import Rollout, SamplingLaw, Scored
-from rung.rollout.collect import encode, score
+from rung.rollout.ask import ask, encode
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
-from rung.tasks.environment import Environment
+from rung.tasks.environment import Environment, talks
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Evaluation:
         return {"accuracy": self.accuracy, "ci_low": low, "ci_high": high, "n": float(self.n)}
 
     def metrics(self) -> dict[str, float]:
-        lengths = [len(a.rollout.tokens) for a in self.answers]
+        lengths = [a.rollout.sampled for a in self.answers]
         cut = sum(a.rollout.stop == "length" for a in self.answers)
         low, high = self.interval()
         return {
@@ -77,16 +76,12 @@ def evaluate(
     A problem whose prompt leaves no room for an answer is counted in `too_long` and is wrong: never cut, never left out.
     """
     tasks = [env[i] for i in range(min(problems, len(env)))]
-    prompts = [model.encode(task.prompt) for task in tasks]
-    fits = [len(prompt) + law.max_new_tokens <= model.context for prompt in prompts]
+    fits = [talks(env) or len(model.encode(task.prompt)) + law.max_new_tokens <= model.context for task in tasks]
     if tasks and not any(fits):
         encode(model, tasks[0], law.max_new_tokens)  # refuses, and says why
-    rollouts = sampler.sample([p for p, fit in zip(prompts, fits, strict=True) if fit], law, samples, seed)
-    groups = iter([rollouts[i : i + samples] for i in range(0, len(rollouts), samples)])
+    groups = iter(ask(env, model, sampler, law, [t for t, fit in zip(tasks, fits, strict=True) if fit], samples, seed))
     answers: list[Scored] = []
-    for task, prompt, fit in zip(tasks, prompts, fits, strict=True):
-        if fit:
-            answers += score(env, model, task, next(groups), law, Data())
-        else:
-            answers += [Scored(task, Rollout(tuple(prompt), (), (), (), "abort"), "", {}, 0.0)] * samples
+    for task, fit in zip(tasks, fits, strict=True):
+        unasked = Scored(task, Rollout(tuple(model.encode(task.prompt)), (), (), (), "abort"), "", {}, 0.0)
+        answers += next(groups) if fit else [unasked] * samples
     return Evaluation(answers, len(tasks), fits.count(False))

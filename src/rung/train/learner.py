@@ -18,8 +18,10 @@ from rung.errors import InputError
 from rung.parts import GradientSteps, Value
 from rung.recipes import Recipe
 from rung.records import Batch, State, Tokens
+from rung.rollout.adapter import has_adapter, load_trained, trained_weights
 from rung.rollout.collect import Collected, Phase
 from rung.rollout.model import Model
+from rung.train.base_policy import BasePolicy
 from rung.train.critic import ValueModel, explained_variance
 from rung.train.metrics import advantage_metrics, reference_metrics
 from rung.train.optimizer import MasterAdamW
@@ -77,7 +79,9 @@ class Learner:
             self.critic = ValueModel.build(config, self.model, self.hyper.learning_rate, self.micro_tokens)
 
     def _frozen_copy(self) -> Policy:
-        """pi_ref: the weights of now, never updated."""
+        """pi_ref: the weights of now, never updated; of a model with an adapter, the model without it."""
+        if has_adapter(self.model.hf):
+            return BasePolicy(self.model, self.hyper.temperature)
         frozen = replace(self.model, hf=copy.deepcopy(self.model.hf).requires_grad_(False))
         return Policy(frozen, self.hyper.temperature)
 
@@ -196,16 +200,17 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Everything but the policy's weights, which are saved as a Hugging Face model."""
         critic = self.critic
+        frozen = None if isinstance(self.reference, BasePolicy) else self.reference
         return {
             "version": self.version,
             "state": vars(self.state),
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
-            "reference": dict(self.reference.model.hf.state_dict()) if self.reference else None,
+            "reference": dict(frozen.model.hf.state_dict()) if frozen else None,
             "critic": None
             if critic is None
             else {
                 "head": dict(critic.head.state_dict()),
-                "trunk": None if critic.config.shared else dict(critic.model.hf.state_dict()),
+                "trunk": None if critic.config.shared else trained_weights(critic.model.hf),
                 "optimizer": critic.optimizer.state_dict(),
             },
         }
@@ -215,10 +220,10 @@ class Learner:
         self.state = State(**saved["state"])
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
-        if self.reference is not None:
+        if self.reference is not None and saved["reference"] is not None:
             self.reference.model.hf.load_state_dict(saved["reference"])
         if self.critic is not None:
             self.critic.head.load_state_dict(saved["critic"]["head"])
             if saved["critic"]["trunk"] is not None:
-                self.critic.model.hf.load_state_dict(saved["critic"]["trunk"])
+                load_trained(self.critic.model.hf, saved["critic"]["trunk"])
             self.critic.optimizer.load_state_dict(saved["critic"]["optimizer"])

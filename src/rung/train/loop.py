@@ -20,7 +20,9 @@ from rung.io.state import load_state, save_state
 from rung.io.summary import summary
 from rung.io.trackers import Tracker, check_tracker, open_tracker
 from rung.recipe_io import brief
+from rung.recipes import Recipe
 from rung.rollout.collect import Collected
+from rung.tasks.environment import Splits
 from rung.train.answers import answer_row, examples, rollout_rows
 from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation, evaluate
@@ -43,13 +45,18 @@ class Run:
     metrics: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(config: TrainConfig, console: Console | None = None) -> Run:
-    """Train as `config` says. Ctrl-C ends the run after the phase at hand and still saves and evaluates it."""
+def train(
+    config: TrainConfig, console: Console | None = None, splits: Splits | None = None, recipe: Recipe | None = None
+) -> Run:
+    """Train as `config` says. Ctrl-C ends the run after the phase at hand and still saves and evaluates it.
+
+    splits, recipe: made in Python, instead of those that `config` names.
+    """
     console = console or Console()
     if config.resume and config.out is None:
         raise InputError("--resume goes on with a run, but --out does not say which. Give its directory with --out.")
     check_tracker(config.tracker)
-    setup = prepare(config)
+    setup = prepare(config, splits, recipe)
     config = setup.config
     if config.resume:
         run = RunDir.open(config.out or Path(), write=True)
@@ -138,7 +145,7 @@ class _Loop:
         collected = setup.collector.collect(step, setup.learner.state)
         metrics = setup.learner.step(collected)
         setup.sampler.load(None, setup.learner.version)
-        self.tokens += sum(len(r.rollout.tokens) for r in collected.scored)
+        self.tokens += sum(r.rollout.sampled for r in collected.scored)
         row = {
             "step": step + 1,
             **reward_metrics(collected, config.samples_per_prompt),
@@ -229,13 +236,13 @@ class _Loop:
         return {
             "recipe": f"{s.recipe.name}: {brief(s.recipe.credit)}",
             "model": f"{c.model}, {parameters / 1e6:.3g} M parameters",
-            "task": f"{c.task}, {len(s.splits.train)} problems",
+            "task": f"{s.splits.name if c.environment else c.task}, {len(s.splits.train)} problems",
             "batch": f"{c.prompts_per_step} prompts x {c.samples_per_prompt} answers = {c.prompts_per_step * c.samples_per_prompt}",
             "run": str(self.run.path),
         }
 
     def _conclude(self, before: Evaluation, after: Evaluation) -> None:
-        config, path = self.setup.config, self.run.path
+        path = self.run.path
         summary(
             self.console,
             before.summary(),
@@ -243,7 +250,7 @@ class _Loop:
             examples(before, after),
             path,
             [
-                f"rung eval {path} --task {config.task}",
+                f"rung eval {path}",
                 f"rung explain {self.setup.recipe.name}",
                 "rung recipes",
             ],

@@ -12,7 +12,7 @@ from torch import Tensor
 from rung.maths.kl import difference, k1, k3
 from rung.maths.ratio import LIMIT, log_difference
 from rung.recipes import Recipe
-from rung.records import Batch, Scores
+from rung.records import Batch, Episode, Rollout, Scored, Scores
 from rung.rollout.collect import Collected, differs
 
 
@@ -94,7 +94,7 @@ def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
     rows, batch = collected.scored, collected.batch
     groups = [rows[i : i + samples] for i in range(0, len(rows), samples)]
     scored = [r.reward for r in rows if math.isfinite(r.reward)]
-    lengths = [len(r.rollout.tokens) for r in rows]
+    lengths = [r.rollout.sampled for r in rows]
     best = max(scored, default=0.0)
     right = [n for r, n in zip(rows, lengths, strict=True) if r.reward == best and best > 0]
     wrong = [n for r, n in zip(rows, lengths, strict=True) if math.isfinite(r.reward) and r.reward != best]
@@ -111,13 +111,38 @@ def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
         "completions/mean_length_right": _mean(right),
         "completions/mean_length_wrong": _mean(wrong),
         "completions/empty": float((batch.mask_BT.sum(1) == 0).sum()),
-        "entropy": _mean([h for r in rows for h in r.rollout.entropy]),
+        "entropy": _mean([h for r in rows for h in _own(r.rollout, r.rollout.entropy)]),
         **collected.counters,
+        **turn_metrics([r.episode for r in rows if r.episode is not None], rows),
     }
     for name in sorted({name for r in rows for name in r.rewards}):
         values = [r.rewards[name] for r in rows if name in r.rewards and math.isfinite(r.rewards[name])]
         out[f"rewards/{name}/mean"], out[f"rewards/{name}/std"] = _mean(values), _std(values)
     return out
+
+
+def _own(rollout: Rollout, values: Sequence[float]) -> Sequence[float]:
+    """The values at the model's own tokens."""
+    if rollout.actions is None:
+        return values
+    return [x for x, own in zip(values, rollout.actions, strict=True) if own]
+
+
+def turn_metrics(episodes: Sequence[Episode], rows: Sequence[Scored]) -> dict[str, float]:
+    """How conversations went; nothing for single answers. Names of tools follow TRL."""
+    if not episodes:
+        return {}
+    turns = [float(len(e.stops)) for e in episodes]
+    calls, failures = (sum(e.counters.get(name, 0.0) for e in episodes) for name in ("calls", "failures"))
+    return {
+        "turns/mean": _mean(turns),
+        "turns/max": max(turns),
+        "turns/out_of_turns": _mean([float(e.cut == "turns") for e in episodes]),
+        "turns/out_of_tokens": _mean([float(e.cut == "tokens") for e in episodes]),
+        "turns/observation_tokens": _mean([float(len(r.rollout.tokens) - r.rollout.sampled) for r in rows]),
+        "tools/call_frequency": calls / len(episodes),
+        "tools/failure_frequency": failures / calls if calls else 0.0,
+    }
 
 
 def reference_metrics(batch: Batch) -> dict[str, float]:

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from rung.maths.logprob import CHUNK_ELEMENTS, distribution, entropy_of, full_kl, token_logprob
 from rung.records import Scores, Tokens
 from rung.rollout.attention import Packed, packed_attention
+from rung.rollout.checkpointing import is_on
 from rung.rollout.model import Model
 
 
@@ -182,4 +183,6 @@ def activation_bytes_per_token(model: Model) -> int:
     D, layers = c.hidden_size, c.num_hidden_layers
     F = getattr(c, "intermediate_size", None) or 4 * D
     width = 2 if model.hf.dtype in (torch.bfloat16, torch.float16) else 4
+    if is_on(model):  # every layer's input, and all of the one that is computed again
+        return int((layers * D + 16 * D + 4 * F) * width)
     return int(layers * (16 * D + 4 * F) * width)

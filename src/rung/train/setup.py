@@ -13,13 +13,15 @@ from rung import starter
 from rung.errors import InputError, unknown
 from rung.io import smollm2
 from rung.io.state import load_state
+from rung.recipe_io import override
 from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
+from rung.rollout import adapter, checkpointing
 from rung.rollout import model as models
 from rung.rollout.collect import Collector, encode
 from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import registry
+from rung.tasks import environments
 from rung.tasks.environment import Splits
 from rung.train import fit
 from rung.train.config import TrainConfig
@@ -57,13 +59,20 @@ def locate(name: str) -> str:
     return name
 
 
-def prepare(config: TrainConfig) -> Setup:
-    """Check the settings, cheapest first, then load task and model and build the learner."""
+def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None) -> Setup:
+    """Check the settings, cheapest first, then load task and model and build the learner.
+
+    splits, own: problems and a recipe made in Python, instead of those that `config` names.
+    """
     config = config.resolved()
-    recipe = config.build_recipe()
+    recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
-    splits = registry.load(config.task or "", path=config.task_path, reward=config.reward, options=config.task_options)
+    if splits is None:
+        splits = environments.load(
+            config.task, environment=config.environment, path=config.task_path, reward=config.reward,
+            options=config.task_options,
+        )  # fmt: skip
     if config.max_new_tokens is None:
         config = replace(config, max_new_tokens=splits.max_new_tokens)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
@@ -81,6 +90,15 @@ def prepare(config: TrainConfig) -> Setup:
     model = models.load(where, dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code)
     if config.trainable is not None:
         train_only(model, config.trainable)
+    if config.lora_rank:
+        adapter.add(model, config.lora_rank, config.lora_alpha, config.lora_targets)
+    elif adapter.has_adapter(model.hf):
+        raise InputError(
+            f"model {config.model!r} is a LoRA adapter. Go on with its run by --resume and the run's --lora-rank, or merge it "
+            "into its base model first."
+        )
+    if config.gradient_checkpointing:
+        checkpointing.enable(model)
     if torch.cuda.is_available():
         model.hf.to("cuda")
     for env in (splits.train, splits.eval):  # a prompt that does not fit is found now, not after an hour
@@ -122,7 +140,15 @@ def train_only(model: Model, pattern: str) -> None:
 
 def restore(setup: Setup, checkpoint: Path) -> None:
     """Put the weights and the learner's state of a checkpoint into a setup that was built from scratch."""
-    saved = type(setup.model.hf).from_pretrained(checkpoint, dtype=setup.model.hf.dtype)
-    setup.model.hf.load_state_dict(saved.state_dict())
+    hf = setup.model.hf
+    if adapter.has_adapter(hf):
+        adapter.restore(hf, checkpoint)
+    else:
+        if (checkpoint / adapter.FILE).is_file():
+            raise InputError(
+                f"{checkpoint} holds a LoRA adapter. Resume with the --lora-rank of the run's config.toml."
+            )
+        saved = type(hf).from_pretrained(checkpoint, dtype=hf.dtype)
+        hf.load_state_dict(saved.state_dict())
     setup.learner.load_state_dict(load_state(checkpoint)["learner"])
     setup.sampler.load(None, setup.learner.version)

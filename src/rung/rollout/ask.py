@@ -1,0 +1,120 @@
+"""From problems to scored answers: one prompt and one answer, or a conversation with the environment.
+
+Whoever wants answers scored (training, evaluation, a greedy baseline) asks here, so that all of them mean the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from rung.errors import InputError
+from rung.parts import Data
+from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
+from rung.rollout.model import Model
+from rung.rollout.sampler import Sampler
+from rung.rollout.talk import Phase, Talk, converse, mix
+from rung.tasks.environment import Conversational, Environment, talks
+
+__all__ = ["Phase", "ask", "encode", "mix", "score"]
+
+
+def ask(
+    env: Environment,
+    model: Model,
+    sampler: Sampler,
+    law: SamplingLaw,
+    tasks: Sequence[Task],
+    samples: int,
+    seed: int,
+    *,
+    data: Data = Data(),  # noqa: B008  frozen
+    phase: Phase = lambda name: nullcontext(),
+) -> list[list[Scored]]:
+    """`samples` scored answers to each task, task by task."""
+    if talks(env):
+        return _talk(env, model, sampler, law, tasks, samples, seed, data, phase)
+    with phase("sample"):
+        prompts = [encode(model, task, law.max_new_tokens) for task in tasks]
+        rollouts = sampler.sample(prompts, law, samples, seed)
+    with phase("reward"):
+        groups = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
+        return [score(env, model, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
+
+
+def encode(model: Model, task: Task, max_new_tokens: int) -> list[int]:
+    """The prompt's tokens. A prompt that leaves no room for the answer is refused, never cut."""
+    ids = model.encode(task.prompt)
+    if len(ids) + max_new_tokens > model.context:
+        raise InputError(
+            f"problem {task.id!r}: its prompt has {len(ids)} tokens and the answer may have {max_new_tokens}, but the model's "
+            f"context holds {model.context}. Shorten the prompt, lower --max-new-tokens, or use a model with a longer context."
+        )
+    return ids
+
+
+def score(
+    env: Environment, model: Model, task: Task, rollouts: Sequence[Rollout], law: SamplingLaw, data: Data
+) -> list[Scored]:
+    """Rewards of all answers to one task; `reward` is the sum of the finite ones, NaN if there is none."""
+    completions = [Completion(model.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
+    rewards = _rewards(env, Group(task, completions))
+    out = []
+    for rollout, completion, parts in zip(rollouts, completions, rewards, strict=True):
+        named = dict(parts)
+        out.append(Scored(task, rollout, completion.text, named, _total(named, rollout, law, data)))
+    return out
+
+
+def _rewards(env: Environment, group: Group) -> list[dict[str, float]]:
+    rewards = env.score(group)
+    if len(rewards) != len(group.completions):
+        raise InputError(
+            f"the verifier of {type(env).__name__} returned {len(rewards)} rewards for {len(group.completions)} answers to problem "
+            f"{group.task.id!r}. It must return one dict of rewards per answer, in order."
+        )
+    return rewards
+
+
+def _total(named: dict[str, float], rollout: Rollout, law: SamplingLaw, data: Data) -> float:
+    """The sum of the finite rewards, NaN if there is none; an overlong answer's fine is added to `named`."""
+    finite = [x for x in named.values() if math.isfinite(x)]
+    if data.overlong is not None:
+        named["overlong"] = data.overlong(rollout.sampled, law.max_new_tokens)
+    return sum(finite) + named.get("overlong", 0.0) if finite else math.nan
+
+
+def _talk(
+    env: Conversational,
+    model: Model,
+    sampler: Sampler,
+    law: SamplingLaw,
+    tasks: Sequence[Task],
+    samples: int,
+    seed: int,
+    data: Data,
+    phase: Phase,
+) -> list[list[Scored]]:
+    """Conversations: held side by side, a batch for each turn of all of them, then scored."""
+    held = [Talk(task, env.session(task)) for task in tasks for _ in range(samples)]
+    converse(model, sampler, law, held, samples, seed, phase)
+    with phase("reward"):
+        out = []
+        paid = any(reward for talk in held for _, reward in talk.rewards)
+        for i, task in enumerate(tasks):
+            group = held[i * samples : (i + 1) * samples]
+            completions = [talk.completion(model) for talk in group]
+            rows = []
+            for talk, said, parts in zip(group, completions, _rewards(env, Group(task, completions)), strict=True):
+                named = dict(parts)
+                unknown = bool(named) and not any(math.isfinite(x) for x in named.values())
+                if paid or not named:
+                    named["turns"] = sum(reward for _, reward in talk.rewards)
+                rollout = talk.rollout()
+                total = math.nan if unknown else _total(named, rollout, law, data)
+                rows.append(Scored(task, rollout, said.text, named, total, talk.episode()))
+            out.append(rows)
+        for talk in held:
+            getattr(talk.session, "close", lambda: None)()
+    return out

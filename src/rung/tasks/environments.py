@@ -1,0 +1,138 @@
+"""From --environment to problems: a TRL class over the task's rows, a gymnasium environment, or the protocol itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rung.errors import InputError
+from rung.tasks import adapters, dataset, registry
+from rung.tasks.environment import Environment, Splits
+from rung.tasks.gymnasium_environment import Gymnasium, check
+from rung.tasks.rows import SUFFIXES
+from rung.tasks.tool_environment import ToolEnvironment
+
+PREFIX = "gymnasium:"
+TURN_TOKENS = 256  # a budget for a conversation of whose answers nothing is known
+
+
+def load(
+    task: str | None,
+    *,
+    environment: str | None = None,
+    path: Path | None = None,
+    reward: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Splits:
+    """The task as `registry.load` gives it, or what `environment` makes of it.
+
+    environment: gymnasium:ID, or FILE.py:NAME, where NAME is a class with reset(**row) whose public methods are tools (it
+        needs a task for its rows), a gymnasium environment's class, a Splits, or an Environment (or what makes one).
+    """
+    options = dict(options or {})
+    if environment is None:
+        return registry.load(task or "", path=path, reward=reward, options=options)
+    if environment.startswith(PREFIX):
+        _alone(environment, task, reward)
+        return _gymnasium(environment.removeprefix(PREFIX), options)
+    found = adapters.load_function(environment, "--environment")
+    if isinstance(found, type) and hasattr(found, "reset") and not hasattr(found, "__getitem__"):
+        if hasattr(found, "step"):
+            _alone(environment, task, reward)
+            return _wrapped(found.__name__, partial(found, **options), {})
+        rows = _rows(found, environment, task, path, reward, options)
+        return with_tools(found, rows, judge=reward is not None)
+    _alone(environment, task, reward)
+    try:
+        made = found(**options) if inspect.isfunction(found) or isinstance(found, type) else found
+    except TypeError as error:
+        raise InputError(
+            f"--environment {environment} cannot be made: {error}. Its arguments are --task-options."
+        ) from error
+    return as_splits(made, environment)
+
+
+def with_tools(factory: Any, rows: Splits, *, judge: bool) -> Splits:
+    """A TRL class (or any callable that makes an instance) over the problems of `rows`; see ToolEnvironment."""
+    if not callable(getattr(factory(), "reset", None)):
+        raise InputError(f"the environment {getattr(factory, '__name__', factory)!r} has no reset(**row).")
+    train, held_out = (ToolEnvironment(x, factory, judge) for x in (rows.train, rows.eval))
+    return replace(rows, train=train, eval=held_out, max_new_tokens=max(rows.max_new_tokens, TURN_TOKENS))
+
+
+def as_splits(made: Any, name: str) -> Splits:
+    """A Splits as it is; an Environment as both training and evaluation problems would be no evaluation, so it is cut."""
+    if isinstance(made, Splits):
+        return made
+    if isinstance(made, Environment):
+        if len(made) < 2:
+            raise InputError(f"the environment {name} has {len(made)} problems; training and evaluation need one each.")
+        cut = max(1, len(made) // 10)
+        return Splits(name, _Part(made, cut, len(made)), _Part(made, 0, cut), TURN_TOKENS)
+    raise InputError(
+        f"{name} is a {type(made).__name__}, which is no environment. It needs __len__, __getitem__, score, and session for "
+        "several turns; or give a Splits, a class with reset(**row), or a gymnasium environment."
+    )
+
+
+class _Part:
+    """Problems first..last of an environment; everything else is the environment's own."""
+
+    def __init__(self, env: Environment, first: int, last: int) -> None:
+        self._env, self._first, self._last = env, first, last
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._env[self._first + index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._env, name)
+
+
+def _rows(
+    found: Any, environment: str, task: str | None, path: Path | None, reward: str | None, options: Mapping[str, Any]
+) -> Splits:
+    if task is None:
+        raise InputError(f"--environment {environment}: its reset(**row) needs rows. Give them with --task.")
+    if hasattr(found, "get_reward") and reward is None and task.endswith(SUFFIXES):  # nobody asks for an answer column
+        return dataset.splits(Path(task), answers=False, options=options)
+    return registry.load(task, path=path, reward=reward, options=options)
+
+
+def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
+    if find_spec("gymnasium") is None:
+        raise InputError("gymnasium is not installed. Install it: pip install 'rung[gym]'.")
+    import gymnasium
+
+    options = dict(options)
+    ours: dict[str, Any] = {k: options.pop(k) for k in ("instruction", "size") if k in options}
+    try:
+        make = partial(gymnasium.make, name, **options)
+        make().close()
+    except (gymnasium.error.Error, TypeError, ImportError) as error:
+        raise InputError(f"--environment {PREFIX}{name}: {error}") from error
+    return _wrapped(name, make, ours)
+
+
+def _wrapped(name: str, make: Any, ours: Mapping[str, Any]) -> Splits:
+    check(name, make)
+    return Splits(name, Gymnasium(name, make, "train", **ours), Gymnasium(name, make, "eval", **ours), TURN_TOKENS)
+
+
+def _alone(environment: str, task: str | None, reward: str | None) -> None:
+    for flag, value in (("--task", task), ("--reward", reward)):
+        if value is not None:
+            raise InputError(
+                f"{flag} {value} has no use for the environment {environment}, which has its own. Leave it out."
+            )

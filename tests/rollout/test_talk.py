@@ -1,0 +1,286 @@
+"""Conversations: tokens only grow, observations carry nothing, and every turn of all conversations is one batch."""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+
+from rung.errors import InputError
+from rung.lab.models import BOS, TURN, tiny, tokenizer
+from rung.recipe_io import find
+from rung.records import Rollout, SamplingLaw, State, Step, Task
+from rung.rollout.ask import ask
+from rung.rollout.collect import Collector
+from rung.rollout.sampler import TorchSampler
+from rung.rollout.talk import extension
+from rung.train.learner import Hyper, Learner
+from rung.train.metrics import reward_metrics
+
+torch.set_num_threads(1)
+MODEL = tiny("llama")
+PROMPT = [{"role": "user", "content": "w5 w6"}]
+HINT = [{"role": "user", "content": "w9 w8"}]
+LAW = SamplingLaw(max_new_tokens=12, max_turns=3)
+
+
+@dataclass
+class Echo:
+    """Pays 1, 2, 4 ... for the turns and ends after `turns` of them."""
+
+    task: Task
+    turns: int = 3
+    opening: object = field(default_factory=lambda: PROMPT)
+    said: list = field(default_factory=list)
+    closed: bool = False
+
+    def reset(self):
+        return self.opening
+
+    def step(self, completion) -> Step:
+        self.said.append(completion)
+        return Step(HINT, done=len(self.said) >= self.turns, reward=2.0 ** (len(self.said) - 1))
+
+    def close(self):
+        self.closed = True
+
+
+@dataclass
+class World:
+    session_of: object = Echo
+    problems: int = 3
+    outcome: dict = field(default_factory=dict)
+    sessions: list = field(default_factory=list)
+
+    def __len__(self):
+        return self.problems
+
+    def __getitem__(self, i):
+        return Task(str(i), PROMPT)
+
+    def session(self, task):
+        self.sessions.append(self.session_of(task))
+        return self.sessions[-1]
+
+    def score(self, group):
+        return [dict(self.outcome) for _ in group.completions]
+
+
+@dataclass
+class Script:
+    """Says what it is told to, turn by turn, and remembers what it was asked."""
+
+    turns: tuple
+    calls: list = field(default_factory=list)
+
+    def sample(self, prompts, law, samples, seed):
+        tokens = self.turns[min(len(self.calls), len(self.turns) - 1)]
+        self.calls.append(([tuple(p) for p in prompts], samples, law.max_new_tokens))
+        stop = "stop" if tokens[-1] == TURN else "length"
+        one = Rollout((), tokens, (-0.5,) * len(tokens), (0.7,) * len(tokens), stop, version=4)
+        return [replace(one, prompt=tuple(p)) for p in prompts for _ in range(samples)]
+
+
+def talk(sampler, env=None, law=LAW, samples=2, tasks=1):
+    env = env or World()
+    return ask(env, MODEL, sampler, law, [env[i] for i in range(tasks)], samples, seed=0)
+
+
+def test_tokens_grow_to_what_the_template_would_have_written():
+    row = talk(Script(((7, 8, TURN),)))[0][0]
+    whole = [*PROMPT, {"role": "assistant", "content": "w7 w8"}, *HINT]
+    whole += [{"role": "assistant", "content": "w7 w8"}, *HINT]
+    assert row.rollout.prompt + row.rollout.tokens == (*MODEL.encode(whole), 7, 8, TURN)
+    assert row.rollout.tokens.count(BOS) == 0, "no second BOS"
+
+
+def test_what_was_sampled_is_never_encoded_again():
+    strange = (0, 0, BOS, TURN)  # unknown words and a BOS: none of them survives decoding and encoding
+    sampler = Script((strange,))
+    row = talk(sampler)[0][0]
+    mine = [t for t, own in zip(row.rollout.tokens, row.rollout.actions, strict=True) if own]
+    assert tuple(mine) == strange * 3
+    rows = [prompts[0] for prompts, _, _ in sampler.calls]
+    whole = row.rollout.prompt + row.rollout.tokens
+    assert all(whole[: len(x)] == x for x in rows) and len(set(map(len, rows))) == 3, "each turn extends the one before"
+
+
+def test_observations_have_no_logp_no_entropy_no_reward_and_do_not_count():
+    env = World()
+    collector = Collector(env, MODEL, Script(((7, 8, TURN),)), LAW, find("grpo").data, 2, 2, 0)
+    got = collector.collect(0, State())
+    batch, row = got.batch, got.scored[0]
+    said = torch.tensor([1] * 3 + [0] * 7 + [1] * 3 + [0] * 7 + [1] * 3).bool()
+    assert batch.mask_BT[0].tolist() == said.tolist()
+    assert row.rollout.sampled == 9 and len(row.rollout.tokens) == 23
+    assert (batch.behavior_logp_BT[:, ~said] == 0).all() and (batch.behavior_logp_BT[:, said] == -0.5).all()
+    ends = {2: 1.0, 12: 2.0, 22: 4.0}
+    assert batch.reward_BT[0].tolist() == [ends.get(t, 0.0) for t in range(23)], "each turn's reward on its last token"
+    assert row.reward == 7.0 and row.rewards == {"turns": 7.0}
+    metrics = reward_metrics(got, 2)
+    assert metrics["completions/mean_length"] == 9 and metrics["entropy"] == pytest.approx(0.7)
+    assert metrics["turns/mean"] == 3 and metrics["turns/observation_tokens"] == 14
+    assert got.tokens.length_B.tolist() == [23] * 4, "the model reads them all the same"
+    assert all(s.closed for s in env.sessions)
+
+
+def test_the_outcome_comes_to_the_turns_rewards():
+    env = World(outcome={"right": 0.5})
+    got = Collector(env, MODEL, Script(((7, TURN),)), LAW, find("grpo").data, 2, 2, 0).collect(0, State())
+    assert got.scored[0].reward == 7.5 and got.batch.reward_BT[0].sum() == 7.5
+    assert got.batch.reward_BT[0, -1] == 4.5 and got.batch.reward_BT[0, 1] == 1.0
+    unknown = Collector(
+        World(outcome={"right": float("nan")}), MODEL, Script(((7, TURN),)), LAW, find("grpo").data, 2, 2, 0
+    )
+    assert not unknown.collect(0, State()).batch.valid_B.any()
+
+
+def test_every_turn_of_all_conversations_is_one_batch_and_the_first_shares_its_prompt():
+    env = World(session_of=lambda task: Echo(task, turns=1 if task.id == "0" else 3))
+    sampler = Script(((7, TURN),))
+    talk(sampler, env, samples=2, tasks=3)
+    assert [(len(prompts), samples) for prompts, samples, _ in sampler.calls] == [(3, 2), (4, 1), (4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("law", "turns", "tokens", "cut", "stops"),
+    [
+        (replace(LAW, max_turns=2), 9, 6, "turns", ["stop", "stop"]),
+        (replace(LAW, max_new_tokens=5), 9, 5, "tokens", ["stop", "length"]),
+        (replace(LAW, max_turn_tokens=2), 9, 2, "tokens", ["length"]),
+        (replace(LAW, max_total_tokens=8 + 3 + 7), 9, 3, "tokens", ["stop"]),
+        (LAW, 1, 3, "", ["stop"]),
+    ],
+)
+def test_limits_end_a_conversation_and_say_so(law, turns, tokens, cut, stops):
+    assert len(MODEL.encode(PROMPT)) == 8
+    row = talk(Script(((7, 8, TURN),)), World(session_of=lambda task: Echo(task, turns)), law)[0][0]
+    assert (row.rollout.sampled, row.episode.cut, list(row.episode.stops)) == (tokens, cut, stops)
+    assert row.rollout.stop == ("length" if cut else "stop")
+    assert row.rollout.actions[-1], "an observation that nobody answered is not in the row"
+
+
+def test_a_verifier_reads_the_last_turn_and_not_what_the_model_was_told():
+    seen = []
+    env = World()
+    env.score = lambda group: seen.extend(group.completions) or [{} for _ in group.completions]
+    talk(Script(((7, TURN), (8, TURN), (10, TURN))), env, samples=1)
+    assert seen[0].text == "w10" and seen[0].session is env.sessions[0]
+    assert [m["role"] for m in seen[0].messages] == ["user", "assistant"] * 3 + ["user"]
+
+
+TEMPLATES = {
+    "qwen": "{% for m in messages %}<t> {{ m['role'] }} {{ m['content'] }} <t> {% endfor %}",
+    "drops thoughts": "{% for m in messages %}<t> {{ m['role'] }} {% if m['role'] == 'assistant' and loop.last %}w30 {% endif %}"
+    "{{ m['content'] }} <t> {% endfor %}",
+    "no tools": "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "<t> {{ m['role'] }} {{ m['content'] }} <t> {% endfor %}",
+    "silent end": "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("role", ["user", "tool"])
+def test_only_the_text_behind_an_answer_is_encoded(name, role):
+    tok = tokenizer()
+    tok.chat_template = TEMPLATES[name] + "{% if add_generation_prompt %}<t> assistant {% endif %}"
+    model = replace(MODEL, tokenizer=tok)
+    ids = extension(model, PROMPT, [{"role": role, "content": "w9"}], TURN)
+    text = tok.convert_ids_to_tokens(ids)
+    assert "w9" in text and text[-2:] == ["<t>", "assistant"] and "w5" not in text and "rung-answer" not in text
+    if name != "silent end":
+        assert text[0] == "<t>" and text[1] in ("user", "tool"), "the end of turn that the model said is not said again"
+        assert extension(model, PROMPT, [{"role": role, "content": "w9"}], 7)[0] == TURN, (
+            "but is where it did not say it"
+        )
+
+
+def test_a_template_that_rewrites_answers_is_refused():
+    tok = tokenizer()
+    kept = "{% if m['role'] != 'assistant' or loop.last %}{{ m['content'] }} {% endif %}"
+    tok.chat_template = "{% for m in messages %}" + kept + "{% endfor %}"
+    with pytest.raises(InputError, match="drops an answer"):
+        extension(replace(MODEL, tokenizer=tok), PROMPT, HINT, TURN)
+
+
+def test_plain_text_goes_on_as_plain_text():
+    assert extension(MODEL, "w5", [{"role": "user", "content": "w9 w8"}], TURN) == [9, 8]
+
+
+def broken(task):
+    session = Echo(task)
+    session.step = lambda completion: 1 / 0
+    return session
+
+
+def mute(task):
+    session = Echo(task)
+    session.step = lambda completion: Step([], done=False)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [
+        (broken, "ZeroDivisionError"),
+        (mute, "gave no message and did not end"),
+        (
+            lambda task: Echo(task, opening=[{"role": "user", "content": f"w{5 + torch.randint(30, ()).item()}"}]),
+            "different",
+        ),
+    ],
+)
+def test_environments_that_break_the_contract_are_named(session, message):
+    torch.manual_seed(0)
+    with pytest.raises(InputError, match=message):
+        talk(Script(((7, TURN),)), World(session_of=session), samples=8)
+
+
+def learner(name):
+    torch.manual_seed(0)
+    recipe = find(name)
+    step = Learner(recipe, tiny("llama"), Hyper(learning_rate=1e-2, max_new_tokens=LAW.max_new_tokens))
+    collector = Collector(
+        World(), step.model, TorchSampler(step.model), LAW, recipe.data, 3, 4, 1, greedy="greedy" in recipe.needs
+    )
+    return step, collector.collect(0, step.state)
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "ppo", "trpo", "remax"])
+def test_a_step_does_not_look_at_what_stands_on_observations(name):
+    after = []
+    for junk in (0.0, 123.0):
+        step, got = learner(name)
+        off = ~got.batch.mask_BT
+        assert off.any() and got.batch.mask_BT.any(1).all()
+        batch = replace(
+            got.batch,
+            behavior_logp_BT=got.batch.behavior_logp_BT + junk * off,
+            old_logp_BT=got.batch.old_logp_BT + junk * off,
+        )
+        metrics = step.step(replace(got, batch=batch))
+        assert metrics["sampling/logp_gap_max"] < 1e-4, "sampler and trainer agree behind an observation as well"
+        assert metrics["loss_tokens"] == got.batch.mask_BT.sum()
+        after.append(torch.cat([p.detach().flatten() for p in step.model.hf.parameters()]))
+    assert torch.equal(*after)
+
+
+def test_the_gradient_is_that_of_the_models_own_forward_on_the_models_own_tokens():
+    step, got = learner("reinforce")
+    tokens, mask = got.tokens, got.batch.mask_BT
+    seen = []
+    step.optimizer.step = lambda *_: seen.append(torch.cat([p.grad.flatten() for p in step.parameters])) or 0.0
+    total_B = got.batch.reward_BT.sum(1)
+    step.step(got)
+    J = 0.0
+    for p in step.parameters:
+        p.grad = None
+    for b, row in enumerate(got.scored):
+        ids = torch.tensor([*row.rollout.prompt, *row.rollout.tokens])
+        log_p = step.model.hf(input_ids=ids[None]).logits[0].log_softmax(-1)
+        at = torch.arange(len(row.rollout.prompt), len(ids))[mask[b, : len(row.rollout.tokens)]]
+        J = J + total_B[b] * log_p[at - 1, ids[at]].sum() / len(got.scored)
+    (-J).backward()
+    truth = torch.cat([p.grad.flatten() for p in step.parameters])
+    assert tokens.length_B.max() > mask.sum(1).max()
+    cosine = torch.nn.functional.cosine_similarity(seen[0], truth, dim=0)
+    assert cosine > 1 - 1e-6

@@ -1,0 +1,117 @@
+"""Each example runs as it stands, with a tiny model in place of a real one."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import rung
+from rung import starter
+from rung.cli import main
+from rung.io.run_dir import RunDir
+from rung.lab.models import tiny
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FEW = {"steps": 1, "samples_per_prompt": 2, "eval_problems": 2, "max_new_tokens": 12, "threads": 1}
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("model")
+    ready = tiny("llama")
+    ready.hf.config.max_position_embeddings = 2048  # the tools' description is long
+    ready.hf.save_pretrained(path)
+    ready.tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def metrics(run) -> dict:
+    return next(m for m in run.metrics if "reward" in m)
+
+
+def test_own_reward(model, tmp_path):
+    row = metrics(load("own_reward").main(model, tmp_path, prompts_per_step=2, **FEW))
+    assert "rewards/short_and_right/mean" in row and row["reward"] <= 1
+
+
+def test_own_dataset(model, tmp_path):
+    row = metrics(load("own_dataset").main(model, tmp_path, **FEW))
+    assert "rewards/correct/mean" in row
+
+
+def test_tool_environment(model, tmp_path):
+    run = load("tool_environment").main(model, tmp_path, **{**FEW, "max_new_tokens": 24, "samples_per_prompt": 4})
+    row = metrics(run)
+    assert "rewards/Shop/mean" in row and row["turns/mean"] >= 1 and "tools/call_frequency" in row
+    stored = RunDir.open(run.path).read_rollouts(1)
+    assert (
+        len(stored) == 16
+        and stored[0]["messages"][0]["role"] == "system"
+        and "price" in stored[0]["messages"][0]["content"]
+    )
+
+
+def test_the_shop_pays_for_the_exact_price_only():
+    Shop = load("tool_environment").Shop
+    for amount, reward in ((12, 1.0), (11, 0.0)):
+        shop = Shop()
+        shop.reset(item="book", prompt="...")
+        assert shop.get_reward() == 0.0 and shop.price("book") == 12
+        shop.pay(amount)
+        assert shop.get_reward() == reward
+
+
+def test_lora(tmp_path):
+    small = {**FEW, "task": "chained_arithmetic", "prompts_per_step": 2, "lora_rank": 2}
+    run = load("lora").main(str(starter.path()), tmp_path, **small)
+    stored = load_file(RunDir.open(run.path).model_path() / "adapter_model.safetensors")
+    assert stored and all(v.dtype == torch.float32 for v in stored.values())
+
+
+def test_own_recipe(tmp_path):
+    run = load("own_recipe").main("starter", tmp_path, prompts_per_step=2, **FEW)
+    stored = RunDir.open(run.path).config()["expanded_recipe"]
+    assert (stored["name"], stored["surrogate"]["high"], stored["entropy"]) == ("mine", 0.28, 0.001)
+
+
+def test_guess_number_in_several_turns(model, tmp_path, capsys):
+    environment = f"{EXAMPLES / 'guess_number.py'}:GuessNumber"
+    settings = {**FEW, "prompts_per_step": 2, "max_turns": 3, "max_new_tokens": 30, "samples_per_prompt": 8}
+    run = rung.train(model=model, environment=environment, out=tmp_path / "run", **settings)
+    row = metrics(run)
+    assert row["turns/mean"] > 1 and row["turns/observation_tokens"] > 0 and row["reward"] < 1
+    assert row["sampling/logp_gap_max"] < 1e-4
+    assert "turns/out_of_turns" in row
+    assert main(["eval", str(run.path), "--problems", "2", "--json", "-"]) == 0, "a run knows its environment"
+    assert '"accuracy"' in capsys.readouterr().out
+
+
+def test_a_script_for_trl(model, tmp_path):
+    arguments = {"max_steps": 1, "per_device_train_batch_size": 8, "max_completion_length": 8, "num_generations": 4}
+    trainer = load("from_trl").main(model, str(tmp_path / "run"), **arguments)
+    assert "rewards/reward_num_unique_letters/mean" in metrics(trainer.run)
+    trainer.save_model(tmp_path / "saved")
+    assert (tmp_path / "saved" / "model.safetensors").is_file() and not (tmp_path / "saved" / "COMPLETE").exists()
+
+
+def test_second_try_in_plain_text(tmp_path):
+    environment = f"{EXAMPLES / 'second_try.py'}:splits"
+    settings = {**FEW, "prompts_per_step": 4, "max_turns": 2, "max_new_tokens": 48, "samples_per_prompt": 4}
+    run = rung.train(recipe="reward_to_go", environment=environment, out=tmp_path / "run", **settings)
+    rows = RunDir.open(run.path).read_rollouts(1)
+    assert {len(r["turn_stops"]) for r in rows} == {1, 2} and {r["reward"] for r in rows} <= {0.0, 0.5, 1.0}
+    for row in rows:
+        assert (row["reward"] == 1.0) <= (len(row["turn_stops"]) == 1), "a right first answer ends it"
+        told = row["actions"].count(0)
+        assert told == (len(row["prompt"]) if len(row["turn_stops"]) == 2 else 0), (
+            "the problem once more, a token a character"
+        )
