@@ -7,7 +7,7 @@ import torch
 
 import rung
 from rung.io.run_dir import RunDir
-from rung.train.memory import STATM, MemoryWatch
+from rung.train.memory_watch import STATM, MemoryWatch
 
 SMALL = {"steps": 1, "prompts_per_step": 4, "samples_per_prompt": 4, "eval_problems": 2, "threads": 1}
 
