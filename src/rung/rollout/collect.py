@@ -23,11 +23,15 @@ Phase = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Collected:
-    """One step's answers three times: for people (`scored`, row by row), for the maths (`batch`), for the model (`tokens`)."""
+    """One step's answers three times: for people (`scored`, row by row), for the maths (`batch`), for the model (`tokens`).
+
+    sampled: answer tokens that the step has cost, those of discarded and of greedy answers included.
+    """
 
     scored: list[Scored]
     batch: Batch
     tokens: Tokens
+    sampled: int
     counters: dict[str, float] = field(default_factory=dict)
 
 
@@ -69,15 +73,18 @@ class Collector:
             if rounds > self.data.resample:
                 break
         drawn = len(chosen) + len(dull)
+        sampled = sum(len(row.rollout.tokens) for _, group in chosen + dull for row in group)
         chosen += dull[: self.prompts - len(chosen)]
         rows = [row for _, group in chosen for row in group]
         greedy = self._greedy([task for task, _ in chosen]) if self.greedy else None
+        sampled += sum(len(row.rollout.tokens) for row in greedy or ())
         counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn)}
         extract = getattr(self.env, "extract", None)
         if extract is not None:  # no answer found is another failure than a wrong answer
             found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) is not None for r in rows]
             counters["completions/no_answer_ratio"] = 1 - sum(found) / len(found)
-        return self._layout(chosen, rows, greedy, state, counters)
+        rewards = None if greedy is None else [row.reward for row in greedy]
+        return self._layout(chosen, rows, rewards, state, sampled, counters)
 
     def _problems(self, step: int) -> Iterator[int]:
         """This step's problems, then those for resampling, none twice: a shuffled walk that depends on (seed, step) only."""
@@ -94,15 +101,15 @@ class Collector:
             groups = [rollouts[i : i + self.samples] for i in range(0, len(rollouts), self.samples)]
             return [score(self.env, self.model, t, g, self.law, self.data) for t, g in zip(tasks, groups, strict=True)]
 
-    def _greedy(self, tasks: Sequence[Task]) -> list[float]:
-        """R(x, greedy answer) per problem; these answers never enter the loss."""
+    def _greedy(self, tasks: Sequence[Task]) -> list[Scored]:
+        """The greedy answer to each problem, for its reward R(x, y); these answers never enter the loss."""
         law = SamplingLaw(temperature=0.0, max_new_tokens=self.law.max_new_tokens)
         with self.phase("sample"):
             prompts = [encode(self.model, task, law.max_new_tokens) for task in tasks]
             rollouts = self.sampler.sample(prompts, law, 1, 0)
         with self.phase("reward"):
             rows = [score(self.env, self.model, t, [r], law, self.data) for t, r in zip(tasks, rollouts, strict=True)]
-        return [row[0].reward for row in rows]
+        return [row[0] for row in rows]
 
     def _layout(
         self,
@@ -110,6 +117,7 @@ class Collector:
         rows: list[Scored],
         greedy: list[float] | None,
         state: State,
+        sampled: int,
         counters: dict[str, float],
     ) -> Collected:
         device = self.model.device
@@ -150,8 +158,7 @@ class Collector:
             length_B=length_B,
             group_B=group_B,
         )
-        return Collected(rows, batch, tokens, counters)
-
+        return Collected(rows, batch, tokens, sampled, counters)
 
     def _steps(self, row: Scored) -> list[tuple[int, float]]:
         """(index of the token that ends a step, its reward) for one answer."""

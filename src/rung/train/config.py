@@ -37,6 +37,8 @@ class TrainConfig:
 
     steps: int | None = None
     """training steps"""
+    tokens: int | None = None
+    """budget of sampled answer tokens: the run ends with the first step that reaches it; steps is then only a cap"""
     prompts_per_step: int | None = None
     """problems per step"""
     samples_per_prompt: int = 8
@@ -97,11 +99,16 @@ class TrainConfig:
             "prompts_per_step": 32 if small else 16,
             "learning_rate": 4e-4 if small else 1e-5,
         }
+        if self.tokens is not None:  # an answer has at least one token
+            prompts = self.prompts_per_step or int(str(defaults["prompts_per_step"]))
+            defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems"):
             if getattr(config, name) < (0 if name == "steps" else 1):
                 raise InputError(f"{name} is {getattr(config, name)}; it must be positive.")
+        if config.tokens is not None and config.tokens < 1:
+            raise InputError(f"tokens is {config.tokens}; a budget of sampled tokens must be positive.")
         if config.max_new_tokens is not None and config.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
         return config
