@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from rung.errors import InputError, unknown
+from rung.lab.flags import Ladder, Variance, Why
 
 
 # -- commands: each is a dataclass of its flags and a function -----------------------------------------------------
@@ -196,6 +197,24 @@ def _audit(args: Audit) -> int:
     )
 
 
+def _why(args: Why) -> int:
+    from rung.lab.why import run_why
+
+    return run_why(args)
+
+
+def _ladder(args: Ladder) -> int:
+    from rung.lab.ladder import run_ladder
+
+    return run_ladder(args)
+
+
+def _variance(args: Variance) -> int:
+    from rung.lab.variance_frozen import run_variance
+
+    return run_variance(args)
+
+
 def _starter(args: Starter) -> int:
     from rung.starter.make import make
 
@@ -217,6 +236,9 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
     "explain": (Explain, _explain, "a recipe's assembled equation, with sources"),
     "diff": (Diff, _diff, "what changes between two recipes, and why"),
     "audit": (Audit, _audit, "is a recipe's gradient the policy gradient, and if not, why"),
+    "why": (Why, _why, "the experiment that shows why a recipe was introduced"),
+    "ladder": (Ladder, _ladder, "recipes compared: same seeds, weights and token budget, tuned learning rates"),
+    "variance": (Variance, _variance, "how noisy each recipe's gradient is on your model and task"),
     "starter": (Starter, _starter, "make the starter model from a seed"),
     "smollm2": (Smollm2, _smollm2, "fetch SmolLM2-135M-Instruct into the cache"),
 }
