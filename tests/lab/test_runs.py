@@ -12,6 +12,7 @@ from rung.errors import InputError
 from rung.io.console import Console
 from rung.lab.runs import Job, key, moved, place, run, run_all
 from rung.train.config import TrainConfig
+from rung.train.setup import prepare
 
 TINY = TrainConfig(
     recipe="dr_grpo", prompts_per_step=2, samples_per_prompt=2, steps=3, eval_problems=8, save_rollouts=False, threads=1
@@ -137,3 +138,30 @@ def test_two_processes_give_what_one_gives(tmp_path):
     jobs = [Job(str(s), replace(TINY, seed=s)) for s in range(3)]
     two, one = run_all(jobs, tmp_path / "two", 2, quiet), run_all(jobs, tmp_path / "one", 1, quiet)
     assert [strip(r) for r in two] == [strip(r) for r in one]
+
+
+# -- the budget ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["dapo", "remax", "grpo"])
+def test_a_step_counts_every_answer_that_it_has_cost(name):
+    setup = prepare(replace(TINY, recipe=name, prompts_per_step=3))
+    drawn = []
+    sample = setup.sampler.sample
+
+    def counting(prompts, law, samples, seed):
+        drawn.append(sample(prompts, law, samples, seed))
+        return drawn[-1]
+
+    setup.sampler.sample = counting
+    collected = setup.collector.collect(0, setup.learner.state)
+    kept = sum(len(row.rollout.tokens) for row in collected.scored)
+    assert collected.sampled == sum(len(r.tokens) for rollouts in drawn for r in rollouts)
+    assert (collected.sampled > kept) == (name != "grpo"), "discarded answers (dapo) and greedy ones (remax) cost too"
+
+
+def test_a_budget_must_be_positive():
+    with pytest.raises(InputError, match="tokens is 0"):
+        replace(TINY, tokens=0).resolved()
+
+
+def test_a_budget_sets_the_cap_on_steps():
+    assert replace(TINY, steps=None, tokens=41).resolved().steps == 11, "2 x 2 answers have at least 4 tokens"

@@ -57,21 +57,47 @@ def test_the_trace_agrees_with_the_exact_oracle(name):
     assert found == pytest.approx(exact.trace, rel=0.1)
 
 
-def test_a_gradient_is_that_of_the_formula(frozen):
+def by_hand(model, collected, R_B):
     """grad (1/B) sum_i (R_i - mean of the others) log pi(y_i), by the model's own padded forward and autograd."""
-    collected = frozen.collect(1, seed=5)[0]
-    recipe, parameters = LADDER["leave_one_out"], list(frozen.model.hf.parameters())
-    G = gradients(recipe, frozen.model, frozen.hyper(), [], [collected])
-    R_PG = torch.tensor([row.reward for row in collected.scored]).view(4, 4)
+    R_PG, tokens = R_B.view(4, 4), collected.tokens
     A_B = (R_PG - (R_PG.sum(1, keepdim=True) - R_PG) / 3).flatten()
-    tokens = collected.tokens
-    log_p = predicting_logits(frozen.model, tokens).float().log_softmax(-1)
+    assert A_B.abs().sum() > 0
+    log_p = predicting_logits(model, tokens).float().log_softmax(-1)
     logp_n = log_p.gather(-1, tokens.tokens_BT[tokens.mask_BT][:, None])[:, 0]
     J = (A_B[tokens.mask_BT.nonzero()[:, 0]] * logp_n).sum() / 16
-    by_hand = torch.cat([g.reshape(-1) for g in torch.autograd.grad(J, parameters)])
-    assert A_B.abs().sum() > 0
-    assert float((G[0] - by_hand).norm() / by_hand.norm()) < 1e-4
-    assert all(p.grad is None for p in parameters), "nothing is left behind"
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(J, list(model.hf.parameters()))])
+
+
+def close(a, b):
+    return float((a - b).norm() / b.norm()) < 1e-4
+
+
+def test_a_gradient_is_that_of_the_formula(frozen):
+    collected = frozen.collect(1, seed=5)[0]
+    G = gradients(LADDER["leave_one_out"], frozen.model, frozen.hyper(), [], [collected])
+    assert close(G[0], by_hand(frozen.model, collected, torch.tensor([row.reward for row in collected.scored])))
+    assert all(p.grad is None for p in frozen.model.hf.parameters()), "nothing is left behind"
+
+
+def test_the_gradient_of_the_length_of_wrong_answers(frozen):
+    """grad E[L W]/E[W] = grad E[L W] / E[W] - E[L W] grad E[W] / E[W]^2, with W = 1 - R."""
+    batches = frozen.collect(2, seed=5)
+    accuracy, length = variance.length_gradients(frozen.model, frozen.hyper(), batches)
+    W = [torch.tensor([1 - row.reward for row in c.scored]) for c in batches]
+    LW = [
+        w * torch.tensor([float(len(row.rollout.tokens)) for row in c.scored]) for w, c in zip(W, batches, strict=True)
+    ]
+    mean_W, mean_LW = torch.cat(W).mean(), torch.cat(LW).mean()
+    for k, c in enumerate(batches):
+        grad_W, grad_LW = by_hand(frozen.model, c, W[k]), by_hand(frozen.model, c, LW[k])
+        assert close(length[k], grad_LW / mean_W - mean_LW * grad_W / mean_W**2)
+        assert close(accuracy[k], -grad_W)
+
+
+def test_drift_is_length_gained_per_accuracy_gained_whatever_the_scale():
+    a = torch.randn(5, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 1
+    assert variance.drift(0.1 * a, a, 3 * a) == pytest.approx(3.0)
+    assert variance.drift(a, a, -a) == pytest.approx(-1.0)
 
 
 def test_a_sketch_keeps_inner_products(monkeypatch):

@@ -7,10 +7,13 @@ import pytest
 
 import rung.lab.why as why
 from rung.cli import main
+from rung.errors import InputError
 from rung.lab.runs import key
 from rung.lab.why import conclude, jobs_of, named, recipe_of
 from rung.lab.why_experiments import ACCURACY, EXPERIMENTS, Arm, Experiment, Measure
 from rung.recipe_io import diff
+from rung.records import Completion, Group
+from rung.tasks import registry
 
 pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
@@ -77,7 +80,7 @@ def test_both_kinds_run_from_end_to_end_and_are_kept(tmp_path, monkeypatch, caps
     training = Experiment(
         "grpo", "t", "training", "claim", "stress", Arm("ppo", "ppo"), Arm("grpo", "grpo"), (ACCURACY,), TINY, seeds=2
     )
-    settings = {"prompts": 2, "samples": 2, "batches": 3, "warmup": 1, "process": True}
+    settings = {"prompts": 2, "samples": 2, "batches": 3, "warmup": 1, "after": 0, "process": True}
     noise = Experiment(
         "grpo", "g", "gradient", "claim", "stress", Arm("reinforce", "reinforce"), Arm("grpo", "grpo"),
         (Measure("trace", "variance", "ratio", "lower"),), settings, seeds=2,
@@ -109,3 +112,25 @@ def test_both_kinds_run_from_end_to_end_and_are_kept(tmp_path, monkeypatch, caps
 def test_what_cannot_be_shown_is_refused(words, said, capsys, tmp_path):
     assert main(["why", *words, "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+# -- the stresses --------------------------------------------------------------------------------------------------
+def test_an_offset_moves_training_rewards_only():
+    task = registry.load("chained_arithmetic", options={"reward_offset": 1.0})
+    for split, zero in ((task.train, 1.0), (task.eval, 0.0)):
+        problem = split[0]
+        right = Completion("#" + problem.data["answer"])
+        rewards = [sum(r.values()) for r in split.score(Group(problem, [right, Completion("no")]))]
+        assert rewards == [1.0 + zero, zero]
+
+
+def test_unlearnable_problems_are_judged_by_lot():
+    plain, half = (registry.load("chained_arithmetic", options=o) for o in ({}, {"unlearnable": 0.5}))
+    pairs = [(plain.train[i], half.train[i]) for i in range(2000)]
+    assert all(a.prompt == b.prompt for a, b in pairs)
+    assert sum(a.data["answer"] != b.data["answer"] for a, b in pairs) == pytest.approx(900, abs=90), (
+        "half, less the lucky"
+    )
+    assert [half.eval[i].data for i in range(50)] == [plain.eval[i].data for i in range(50)]
+    with pytest.raises(InputError, match="share"):
+        registry.load("chained_arithmetic", options={"unlearnable": 2.0})

@@ -34,7 +34,7 @@ class Ladder:
     """names of recipes, with commas between them"""
     seeds: int = 5
     """of the comparison"""
-    tokens: int = 40_000
+    tokens: int = 30_000
     """budget of sampled answer tokens of each run"""
     rates: str = "1e-4,3e-4,1e-3,3e-3"
     """learning rates of the sweep"""
@@ -48,7 +48,7 @@ class Ladder:
     eval_problems: int = 256
     eval_every: int = 10
     """steps between evaluations, which make the curves"""
-    target: float = 0.8
+    target: float = 0.7
     """the table says how many tokens it takes to reach this accuracy"""
     gradient_batches: int = 16
     """batches of the gradient's quality at the start; 0: leave it out"""

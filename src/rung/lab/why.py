@@ -22,7 +22,7 @@ from rung.lab.flags import Why
 from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, run_all, rung_version, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import Effect, bootstrap, effects, scipy_stats
-from rung.lab.variance import quality
+from rung.lab.variance import drift, quality
 from rung.lab.variance_frozen import Frozen
 from rung.lab.why_experiments import EXPERIMENTS, Arm, Experiment, Measure
 from rung.recipe_io import find, override
@@ -116,8 +116,9 @@ def recipe_of(arm: Arm) -> Recipe:
 def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tuple[list[Row], list[Row]]:
     """One row per arm and seed: the gradient's trace and cosine over `batches` batches that both arms share."""
     settings = dict(experiment.settings)
-    batches, warmup, after = (settings.pop(k, d) for k, d in (("batches", 8), ("warmup", 20), ("after", 0)))
-    directory = Path(_policy(int(after), out, workers))
+    batches, warmup, after = (int(settings.pop(k)) for k in ("batches", "warmup", "after"))
+    options, lengths = settings.pop("task_options", {}), any(m.name == "drift" for m in experiment.measures)
+    directory = Path(_policy(after, out, workers))
     arms = [recipe_of(arm) for arm in (experiment.parent, experiment.child)]
     frozen: Frozen | None = None
     pairs: list[list[Row]] = []
@@ -126,13 +127,14 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
         path = out / "gradients" / f"{code}.json"
         if not path.is_file():
             if frozen is None:
-                splits = registry.load("chained_arithmetic")
+                splits = registry.load("chained_arithmetic", options=options)
                 law = SamplingLaw(max_new_tokens=splits.max_new_tokens)
                 frozen = Frozen(models.load(str(directory)), splits.train, law, **settings)
-            found = frozen.gradients(arms, int(batches), int(warmup), seed)
+            found = frozen.gradients(arms, batches, warmup, seed, lengths)
             rows = [_gradient_row(found, arm, seed) for arm in arms]
             write_json(path, rows)
-            say(f"  {seed + 1}/{seeds}  traces {rows[0]['trace']:.3g}, {rows[1]['trace']:.3g}")
+            name = experiment.measures[0].name
+            say(f"  {seed + 1}/{seeds}  {name} {rows[0][name]:.3g}, {rows[1][name]:.3g}")
         pairs.append(json.loads(path.read_bytes()))
     return [p for p, _ in pairs], [c for _, c in pairs]
 
@@ -140,6 +142,8 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
 def _gradient_row(found: dict[str, Any], arm: Recipe, seed: int) -> Row:
     q = quality(found[arm.name], found["u"])
     row = {"recipe": arm.name, "label": arm.name, "seed": seed, "trace": q.trace.mean, "snr": q.snr.mean}
+    if "length" in found:
+        row["drift"] = drift(found[arm.name], found["accuracy"], found["length"])
     return {**row, "cosine": q.cosine.mean, "direction": q.direction}
 
 
@@ -193,6 +197,11 @@ def conclude(experiment: Experiment, parent: Sequence[Row], child: Sequence[Row]
 def _differences(measure: Measure, parent: Sequence[Row], child: Sequence[Row]) -> list[float]:
     """child - parent, seed by seed; for a ratio the difference of logarithms."""
     pairs = [(p[measure.name], c[measure.name]) for p, c in zip(parent, child, strict=True)]
+    if any(x is None or not math.isfinite(x) or (measure.unit == "ratio" and x <= 0) for pair in pairs for x in pair):
+        raise InputError(
+            f"{measure.words} could not be measured in every run (nothing to average, or no gradient at all): the setting is "
+            "too small. Use more tokens or batches."
+        )
     if measure.unit == "ratio":
         return [math.log(c / p) for p, c in pairs]
     return [c - p for p, c in pairs]
