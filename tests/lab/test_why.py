@@ -80,7 +80,7 @@ def test_both_kinds_run_from_end_to_end_and_are_kept(tmp_path, monkeypatch, caps
     training = Experiment(
         "grpo", "t", "training", "claim", "stress", Arm("ppo", "ppo"), Arm("grpo", "grpo"), (ACCURACY,), TINY, seeds=2
     )
-    settings = {"prompts": 2, "samples": 2, "batches": 3, "warmup": 1, "after": 0, "process": True}
+    settings = {"prompts": 2, "samples": 2, "batches": 3, "warmup": 1, "process": True}
     noise = Experiment(
         "grpo", "g", "gradient", "claim", "stress", Arm("reinforce", "reinforce"), Arm("grpo", "grpo"),
         (Measure("trace", "variance", "ratio", "lower"),), settings, seeds=2,

@@ -116,7 +116,7 @@ def recipe_of(arm: Arm) -> Recipe:
 def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tuple[list[Row], list[Row]]:
     """One row per arm and seed: the gradient's trace and cosine over `batches` batches that both arms share."""
     settings = dict(experiment.settings)
-    batches, warmup, after = (int(settings.pop(k)) for k in ("batches", "warmup", "after"))
+    batches, warmup, after = (int(settings.pop(k, 0)) for k in ("batches", "warmup", "after"))
     options, lengths = settings.pop("task_options", {}), any(m.name == "drift" for m in experiment.measures)
     directory = Path(_policy(after, out, workers))
     arms = [recipe_of(arm) for arm in (experiment.parent, experiment.child)]
