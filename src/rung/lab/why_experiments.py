@@ -92,14 +92,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         claim="a baseline that knows how far the answer has come takes more noise out than a constant one",
         stress="a reward for each reasoning step",
         parent=_arm("moving_average"), child=_arm("value_baseline"), measures=(TRACE,),
-        settings={**FROZEN, "process": True},
+        settings={**FROZEN, "process": True, "warmup": 100},
     ),
     Experiment(
         "a2c", "bootstrap", "gradient",
         claim="bootstrapping from V (GAE) takes out the noise of later tokens",
         stress="a reward for each reasoning step; entropy and aggregation as in the parent",
         parent=_arm("value_baseline"), child=_arm("a2c", entropy=0.0, aggregate="SequenceSum"), measures=(TRACE,),
-        settings={**FROZEN, "process": True},
+        settings={**FROZEN, "process": True, "warmup": 100},
     ),
     Experiment(
         "trpo", "step_size", "training",
