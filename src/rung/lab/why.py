@@ -183,7 +183,7 @@ def conclude(experiment: Experiment, parent: Sequence[Row], child: Sequence[Row]
         )
     return {
         "kind": "why",
-        "title": f"{experiment.recipe}: why {experiment.child.label} follows {experiment.parent.label}",
+        "title": f"why {experiment.child.label} after {experiment.parent.label}",
         "stress": experiment.stress,
         "measure": measures[0].name,
         "sentence": headline(experiment, verdicts),

@@ -23,7 +23,7 @@ def picture(found: dict[str, Any], path: Path) -> None:
     if curves:
         _curves(axes[0], curves)
     _pairs(axes[-1], found)
-    figure.suptitle("\n".join(textwrap.wrap(found["title"] + " (" + found["stress"] + ")", 100)), fontsize=10)
+    figure.suptitle(textwrap.fill(f"{found['title']}: {found['stress']}", 100 if curves else 56), fontsize=10)
     with matplotlib.rc_context({"svg.hashsalt": "rung"}):
         write_atomic(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
@@ -49,4 +49,7 @@ def _pairs(axes: Axes, found: dict[str, Any]) -> None:
     axes.set_xticks((0, 1), [textwrap.fill(str(label), 16) for label in (row[1], row[0])], fontsize=8)
     axes.set_xlim(-0.4, 1.4)
     axes.set_ylabel(first["measure"])
-    axes.set_title("shown" if first["shown"] else "not shown", fontsize=9)
+    change = f"{100 * first['effect']:+.0f} %" if first["unit"] == "ratio" else f"{first['effect']:+.3g}"
+    axes.set_title(f"{change}, {'shown' if first['shown'] else 'not shown'}", fontsize=9)
+    if first["unit"] == "ratio":
+        axes.set_ylim(bottom=0)  # a share can be read off only from zero
