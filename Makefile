@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance smollm2 bench clean
+.PHONY: help venv demo test lint slow mutants conformance smollm2 evidence bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,11 @@ $(PEER)/.ready: pyproject.toml constraints.txt
 
 smollm2: $(READY) ## fetch SmolLM2-135M-Instruct into the user's cache, as a Hugging Face checkpoint
 	@$(BIN)/rung smollm2
+
+evidence: $(READY) ## why each rung exists, the whole ladder, and their reports; goes on where it was stopped
+	@$(BIN)/rung why all --out runs/why --jobs $(JOBS)
+	@$(BIN)/rung ladder --out runs/ladder --jobs $(JOBS)
+	@for found in runs/ladder runs/why/*/why.json; do $(BIN)/rung report $${found%/why.json} || exit; done
 
 bench: $(READY) ## measure speed and memory (ARGS="..." goes to the benchmark)
 	@$(BIN)/python benchmarks/run.py $(ARGS)

@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from rung.errors import InputError, unknown
-from rung.lab.flags import Eval, Verify
+from rung.lab.flags import Eval, Ladder, Variance, Verify, Why
 
 
 # -- commands: each is a dataclass of its flags and a function -----------------------------------------------------
@@ -207,6 +207,24 @@ def _report(argv: list[str]) -> int:
     return run_report(tyro.cli(Report, prog="rung report", args=argv))
 
 
+def _why(args: Why) -> int:
+    from rung.lab.why import run_why
+
+    return run_why(args)
+
+
+def _ladder(args: Ladder) -> int:
+    from rung.lab.ladder import run_ladder
+
+    return run_ladder(args)
+
+
+def _variance(args: Variance) -> int:
+    from rung.lab.variance_frozen import run_variance
+
+    return run_variance(args)
+
+
 def _starter(args: Starter) -> int:
     from rung.starter.make import make
 
@@ -230,6 +248,9 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
     "explain": (Explain, _explain, "a recipe's assembled equation, with sources"),
     "diff": (Diff, _diff, "what changes between two recipes, and why"),
     "audit": (Audit, _audit, "is a recipe's gradient the policy gradient, and if not, why"),
+    "why": (Why, _why, "the experiment that shows why a recipe was introduced"),
+    "ladder": (Ladder, _ladder, "recipes compared: same seeds, weights and token budget, tuned learning rates"),
+    "variance": (Variance, _variance, "how noisy each recipe's gradient is on your model and task"),
     "report": (None, _report, "one HTML file on a run, runs side by side, or a ladder"),
     "starter": (Starter, _starter, "make the starter model from a seed"),
     "smollm2": (Smollm2, _smollm2, "fetch SmolLM2-135M-Instruct into the cache"),

@@ -39,9 +39,8 @@ def cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json_to: str | None = None) -> None:
-    """Prints the table. `json_to`: also write a list of objects to that new file; "-": print only that list."""
-    rows = [list(row) for row in rows]
+def write_json(columns: Sequence[str], rows: Sequence[Sequence[Any]], json_to: str) -> None:
+    """A list of objects, one a row, to that new file; "-": to standard output."""
     assert all(len(row) == len(columns) for row in rows), "a row has another number of cells than there are columns"
     document = to_json([dict(zip(columns, row, strict=True)) for row in rows], indent=1) + "\n"
     if json_to == "-":
@@ -49,12 +48,20 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json
         sys.stdout.flush()
         return
     check_json_target(json_to)
+    try:
+        with Path(json_to).open("x", encoding="utf-8") as file:
+            file.write(document)
+    except OSError as error:
+        raise InputError(f"--json {json_to}: cannot write: {error.strerror}. Give another name.") from None
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json_to: str | None = None) -> None:
+    """Prints the table. `json_to`: also write a list of objects to that new file; "-": print only that list."""
+    rows = [list(row) for row in rows]
     if json_to is not None:
-        try:
-            with Path(json_to).open("x", encoding="utf-8") as file:
-                file.write(document)
-        except OSError as error:
-            raise InputError(f"--json {json_to}: cannot write: {error.strerror}. Give another name.") from None
+        write_json(columns, rows, json_to)
+        if json_to == "-":
+            return
     console = make_rich(sys.stdout)
     table = Table(title=Text(clean(title, console.encoding), "bold"), box=SIMPLE_HEAD, title_justify="left")
     for index, name in enumerate(columns):

@@ -24,11 +24,15 @@ __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
 
 @dataclass(frozen=True)
 class Collected:
-    """One step's answers three times: for people (`scored`, row by row), for the maths (`batch`), for the model (`tokens`)."""
+    """One step's answers three times: for people (`scored`, row by row), for the maths (`batch`), for the model (`tokens`).
+
+    sampled: answer tokens that the step has cost, those of discarded and of greedy answers included.
+    """
 
     scored: list[Scored]
     batch: Batch
     tokens: Tokens
+    sampled: int
     counters: dict[str, float] = field(default_factory=dict)
 
 
@@ -72,15 +76,18 @@ class Collector:
             if rounds > self.data.resample:
                 break
         drawn = len(chosen) + len(dull)
+        sampled = sum(row.rollout.sampled for _, group in chosen + dull for row in group)
         chosen += dull[: self.prompts - len(chosen)]
         rows = [row for _, group in chosen for row in group]
         greedy = self._greedy([task for task, _ in chosen]) if self.greedy else None
+        sampled += sum(row.rollout.sampled for row in greedy or ())
         counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn), **stage}
         extract = getattr(self.env, "extract", None)
         if extract is not None:  # no answer found is another failure than a wrong answer
             found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) is not None for r in rows]
             counters["completions/no_answer_ratio"] = 1 - sum(found) / len(found)
-        return self._layout(chosen, rows, greedy, state, counters)
+        rewards = None if greedy is None else [row.reward for row in greedy]
+        return self._layout(chosen, rows, rewards, state, sampled, counters)
 
     def _problems(self, step: int) -> Iterator[int]:
         """This step's problems, then those for resampling, none twice: a shuffled walk that depends on (seed, step) only."""
@@ -92,10 +99,10 @@ class Collector:
     def _answers(self, tasks: Sequence[Task], seed: int) -> list[list[Scored]]:
         return self._ask(tasks, self.law, self.samples, seed)
 
-    def _greedy(self, tasks: Sequence[Task]) -> list[float]:
-        """R(x, greedy answer) per problem; these answers never enter the loss."""
+    def _greedy(self, tasks: Sequence[Task]) -> list[Scored]:
+        """The greedy answer to each problem, for its reward R(x, y); these answers never enter the loss."""
         law = replace(self.law, temperature=0.0, top_p=1.0, top_k=0)
-        return [row[0].reward for row in self._ask(tasks, law, 1, 0)]
+        return [row[0] for row in self._ask(tasks, law, 1, 0)]
 
     def _ask(self, tasks: Sequence[Task], law: SamplingLaw, samples: int, seed: int) -> list[list[Scored]]:
         return ask(self.env, self.model, self.sampler, law, tasks, samples, seed, data=self.data, phase=self.phase)
@@ -106,6 +113,7 @@ class Collector:
         rows: list[Scored],
         greedy: list[float] | None,
         state: State,
+        sampled: int,
         counters: dict[str, float],
     ) -> Collected:
         device = self.model.device
@@ -154,7 +162,7 @@ class Collector:
             length_B=length_B,
             group_B=group_B,
         )
-        return Collected(rows, batch, tokens, counters)
+        return Collected(rows, batch, tokens, sampled, counters)
 
     def _steps(self, row: Scored) -> list[tuple[int, float]]:
         """(index of the token that ends a step, its reward) for one answer."""

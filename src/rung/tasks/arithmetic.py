@@ -3,6 +3,9 @@
 A problem of n operations needs n intermediate results, so writing them down pays although the reward reads only the
 digit after '#'. Training and evaluation problems are disjoint by construction: a hash of the problem's own text says
 on which side it lies, whatever the seed or size, and every draw is repeated until it falls on the right side.
+
+Two options spoil the training rewards on purpose, to see which recipe minds (`rung why`); evaluation keeps the truth:
+reward_offset moves the reward's zero, unlearnable is a share of problems whose "right" digit is drawn by lot.
 """
 
 from __future__ import annotations
@@ -66,11 +69,15 @@ class ChainedArithmetic:
 
     Item i has 2 + i mod 5 operations, so any run of five neighbours holds each length once. Evaluation problems are
     unique; training problems may repeat (short ones must: there are only 9,000 with two operations).
+    offset: added to every reward, as a reward of its own.
+    unlearnable: a problem of this share is judged by a digit drawn from its text's hash: right by luck one time in ten.
     """
 
     name = NAME
 
-    def __init__(self, split: SplitName, seed: int = 0, size: int = 500) -> None:
+    def __init__(
+        self, split: SplitName, seed: int = 0, size: int = 500, offset: float = 0.0, unlearnable: float = 0.0
+    ) -> None:
         if split not in get_args(SplitName):
             raise unknown("split", str(split), get_args(SplitName))
         if size < 1:
@@ -80,7 +87,9 @@ class ChainedArithmetic:
                 f"size={size}: evaluation problems are unique and the short ones would run out; "
                 f"ask for at most {MAX_EVAL_SIZE}"
             )
-        self.split, self.seed, self.size = split, seed, size
+        if not 0 <= unlearnable <= 1:
+            raise InputError(f"unlearnable={unlearnable}: it is a share of the problems, from 0 to 1")
+        self.split, self.seed, self.size, self.offset, self.unlearnable = split, seed, size, offset, unlearnable
         self._unique = self._unique_prompts() if split == "eval" else ()
 
     def __len__(self) -> int:
@@ -92,6 +101,9 @@ class ChainedArithmetic:
         prompt = self._unique[index] if self._unique else self._draw(index)
         results = values(prompt)
         data = {"answer": str(results[-1]), "operations": len(results)}
+        lot = _hash(f"unlearnable/{prompt}")
+        if lot % 1000 < 1000 * self.unlearnable:
+            data["answer"] = str(lot // 1000 % 10)
         return Task(id=f"{self.split}-{self.seed}-{index}", prompt=prompt, data=data)
 
     def extract(self, task: Task, completion: Completion) -> str | None:
@@ -103,8 +115,8 @@ class ChainedArithmetic:
 
     def score(self, group: Group) -> list[dict[str, float]]:
         """correct = 1 if the extracted digit is the answer, else 0; the trace before it is never looked at."""
-        task = group.task
-        return [{"correct": float(self.extract(task, c) == task.data["answer"])} for c in group.completions]
+        task, more = group.task, {"offset": self.offset} if self.offset else {}
+        return [{"correct": float(self.extract(task, c) == task.data["answer"]), **more} for c in group.completions]
 
     def right_answers(self, task: Task) -> tuple[str, list[str]]:
         """The gold answer, and answers that hold it: the full trace, and the digit alone (`rung verify`)."""
@@ -138,7 +150,14 @@ class ChainedArithmetic:
         return tuple(taken)
 
 
-def splits(seed: int = 0, train_size: int = 65_536, eval_size: int = 500) -> Splits:
+def splits(
+    seed: int = 0,
+    train_size: int = 65_536,
+    eval_size: int = 500,
+    reward_offset: float = 0.0,
+    unlearnable: float = 0.0,
+) -> Splits:
     """The task as `rung train --task chained_arithmetic` uses it."""
-    train, held_out = ChainedArithmetic("train", seed, train_size), ChainedArithmetic("eval", seed, eval_size)
+    train = ChainedArithmetic("train", seed, train_size, reward_offset, unlearnable)
+    held_out = ChainedArithmetic("eval", seed, eval_size)
     return Splits(name=NAME, train=train, eval=held_out, max_new_tokens=MAX_NEW_TOKENS)

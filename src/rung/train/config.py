@@ -39,6 +39,8 @@ class TrainConfig:
 
     steps: int | None = None
     """training steps"""
+    tokens: int | None = None
+    """budget of sampled answer tokens: the run ends with the first step that reaches it; steps is then only a cap"""
     prompts_per_step: int | None = None
     """problems per step"""
     samples_per_prompt: int = 8
@@ -118,6 +120,9 @@ class TrainConfig:
         }
         if self.environment is not None:  # it may bring its own problems
             del defaults["task"]
+        if self.tokens is not None:  # an answer has at least one token
+            prompts = self.prompts_per_step or int(str(defaults["prompts_per_step"]))
+            defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems", "max_turns"):
@@ -131,6 +136,8 @@ class TrainConfig:
                 f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: a rank is positive, and an adapter trains "
                 "nothing but itself. Give one of the two."
             )
+        if config.tokens is not None and config.tokens < 1:
+            raise InputError(f"tokens is {config.tokens}; a budget of sampled tokens must be positive.")
         if config.max_new_tokens is not None and config.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
         return config

@@ -88,23 +88,14 @@ class Learner:
     # -- the step ---------------------------------------------------------------------------------------------------
     def step(self, collected: Collected) -> dict[str, float]:
         """One optimizer step's worth of answers becomes new parameters. Returns the step's metrics."""
-        with self.phase("logprob"):
-            batch = self._prepare(collected.batch, collected.tokens)
-        shaped = self.recipe.kl.shape_reward(batch)
-        credit_BT = self.recipe.credit(shaped)
-        adv_BT = self.recipe.normalize(credit_BT, shaped.mask_BT & shaped.valid_B[:, None])
-        self.state, self.last_adv_BT = self.recipe.credit.observe(shaped), adv_BT
-        metrics = reference_metrics(batch)
-
-        active = self._active(shaped, adv_BT)
+        work = self.assess(collected)
+        shaped, active = work.batch, work.active
+        self.state, self.last_adv_BT = self.recipe.credit.observe(shaped), work.adv_BT
+        metrics = reference_metrics(shaped)
         before = self._some_weights()
-        metrics |= advantage_metrics(adv_BT, shaped, len(active))
+        metrics |= advantage_metrics(work.adv_BT, shaped, len(active))
         with self.phase("update"):
-            metrics |= self._learn_values(shaped, collected.tokens)
-            work = Work(
-                self.recipe, self.policy, shaped, collected.tokens, adv_BT, active,
-                self.hyper.max_new_tokens, self.micro_tokens, self.reference,
-            )  # fmt: skip
+            metrics |= self.learn_values(shaped, collected.tokens)
             if len(active) == 0 or self._critic_warms_up():
                 metrics |= {"grad_norm": 0.0, "update/steps": 0.0}
                 self._forget_gradients()
@@ -116,12 +107,24 @@ class Learner:
             else:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
         self.last_ratio_BT, self.last_clip_BT = work.ratio_BT, work.clip_BT
-        self._adapt(metrics, batch)
+        self._adapt(metrics, shaped)
         self.version += 1
         pairs = zip(before, self._some_weights(), strict=True)
         metrics["update/changed"] = float(torch.cat([(a != b).float() for a, b in pairs]).mean())
         skipped = float(metrics["update/steps"] == 0)
         return {**metrics, **work.drift.metrics(), "update/skipped": skipped, "kl_coef": self.state.kl_coef}
+
+    def assess(self, collected: Collected) -> Work:
+        """What the step's answers are worth: their rewards as the recipe shapes them, and the advantages. Changes nothing."""
+        with self.phase("logprob"):
+            batch = self._prepare(collected.batch, collected.tokens)
+        shaped = self.recipe.kl.shape_reward(batch)
+        credit_BT = self.recipe.credit(shaped)
+        adv_BT = self.recipe.normalize(credit_BT, shaped.mask_BT & shaped.valid_B[:, None])
+        return Work(
+            self.recipe, self.policy, shaped, collected.tokens, adv_BT, self._active(shaped, adv_BT),
+            self.hyper.max_new_tokens, self.micro_tokens, self.reference,
+        )  # fmt: skip
 
     def _some_weights(self) -> list[Tensor]:
         """About a thousand weights of every parameter: do they move at all, in the precision that they are kept in?"""
@@ -165,7 +168,8 @@ class Learner:
             return signal_B.nonzero()[:, 0].cpu()
         return (in_loss_B if everywhere else signal_B).nonzero()[:, 0].cpu()
 
-    def _learn_values(self, batch: Batch, tokens: Tokens) -> dict[str, float]:
+    def learn_values(self, batch: Batch, tokens: Tokens) -> dict[str, float]:
+        """One fit of the critic, if there is one, to a batch that `assess` has prepared."""
         if self.critic is None:
             return {}
         credit = self.recipe.credit

@@ -113,13 +113,14 @@ class _Loop:
             if before is None:
                 before = self._evaluate(first)
             for step in range(first, config.steps):
-                if asked.now:
+                if asked.now or self._spent():
                     break
                 self._step(step)
                 done = step + 1
-                if config.eval_every and done % config.eval_every == 0 and done < config.steps:
+                more = done < config.steps and not self._spent()
+                if config.eval_every and done % config.eval_every == 0 and more:
                     self._evaluate(done)
-                if config.save_every and done % config.save_every == 0 and done < config.steps:
+                if config.save_every and done % config.save_every == 0 and more:
                     self._save(done)
             self._save(done)
             after = before if asked.now else self._evaluate(done)
@@ -131,6 +132,10 @@ class _Loop:
             self.console.finish("finished")
             self._conclude(before, after)
         return Run(self.run.path, before, after, done, asked.now, self.run.metrics())
+
+    def _spent(self) -> bool:
+        """Whether the budget of sampled tokens is used up."""
+        return self.setup.config.tokens is not None and self.tokens >= self.setup.config.tokens
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -145,7 +150,7 @@ class _Loop:
         collected = setup.collector.collect(step, setup.learner.state)
         metrics = setup.learner.step(collected)
         setup.sampler.load(None, setup.learner.version)
-        self.tokens += sum(r.rollout.sampled for r in collected.scored)
+        self.tokens += collected.sampled
         row = {
             "step": step + 1,
             **reward_metrics(collected, config.samples_per_prompt),

@@ -1,0 +1,270 @@
+"""`rung ladder`: recipes side by side, from the same weights, with the same seeds and the same budget of sampled tokens.
+
+First every recipe's learning rate is swept, on seeds of their own; then each is run at its best one on the seeds of the
+comparison. Both kinds of run are stored by their configuration: a ladder that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from rung.errors import InputError
+from rung.io import tables
+from rung.io.tables import check_json_target, show
+from rung.lab.flags import Ladder
+from rung.lab.runs import Job, Row, fingerprint, key, run_all, rung_version, say, write_json
+from rung.lab.runs_curves import curve, series
+from rung.lab.statistics import bootstrap, effects, reaches, scipy_stats
+from rung.lab.variance_frozen import OPTIMAL, Frozen, chosen, qualities
+from rung.recipe_io import brief, diff, find
+from rung.recipe_rules import check_sampling
+from rung.recipes import Recipe
+from rung.records import SamplingLaw
+from rung.rollout import model as models
+from rung.tasks import registry
+from rung.train.config import TrainConfig
+from rung.train.setup import locate
+
+SWEEP_SEED = 1_000  # the sweep's seeds begin here, far from those of the comparison
+
+
+def grid_of(args: Ladder) -> list[float]:
+    """The learning rates of the sweep, the smallest first."""
+    try:
+        rates = sorted({float(word) for word in args.rates.split(",") if word.strip()})
+    except ValueError:
+        rates = []
+    if not rates or rates[0] <= 0:
+        raise InputError(f"--rates {args.rates!r} are no learning rates. Write numbers, as in 1e-4,3e-4,1e-3.")
+    return rates
+
+
+def job_of(args: Ladder, recipe: str, rate: float, seed: int) -> Job:
+    config = TrainConfig(
+        recipe=recipe, learning_rate=rate, seed=seed, model=args.model, task=args.task, task_path=args.task_path,
+        tokens=args.tokens, prompts_per_step=args.prompts_per_step, samples_per_prompt=args.samples_per_prompt,
+        max_new_tokens=args.max_new_tokens, eval_problems=args.eval_problems, eval_every=args.eval_every,
+        save_rollouts=False,
+    )  # fmt: skip
+    return Job(recipe, config)
+
+
+def run_ladder(args: Ladder) -> int:
+    """Sweep, compare, write ladder.json, print the table; exit status 0."""
+    check_json_target(args.json)
+    scipy_stats()
+    recipes = chosen(args.recipes)
+    _check(args, recipes)
+    names, grid = [r.name for r in recipes], grid_of(args)
+    sweep_jobs = [
+        job_of(args, name, rate, SWEEP_SEED + s) for rate in grid for s in range(args.sweep_seeds) for name in names
+    ]
+    say(f"sweep: {len(sweep_jobs)} runs of {args.tokens} tokens; then {len(names) * args.seeds} runs to compare")
+    sweep = run_all(sweep_jobs, args.out, args.jobs)
+    best = tuned(sweep, names)
+    say("best learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in best.items()))
+    compared = run_all([job_of(args, n, best[n], s) for s in range(args.seeds) for n in names], args.out, args.jobs)
+    found = conclude(args, recipes, sweep, compared)
+    write_json(args.out / "ladder.json", found)
+    if args.json is not None:
+        tables.write_json(COLUMNS, found["table"]["rows"], args.json)
+    if args.json != "-":
+        lines = [dict(zip(COLUMNS, row, strict=True)) for row in found["table"]["rows"]]
+        brief_rows = [
+            [f"{x['accuracy']:.3f} [{x['low']:.3f}, {x['high']:.3f}]" if c == "accuracy" else
+             x["tokens to target" if c == "to target" else c] for c in SHORT]
+            for x in lines
+        ]  # fmt: skip
+        show(found["title"], SHORT, brief_rows)
+        sys.stdout.write("".join(f"{v['sentence']}\n" for v in found["verdicts"]))
+        sys.stdout.write(f"\n{found['sentence']}\nnext: rung report {args.out}\n")
+    return 0
+
+
+def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
+    """Everything that can be refused is refused before the first run."""
+    step = args.prompts_per_step * args.samples_per_prompt
+    if args.seeds < 2 or args.sweep_seeds < 1:
+        raise InputError(
+            f"--seeds {args.seeds} --sweep-seeds {args.sweep_seeds}: an interval needs at least 2 seeds (5 or more show "
+            "smaller effects), and the sweep at least 1 of its own."
+        )
+    if args.seeds > SWEEP_SEED:
+        raise InputError(f"--seeds {args.seeds}: from {SWEEP_SEED} on the seeds are the sweep's. Use fewer.")
+    if args.gradient_batches and args.gradient_batches < 3:
+        raise InputError(f"--gradient-batches {args.gradient_batches}: a variance needs at least 3; 0 leaves it out.")
+    limit = _limit(args)
+    if args.tokens < step * limit:
+        raise InputError(
+            f"--tokens {args.tokens}: a single step of {args.prompts_per_step} x {args.samples_per_prompt} answers may take "
+            f"{step * limit} tokens ({limit} each), so runs could not be compared. Give a larger budget or smaller steps."
+        )
+    for recipe in recipes:
+        check_sampling(
+            recipe, samples_per_prompt=args.samples_per_prompt, rows=step, temperature=1.0, is_full=True, max_new_tokens=limit,
+        )  # fmt: skip
+
+
+def _splits(args: Ladder) -> Any:
+    return registry.load(job_of(args, "reinforce", 1.0, 0).config.resolved().task or "", path=args.task_path)
+
+
+def _limit(args: Ladder) -> int:
+    return args.max_new_tokens or int(_splits(args).max_new_tokens)
+
+
+# -- the sweep -----------------------------------------------------------------------------------------------------
+def tuned(sweep: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
+    """The learning rate of the highest mean final accuracy over the sweep's seeds; of equal ones the larger area's."""
+    best = {}
+    for name in names:
+        rates: dict[float, list[Row]] = {}
+        for row in sweep:
+            if row["recipe"] == name:
+                rates.setdefault(row["lr"], []).append(row)
+        scores = {
+            lr: (fmean(r["accuracy"] for r in rows), fmean(r["area"] for r in rows)) for lr, rows in rates.items()
+        }
+        best[name] = max(scores, key=scores.__getitem__)
+    return best
+
+
+def collapsed(row: Row) -> bool:
+    """A run that ended below where it started."""
+    return bool(row["accuracy"] < row["accuracy_start"])
+
+
+def robustness(name: str, sweep: Sequence[Row]) -> Row:
+    """Final accuracy at each learning rate of the sweep: mean and range over its seeds (two are no interval)."""
+    rows = [row for row in sweep if row["recipe"] == name]
+    rates = sorted({row["lr"] for row in rows})
+    at = [[row["accuracy"] for row in rows if row["lr"] == lr] for lr in rates]
+    return {
+        "recipe": name, "lr": rates, "accuracy": [fmean(a) for a in at], "low": [min(a) for a in at], "high": [max(a) for a in at],
+        "collapse": fmean(collapsed(row) for row in rows),
+    }  # fmt: skip
+
+
+# -- the conclusion ------------------------------------------------------------------------------------------------
+COLUMNS = (
+    "recipe", "parent", "what changed", "lr", "accuracy", "low", "high", "area", "tokens to target", "seconds", "s/step",
+    "state MB", "peak MB", "KL", "collapse",
+)  # fmt: skip
+SHORT = ("recipe", "lr", "accuracy", "area", "to target", "s/step", "state MB", "KL", "collapse")
+
+
+def conclude(args: Ladder, recipes: Sequence[Recipe], sweep: Sequence[Row], compared: Sequence[Row]) -> Row:
+    """The contract of ladder.json: rows, table, verdicts, curves, robustness, gradient, and the command that made it."""
+    by = {r.name: [row for row in compared if row["recipe"] == r.name] for r in recipes}
+    known = {r.name: r for r in recipes}
+    robust = [robustness(r.name, sweep) for r in recipes]
+    table = [_line(args, r, _below(r, known), by[r.name], x["collapse"]) for r, x in zip(recipes, robust, strict=True)]
+    verdicts = judge(recipes, by)
+    shown = [v for v in verdicts if v["shown"]]
+    sentence = (
+        f"Of {len(verdicts)} steps, {len(shown)} change the final accuracy by an amount that {args.seeds} seeds show, each at "
+        f"its own best learning rate: {', '.join(v['recipe'] for v in shown) or 'none'}."
+    )
+    curves = [
+        curve(r.name, [series(row, args.out, "accuracy") for row in by[r.name]], "learning", "held-out accuracy")
+        for r in recipes
+    ]
+    return {
+        "kind": "ladder",
+        "title": f"the ladder: {args.model}, {args.tokens} sampled tokens, {args.seeds} seeds",
+        "sentence": sentence,
+        "rows": [{**row, "changed": _changed(known[row["recipe"]], known), "sweep": False} for row in compared]
+        + [{**row, "sweep": True} for row in sweep],
+        "table": {"columns": list(COLUMNS), "rows": table},
+        "verdicts": verdicts,
+        "curves": curves,
+        "robustness": robust,
+        "gradient": gradient(args, recipes, compared) if args.gradient_batches else [],
+        "command": f"rung ladder --recipes {','.join(by)} --seeds {args.seeds} --tokens {args.tokens} "
+        f"--rates {args.rates} --sweep-seeds {args.sweep_seeds} --model {args.model}",
+    }
+
+
+def _below(recipe: Recipe, known: Mapping[str, Recipe]) -> Recipe | None:
+    """The nearest ancestor that takes part."""
+    while recipe.parent is not None:
+        if recipe.parent in known:
+            return known[recipe.parent]
+        recipe = find(recipe.parent)
+    return None
+
+
+def _changed(recipe: Recipe, known: Mapping[str, Recipe]) -> str:
+    below = _below(recipe, known)
+    if below is None:
+        return ""
+    return ", ".join(f"{name}={brief(after)}" for name, (_, after) in diff(below, recipe).items())
+
+
+def _line(args: Ladder, recipe: Recipe, below: Recipe | None, rows: Sequence[Row], collapse: float) -> list[Any]:
+    """One recipe's line of the table: means over seeds, and the interval of its accuracy."""
+    accuracy = bootstrap([row["accuracy"] for row in rows])
+    to_target = [reaches(row["curve"]["tokens"], row["curve"]["accuracy"], args.target) for row in rows]
+    reached = [t for t in to_target if t is not None]
+    peaks = [row["peak_mb"] for row in rows if row["peak_mb"] is not None]
+
+    def mean(name: str) -> float:
+        return fmean(row[name] for row in rows)
+
+    return [
+        recipe.name, below.name if below else None, _changed(recipe, {below.name: below} if below else {}) or None,
+        rows[0]["lr"], accuracy.mean, accuracy.low, accuracy.high, mean("area"),
+        round(fmean(reached)) if len(reached) == len(rows) else None,  # a mean over those that made it would flatter
+        mean("seconds"), mean("seconds_per_step"), mean("state_mb"), max(peaks) if peaks else None, mean("kl"), collapse,
+    ]  # fmt: skip
+
+
+def judge(recipes: Sequence[Recipe], by: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Every rung against the nearest rung below it that takes part, on final accuracy, corrected for their number."""
+    known = {r.name: r for r in recipes}
+    pairs = [(r, below) for r in recipes if (below := _below(r, known)) is not None]
+    found = effects(
+        [[c["accuracy"] - p["accuracy"] for p, c in zip(by[below.name], by[r.name], strict=True)] for r, below in pairs]
+    )
+    out = []
+    for (r, below), e in zip(pairs, found, strict=True):
+        said = f"{r.name} against {below.name}: {e.effect:+.3f} accuracy ({e.low:+.3f} to {e.high:+.3f}, {e.n} seeds)"
+        out.append(
+            {
+                "recipe": r.name, "parent": below.name, "measure": "held-out accuracy", "unit": "difference",
+                "effect": e.effect, "low": e.low, "high": e.high, "p": e.p, "shown": e.shown,
+                "sentence": said if e.shown else f"{said}: no difference shown",
+            }
+        )  # fmt: skip
+    return out
+
+
+def gradient(args: Ladder, recipes: Sequence[Recipe], compared: Sequence[Row]) -> list[Row]:
+    """The quality of each recipe's gradient at the start, stored like the runs."""
+    rates = {row["recipe"]: row["lr"] for row in compared}
+    middle = sorted(rates.values())[len(rates) // 2]
+    code = fingerprint(
+        [[key(job_of(args, r.name, middle, 0).config) for r in recipes], args.gradient_batches, rung_version()]
+    )
+    path = args.out / "gradients" / f"{code}.json"
+    if path.is_file():
+        return list(json.loads(path.read_bytes()))
+    splits = _splits(args)
+    law = SamplingLaw(max_new_tokens=_limit(args))
+    model = models.load(locate(args.model))
+    frozen = Frozen(model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, middle)
+    found, _ = qualities(frozen.gradients(recipes, args.gradient_batches, 20, SWEEP_SEED))
+    rows = [
+        {
+            "recipe": name, "trace": q.trace.mean, "low": q.trace.low, "high": q.trace.high, "snr": q.snr.mean,
+            "cosine": q.cosine.mean, "direction": None if math.isnan(q.direction) else q.direction,
+        }
+        for name, q in found.items() if name != OPTIMAL
+    ]  # fmt: skip
+    write_json(path, rows)
+    return rows

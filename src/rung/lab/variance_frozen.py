@@ -1,0 +1,150 @@
+"""`rung variance`: how noisy each recipe's gradient is on the user's model and task, the policy held still."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rung.errors import InputError
+from rung.io.tables import check_json_target, show, write_json
+from rung.lab.evaluation import resolve
+from rung.lab.flags import Variance
+from rung.lab.statistics import Interval, scipy_stats
+from rung.lab.variance import Quality, baseline_gradients, gradients, length_gradients, optimal_baseline, quality
+from rung.parts import Data
+from rung.recipe_io import find
+from rung.recipe_rules import check_sampling
+from rung.recipes import LADDER, Recipe
+from rung.records import SamplingLaw
+from rung.rollout import model as models
+from rung.rollout.collect import Collected, Collector
+from rung.rollout.model import Model
+from rung.rollout.sampler import TorchSampler
+from rung.tasks import registry
+from rung.tasks.environment import Environment
+from rung.train.learner import Hyper
+
+UNBIASED = "leave_one_out"
+OPTIMAL = "constant baseline of least variance"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A policy held still: what batches are drawn from, and how a recipe would learn from them."""
+
+    model: Model
+    env: Environment
+    law: SamplingLaw
+    prompts: int = 8
+    samples: int = 8
+    learning_rate: float = 4e-4
+    process: bool = False
+
+    def collect(self, n: int, seed: int, first: int = 0, greedy: bool = False) -> list[Collected]:
+        """n batches of different problems."""
+        collector = Collector(
+            self.env, self.model, TorchSampler(self.model), self.law, Data(), self.prompts, self.samples, seed,
+            greedy=greedy, steps=self.process,
+        )  # fmt: skip
+        state = LADDER["reinforce"].initial_state()
+        return [collector.collect(k, state) for k in range(first, first + n)]
+
+    def hyper(self) -> Hyper:
+        return Hyper(learning_rate=self.learning_rate, max_new_tokens=self.law.max_new_tokens)
+
+    def gradients(
+        self, recipes: Sequence[Recipe], batches: int, warmup: int, seed: int, lengths: bool = False
+    ) -> dict[str, Tensor]:
+        """{recipe: one gradient per batch [K, sketch]}, all on the same batches; beside them u and v, and the lengths' two."""
+        greedy = any("greedy" in r.needs for r in recipes)
+        first, then = self.collect(warmup, seed, greedy=greedy), self.collect(batches, seed, warmup, greedy)
+        out: dict[str, Tensor] = {}
+        for recipe in recipes:
+            torch.manual_seed(seed)
+            out[recipe.name] = gradients(replace(recipe, data=Data()), self.model, self.hyper(), first, then)
+        u, v = baseline_gradients(self.model, self.hyper(), then)
+        out["u"], out["v"] = u, v
+        if lengths:
+            out["accuracy"], out["length"] = length_gradients(self.model, self.hyper(), then)
+        return out
+
+
+def qualities(found: Mapping[str, Tensor]) -> tuple[dict[str, Quality], float]:
+    """The quality of every estimator, the constant baseline of least variance among them, and that baseline."""
+    b = optimal_baseline(found["u"], found["v"])
+    named = {**{k: g for k, g in found.items() if k not in ("u", "v")}, OPTIMAL: found["u"] - b * found["v"]}
+    unbiased = found.get(UNBIASED, found["u"])
+    return {name: quality(g, unbiased) for name, g in named.items()}, b
+
+
+SHORT = ("recipe", "trace", "snr", "cosine", "direction")
+COLUMNS = (
+    "recipe", "trace", "trace low", "trace high", "snr", "snr low", "snr high", "cosine", "cosine low", "cosine high", "direction",
+)  # fmt: skip
+
+
+def table(found: Mapping[str, Quality]) -> list[list[Any]]:
+    def three(x: Interval) -> list[float]:
+        return [x.mean, x.low, x.high]
+
+    return [
+        [name, *three(q.trace), *three(q.snr), *three(q.cosine), None if math.isnan(q.direction) else q.direction]
+        for name, q in found.items()
+    ]
+
+
+def run_variance(args: Variance) -> int:
+    """Measure and print the table; exit status 0."""
+    check_json_target(args.json)
+    scipy_stats()
+    recipes = chosen(args.recipes)
+    if args.batches < 3:
+        raise InputError(f"--batches {args.batches}: a variance needs at least 3 batches; 24 give intervals of use.")
+    if args.warmup_batches < 0:
+        raise InputError("--warmup-batches must not be negative.")
+    directory, stored = resolve(args.model)
+    task = args.task or stored.get("task") or ("chained_arithmetic" if args.model == "starter" else None)
+    if task is None:
+        raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
+    path = args.task_path or (Path(stored["task_path"]) if "task_path" in stored and args.task is None else None)
+    options: dict[str, Any] = dict(stored.get("task_options", {})) if args.task is None else {}
+    splits = registry.load(task, path=path, options=options)
+    law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens)
+    for recipe in recipes:
+        check_sampling(
+            recipe, samples_per_prompt=args.samples_per_prompt, rows=args.prompts_per_step * args.samples_per_prompt,
+            temperature=law.temperature, is_full=law.is_full, max_new_tokens=law.max_new_tokens,
+        )  # fmt: skip
+    frozen = Frozen(
+        models.load(directory), splits.train, law, args.prompts_per_step, args.samples_per_prompt, args.learning_rate,
+        args.process,
+    )  # fmt: skip
+    found, b = qualities(frozen.gradients(recipes, args.batches, args.warmup_batches, args.seed))
+    rows = table(found)
+    size = f"{args.prompts_per_step} x {args.samples_per_prompt} answers"
+    if args.json is not None:
+        write_json(COLUMNS, rows, args.json)
+    if args.json != "-":
+        brief = [[r[0], *(f"{r[i]:.3g} [{r[i + 1]:.3g}, {r[i + 2]:.3g}]" for i in (1, 4, 7)), r[10]] for r in rows]
+        show(f"gradient noise of {args.model} on {task}: {args.batches} batches of {size}", SHORT, brief)
+        sys.stdout.write(
+            f"95 % bootstrap intervals over batches. snr = |E g|^2 / trace does not depend on an estimator's scale, trace does.\n"
+            f"cosine: one batch against the mean of the others. direction: E g against that of {UNBIASED}, corrected for noise.\n"
+            f"The {OPTIMAL} is {b:.3g}.\n"
+        )
+    return 0
+
+
+def chosen(names: str) -> list[Recipe]:
+    """Recipes from `a,b,c`; none twice."""
+    recipes = [find(name) for name in dict.fromkeys(word.strip() for word in names.split(",")) if name]
+    if not recipes:
+        raise InputError("--recipes names none. Write names with commas between them, as in reinforce,grpo.")
+    return list({r.name: r for r in recipes}.values())

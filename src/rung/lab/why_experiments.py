@@ -1,0 +1,182 @@
+"""The experiments of `rung why`, as data: for each rung the setting in which its parent fails, and what to measure there.
+
+All start from the starter. A training arm is a recipe (with fields overridden) and settings of `rung train`; a gradient
+arm is a recipe at a frozen policy. A ratio is reported as a change in percent, a difference as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of an experiment."""
+
+    label: str
+    recipe: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is compared. `name`: a column of the result; `words`: what a sentence calls it."""
+
+    name: str
+    words: str
+    unit: Literal["difference", "ratio"] = "difference"
+    better: Literal["higher", "lower"] = "higher"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Parent against child in one setting, over seeds.
+
+    claim: what an effect in the right direction would show.  stress: the setting, in words.
+    settings: of `rung train` for kind "training"; for kind "gradient" those of `Frozen` (prompts, samples, process), and
+        batches, warmup, task_options, after: tokens that leave_one_out trains the policy before it is frozen.
+    series: the metric of metrics.jsonl that the picture draws; "accuracy" is the held-out one.
+    """
+
+    recipe: str
+    name: str
+    kind: Literal["training", "gradient"]
+    claim: str
+    stress: str
+    parent: Arm
+    child: Arm
+    measures: tuple[Measure, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    series: str = "accuracy"
+    seeds: int = 5
+
+
+ACCURACY = Measure("accuracy", "held-out accuracy")
+TRACE = Measure("trace", "gradient variance", "ratio", "lower")
+SECONDS = Measure("seconds_per_step", "seconds a step", "ratio", "lower")
+STATE = Measure("state_mb", "memory of weights and optimizers", "ratio", "lower")
+SMALL = {"prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 3e-4, "tokens": 45_000, "eval_every": 30}
+SHIFTED = {**SMALL, "task_options": {"reward_offset": 1.0}}
+FROZEN = {"prompts": 8, "samples": 8, "batches": 8, "warmup": 20}
+
+
+def _arm(recipe: str, label: str = "", settings: Mapping[str, Any] | None = None, **overrides: Any) -> Arm:
+    fields = {k.replace("__", "."): v for k, v in overrides.items()}
+    return Arm(label or recipe, recipe, fields, settings or {})
+
+
+def _zero(recipe: str, parent: str) -> Experiment:
+    return Experiment(
+        recipe, "zero", "training",
+        claim="subtracting a baseline makes the reward's zero harmless",
+        stress="rewards of 1 and 2 in place of 0 and 1",
+        parent=_arm(parent), child=_arm(recipe), measures=(ACCURACY,), settings=SHIFTED,
+    )  # fmt: skip
+
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    Experiment(
+        "reward_to_go", "past_rewards", "gradient",
+        claim="crediting a token only with what came after it takes noise out of the gradient",
+        stress="a reward for each reasoning step",
+        parent=_arm("reinforce"), child=_arm("reward_to_go"), measures=(TRACE,), settings={**FROZEN, "process": True},
+    ),
+    _zero("moving_average", "reward_to_go"),
+    _zero("batch_mean", "reward_to_go"),
+    _zero("leave_one_out", "reward_to_go"),  # reinforce with one reward at the end is the same estimator: runs are shared
+    Experiment(
+        "value_baseline", "state", "gradient",
+        claim="a baseline that knows how far the answer has come takes more noise out than a constant one",
+        stress="a reward for each reasoning step",
+        parent=_arm("moving_average"), child=_arm("value_baseline"), measures=(TRACE,),
+        settings={**FROZEN, "process": True, "warmup": 100},
+    ),
+    Experiment(
+        "a2c", "bootstrap", "gradient",
+        claim="bootstrapping from V (GAE) takes out the noise of later tokens",
+        stress="a reward for each reasoning step; entropy and aggregation as in the parent",
+        parent=_arm("value_baseline"), child=_arm("a2c", entropy=0.0, aggregate="SequenceSum"), measures=(TRACE,),
+        settings={**FROZEN, "process": True, "warmup": 100},
+    ),
+    Experiment(
+        "trpo", "step_size", "training",
+        claim="a step bounded in KL survives where a step bounded in parameters does not",
+        stress="a learning rate ten times too large",
+        parent=_arm("a2c"), child=_arm("trpo"), measures=(ACCURACY,),
+        settings={**SMALL, "samples_per_prompt": 8, "learning_rate": 3e-3, "tokens": 20_000, "eval_every": 10},
+    ),
+    Experiment(
+        "ppo", "cost", "training",
+        claim="a clipped ratio costs a fraction of TRPO's linear solve and line search",
+        stress="equal tokens, a tuned learning rate",
+        parent=_arm("trpo"), child=_arm("ppo"), measures=(SECONDS, ACCURACY),
+        settings={**SMALL, "samples_per_prompt": 8, "learning_rate": 4e-4, "tokens": 20_000, "eval_every": 10},
+    ),
+    Experiment(
+        "ppo", "kl_stop", "training",
+        claim="the clip alone does not bound how far the policy moves; stopping at a KL does",
+        stress="8 passes over every batch",
+        parent=_arm("ppo", "ppo, 8 passes", update__epochs=8, update__minibatches=1),
+        child=_arm("ppo", "ppo, 8 passes, KL stop", update__epochs=8, update__minibatches=1, update__target_kl=0.01),
+        measures=(ACCURACY,), settings=SMALL,
+    ),
+    Experiment(
+        "ppo", "reuse", "training",
+        claim="clipping makes a batch safe to use several times",
+        stress="8 passes of 4 minibatches over every batch",
+        parent=_arm("ppo", "ppo without a clip", update__epochs=8, update__minibatches=4, surrogate="Importance"),
+        child=_arm("ppo", "ppo", update__epochs=8, update__minibatches=4),
+        measures=(ACCURACY,), settings={**SMALL, "prompts_per_step": 16, "samples_per_prompt": 8, "learning_rate": 2e-4},
+    ),
+    Experiment(
+        "grpo", "critic_free", "training",
+        claim="the other answers to a prompt replace the critic: less memory and time",
+        stress="equal tokens, a tuned learning rate",
+        parent=_arm("ppo"), child=_arm("grpo"), measures=(STATE, SECONDS, ACCURACY),
+        settings={**SMALL, "samples_per_prompt": 8, "learning_rate": 4e-4},
+    ),
+    Experiment(
+        "dr_grpo", "length", "gradient",
+        claim="without the division by the length, learning does not make wrong answers longer on the side",
+        stress="half of the problems cannot be learned: right only by luck, one time in ten",
+        parent=_arm("grpo", "grpo without its KL", kl="NoKL"), child=_arm("dr_grpo"),
+        measures=(Measure("drift", "tokens that wrong answers gain per unit of accuracy", "difference", "lower"),),
+        settings={**FROZEN, "prompts": 16, "batches": 16, "warmup": 0, "after": 40_000,
+                  "task_options": {"unlearnable": 0.5}},
+    ),
+    Experiment(
+        "dapo", "signal", "training",
+        claim="drawing other prompts in place of those without a signal wastes no step",
+        stress="groups of 4 answers, most of them all right or all wrong",
+        parent=_arm("grpo"), child=_arm("dapo"),
+        measures=(Measure("no_signal", "groups without a signal", "difference", "lower"), ACCURACY,
+                  Measure("entropy", "entropy")),
+        settings=SMALL, series="frac_reward_zero_std",
+    ),
+    Experiment(
+        "rloo", "leash", "training",
+        claim="a KL in the reward keeps the policy near its start when the reward teaches nothing",
+        stress="no problem can be learned: answers are right only by luck, one time in ten",
+        parent=_arm("leave_one_out"), child=_arm("rloo"),
+        measures=(Measure("kl", "KL to the start, nats a token", "difference", "lower"), ACCURACY),
+        settings={**SMALL, "task_options": {"unlearnable": 1.0}},
+    ),
+    Experiment(
+        "reinforce_pp", "one_answer", "training",
+        claim="whitening over the batch replaces the critic where every prompt has a single answer",
+        stress="one answer to each prompt",
+        parent=_arm("ppo"), child=_arm("reinforce_pp"), measures=(STATE, SECONDS, ACCURACY),
+        settings={**SMALL, "prompts_per_step": 32, "samples_per_prompt": 1},
+    ),
+    Experiment(
+        "gspo", "reuse", "training",
+        claim="one ratio per answer is steadier than a ratio per token",
+        stress="4 passes of 4 minibatches over every batch",
+        parent=_arm("grpo", "grpo, 4 x 4", update__epochs=4, update__minibatches=4, kl="NoKL"),
+        child=_arm("gspo", "gspo, 4 x 4", update__epochs=4, update__minibatches=4),
+        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8},
+    ),
+)  # fmt: skip
