@@ -78,7 +78,8 @@ def test_a_careless_reward_function_is_caught(tmp_path: Path, capsys: pytest.Cap
     assert table["all options, or"]["mistakes"] > 0 and table["empty"]["mistakes"] == 0
 
 
-def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     assert main(["verify", "--task", "chained_arithmetic", "--problems", "2", "--all"]) == 0
     out = capsys.readouterr().out
     assert "prompt echo" in out and "0 false accepts, 0 false rejects" in out

@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from rung import starter
 from rung.cli import main
 from rung.recipe_io import find
+from rung.rollout import adapter
+from rung.rollout import model as models
 from rung.tasks import registry
 from rung.train import fit, memory, plan, rehearsal
 from rung.train.config import TrainConfig
@@ -96,6 +98,24 @@ def test_each_part_of_a_recipe_costs_what_it_holds():
     assert sum(half.held.values()) == 348 * (2 + 12), "bfloat16 weights, float32 moments and masters"
 
 
+def test_an_adapter_is_all_that_is_trained_and_nothing_is_held_twice():
+    lora = replace(SHAPE, trainable=20, adapter=True)
+    held = memory.need(lora, WORK, find("ppo"), 0).held
+    assert held["adapter"] == 4 * 20 and held["optimizer (float32 moments, masters)"] == 8 * 20
+    assert held["reference policy"] == 0, "the adapter off"
+    assert held["critic (weights, optimizer)"] == (4 + 8) * 20, "its own adapter on the shared weights"
+    whole, parts = (memory.activation_bytes(replace(SHAPE, checkpoints=c), 28, 60) for c in (False, True))
+    assert parts == whole / 2 + 2 * 28 * 4 * 4, "one of two layers, and a hidden state before each"
+
+
+def test_the_adapters_size_is_that_of_the_real_one():
+    config = TrainConfig(lora_rank=4).resolved()
+    model = models.load(str(starter.path()))
+    planned = memory.trained(model, config)
+    adapter.add(model, 4)
+    assert planned == sum(x.numel() for x in model.hf.parameters() if x.requires_grad)
+
+
 def test_the_peak_is_the_larger_of_sampling_and_updating():
     need = memory.Need({"a": 5.0}, {"b": 3.0, "c": 1.0}, {"d": 3.5})
     assert need.peak == 9.0
@@ -173,16 +193,16 @@ def starter_run(**settings):
 def test_what_is_proposed_fits_by_the_same_estimate():
     config, model, work = starter_run(recipe="ppo", samples_per_prompt=64, prompts_per_step=64)
     cpu = torch.device("cpu")
-    now = fit.estimate(config, model, work, cpu).peak
+    now = fit.estimate(config, config.build_recipe(), model, work, cpu).peak
     smaller = replace(config, samples_per_prompt=4)
-    enough = fit.estimate(smaller, model, replace(work, G=4), cpu).peak
+    enough = fit.estimate(smaller, smaller.build_recipe(), model, replace(work, G=4), cpu).peak
     limit = int((now + enough) / 2)
     with pytest.raises(fit.InputError, match="--samples-per-prompt 4") as refused:
-        fit.refuse(config, model, work, cpu, fit.Room(limit, limit, "memory of this machine"))
+        fit.refuse(config, config.build_recipe(), model, work, cpu, fit.Room(limit, limit, "memory of this machine"))
     assert "Any one of these would make it fit" in str(refused.value)
-    fit.refuse(smaller, model, replace(work, G=4), cpu, fit.Room(limit, limit, "memory of this machine"))
+    fit.refuse(smaller, smaller.build_recipe(), model, replace(work, G=4), cpu, fit.Room(limit, limit, "memory of this machine"))
     with pytest.raises(fit.InputError, match="smaller model"):
-        fit.refuse(config, model, work, cpu, fit.Room(1 << 20, 1 << 20, "memory of this machine"))
+        fit.refuse(config, config.build_recipe(), model, work, cpu, fit.Room(1 << 20, 1 << 20, "memory of this machine"))
 
 
 def test_limits_of_control_groups_are_found_in_both_versions(tmp_path):

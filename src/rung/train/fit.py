@@ -13,6 +13,8 @@ import torch
 
 from rung.errors import InputError
 from rung.parts import Value
+from rung.recipe_io import find
+from rung.recipes import Recipe
 from rung.rollout.model import Model
 from rung.tasks.environment import Environment
 from rung.train.config import TrainConfig
@@ -75,13 +77,13 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def estimate(config: TrainConfig, model: Model, work: Workload, on: torch.device) -> Need:
+def estimate(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device) -> Need:
     """Memory of the run that a resolved `config` describes."""
     process = 0 if on.type == "cuda" else resident_bytes() + LATER_IMPORTS
-    return need(Shape.of(model, config), work, config.build_recipe(), process)
+    return need(Shape.of(model, config), work, recipe, process)
 
 
-def check(config: TrainConfig, located: str, envs: Sequence[Environment]) -> None:
+def check(config: TrainConfig, recipe: Recipe, located: str, envs: Sequence[Environment]) -> None:
     """Refuse a run whose estimated peak exceeds the memory that there is, with what would make it fit.
 
     Raises:
@@ -94,25 +96,29 @@ def check(config: TrainConfig, located: str, envs: Sequence[Environment]) -> Non
     except InputError:
         return  # loading it will say what is wrong with it
     on = device()
-    refuse(config, model, Workload.of(config, model, envs), on, room(on))
+    refuse(config, recipe, model, Workload.of(config, model, envs), on, room(on))
 
 
-def refuse(config: TrainConfig, model: Model, work: Workload, on: torch.device, has: Room) -> None:
+def refuse(
+    config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device, has: Room
+) -> None:
     """Raise the InputError of `check` if the run needs more than `has.limit`."""
-    now = estimate(config, model, work, on)
+    now = estimate(config, recipe, model, work, on)
     if now.peak <= has.limit:
         return
     largest = sorted(now.rows(), key=lambda row: -row[2])[:3]
     parts = ", ".join(f"{name} {_gib(size)}" for _, name, size in largest)
     lines = [
         f"the run would need about {_gib(now.peak)} of memory ({parts}, ...), but the {has.where} is {_gib(has.limit)}.",
-        *remedies(config, model, work, on, has),
+        *remedies(config, recipe, model, work, on, has),
         "`rung plan` with the same flags shows every part; --ignore-memory starts the run all the same.",
     ]
     raise InputError("\n".join(lines))
 
 
-def remedies(config: TrainConfig, model: Model, work: Workload, on: torch.device, has: Room) -> list[str]:
+def remedies(
+    config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device, has: Room
+) -> list[str]:
     """Settings with which the run would fit: each alone where one is enough, else as many as it takes, in order."""
 
     def peak(c: TrainConfig) -> float:
@@ -122,11 +128,12 @@ def remedies(config: TrainConfig, model: Model, work: Workload, on: torch.device
             work, P=c.prompts_per_step, G=c.samples_per_prompt, T=c.max_new_tokens, answer=c.max_new_tokens,
             eval_rows=max(1, rows),
         )  # fmt: skip
-        return estimate(c, model, w, on).peak
+        chosen = recipe if c.recipe == config.recipe else find(c.recipe)
+        return estimate(c, chosen, model, w, on).peak
 
     enough, together, c = [], [], config
     least = peak(config)
-    for flags, change in _changes(config, model):
+    for flags, change in _changes(config, recipe, model):
         alone = peak(replace(config, **change))
         if alone <= has.limit:
             enough.append(f"  {flags}: {_gib(alone)}")
@@ -140,7 +147,7 @@ def remedies(config: TrainConfig, model: Model, work: Workload, on: torch.device
     return [f"Even {' '.join(together)} would need {_gib(least)}: use a smaller model, or a machine with more memory."]
 
 
-def _changes(config: TrainConfig, model: Model) -> list[tuple[str, dict[str, Any]]]:
+def _changes(config: TrainConfig, recipe: Recipe, model: Model) -> list[tuple[str, dict[str, Any]]]:
     """What a user can give up, from the least to the most."""
     assert config.max_new_tokens
     out: list[tuple[str, dict[str, Any]]] = []
@@ -156,10 +163,10 @@ def _changes(config: TrainConfig, model: Model) -> list[tuple[str, dict[str, Any
         out.append(("--prompts-per-step 4", {"prompts_per_step": 4}))
     if config.max_new_tokens > 128:
         out.append((f"--max-new-tokens {config.max_new_tokens // 2}", {"max_new_tokens": config.max_new_tokens // 2}))
-    recipe = config.build_recipe()
     if recipe.needs & {"ref_logp", "ref_full"} or isinstance(recipe.credit, Value):
         out.append(("the recipe dr_grpo (no critic, no reference)", {"recipe": "dr_grpo", "overrides": {}}))
-    if config.trainable is None:
+    if config.trainable is None and not config.lora_rank:
+        out.append(("--lora-rank 16", {"lora_rank": 16}))
         last = model.hf.config.get_text_config().num_hidden_layers - 1
         pattern = rf"\.({max(last - 1, 0)}|{last})\."
         out.append((f"--trainable '{pattern}' (the last two layers)", {"trainable": pattern}))

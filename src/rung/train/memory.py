@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from rung.errors import InputError
 from rung.maths.logprob import CHUNK_ELEMENTS
@@ -53,6 +54,8 @@ class Shape:
     V: int
     width: int
     micro_tokens: int
+    adapter: bool = False  # only a LoRA adapter is trained, in float32; reference and critic share the frozen weights
+    checkpoints: bool = False  # the backward recomputes one layer at a time
 
     @classmethod
     def of(cls, model: Model, config: TrainConfig) -> Shape:
@@ -66,7 +69,9 @@ class Shape:
         kept = activation_bytes_per_token(model) * width // model.hf.dtype.itemsize
         return cls(
             parameters=sum(p.numel() for _, p in named),
-            trainable=sum(p.numel() for n, p in named if config.trainable is None or re.search(config.trainable, n)),
+            trainable=trained(model, config),
+            adapter=config.lora_rank > 0,
+            checkpoints=config.gradient_checkpointing,
             products=sum(p.numel() for p in trunk.parameters() if p.dim() > 1 and id(p) not in tables),
             layers=c.num_hidden_layers,
             D=c.hidden_size,
@@ -137,6 +142,18 @@ def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:
 
 
 # -- counts in bytes -----------------------------------------------------------------------------------------------
+def trained(model: Model, config: TrainConfig) -> int:
+    """Numbers that the optimizer moves: all, those that --trainable finds, or r (in + out) for each LoRA target."""
+    if not config.lora_rank:
+        names = config.trainable
+        return sum(p.numel() for n, p in model.hf.named_parameters() if names is None or re.search(names, n))
+    every, head = config.lora_targets == "all-linear", model.hf.get_output_embeddings()
+    wanted = {x.strip() for x in config.lora_targets.split(",")}
+    layers = [(n.rpartition(".")[2], m) for n, m in model.hf.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)]
+    chosen = [m for n, m in layers if m is not head and (every or n in wanted)]
+    return config.lora_rank * sum(sum(m.weight.shape) for m in chosen)
+
+
 def adam_bytes(n: int, width: int) -> tuple[int, int]:
     """(8 n + 4 n [width < 4], 4 n + 4 n [width < 4]): held (two moments, float32 masters), and alive during its step."""
     low = width < 4
@@ -157,10 +174,11 @@ def activation_bytes(s: Shape, tokens: float, keys: float) -> float:
     """layers (tokens (7 D + 4 F + 2 H D_h) + 2 keys K D_h) width: what the backward of `tokens` keeps.
 
     keys: prompt and answer tokens summed over rows, for a row's keys are laid out beside its prompt's. Norms compute
-    in float32 whatever the width, which adds 2 D in low precision.
+    in float32 whatever the width, which adds 2 D in low precision. With checkpoints one layer at a time, and D a token of each.
     """
     per_token = (7 if s.width == 4 else 9) * s.D + 4 * s.F + 2 * s.heads * s.head_dim
-    return s.layers * s.width * (tokens * per_token + 2 * keys * s.key_heads * s.head_dim)
+    layer = s.width * (tokens * per_token + 2 * keys * s.key_heads * s.head_dim)
+    return layer + s.layers * tokens * s.D * s.width if s.checkpoints else s.layers * layer
 
 
 def mask_bytes(s: Shape, rows: float, T: int, keys: int) -> float:
@@ -195,19 +213,22 @@ class Need:
 def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
     """Memory of a run. process: bytes that Python and its libraries take by themselves."""
     gradient = isinstance(recipe.update, GradientSteps)
-    adam_held, adam_step = adam_bytes(s.trainable, s.width) if gradient else (0, 0)
+    moved = 4 if s.adapter else s.width  # an adapter is float32 whatever the model computes in
+    adam_held, adam_step = adam_bytes(s.trainable, moved) if gradient else (0, 0)
     held: dict[str, float] = {
         "Python and libraries": process,
         "weights": s.parameters * s.width,
         "optimizer (float32 moments, masters)": adam_held,
-        "reference policy": s.parameters * s.width if "ref_logp" in recipe.needs else 0,
+        "adapter": 4.0 * s.trainable * s.adapter,
+        "reference policy": s.parameters * s.width if "ref_logp" in recipe.needs and not s.adapter else 0,
     }
     critic_step = 0
     if isinstance(recipe.credit, Value) and not recipe.credit.critic.shared:
         trunk = s.parameters - s.V * s.D * (s.parameters - s.products > 1.5 * s.V * s.D)  # without an untied head
-        moments, critic_step = adam_bytes(trunk, s.width)
-        held["critic (weights, optimizer)"] = s.parameters * s.width + moments
-        critic_step += trunk * s.width
+        trunk = s.trainable if s.adapter else trunk
+        moments, critic_step = adam_bytes(trunk, moved)
+        held["critic (weights, optimizer)"] = (4 * trunk if s.adapter else s.parameters * s.width) + moments
+        critic_step += trunk * moved
 
     rows = min(max(w.P * w.G, w.eval_rows), TorchSampler.max_batch)
     prefilled = min(w.P, rows) if w.eval_rows <= w.P * w.G else rows
@@ -232,7 +253,7 @@ def _updating(s: Shape, w: Workload, recipe: Recipe, adam_step: int, critic_step
         + mask_bytes(s, rows, w.T, w.longest + w.T),
         "head: logits of a chunk": head_bytes(s, scored),
     }
-    gradients = float(s.trainable * s.width)
+    gradients = float(s.trainable * (4 if s.adapter else s.width))
     parts = -(-whole // s.micro_tokens)
     if {"ref_full", "old_full"} & recipe.needs:
         copies = len({"ref_full", "old_full"} & recipe.needs)

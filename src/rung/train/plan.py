@@ -18,7 +18,7 @@ from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import registry
+from rung.tasks import environments
 from rung.train import fit
 from rung.train.config import TrainConfig
 from rung.train.memory import DTYPES, GIB, Need, Shape, Workload, sketch
@@ -151,7 +151,10 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     recipe = config.build_recipe()
     if config.threads:
         torch.set_num_threads(config.threads)
-    splits = registry.load(config.task or "", path=config.task_path, reward=config.reward, options=config.task_options)
+    splits = environments.load(
+        config.task, environment=config.environment, path=config.task_path, reward=config.reward,
+        options=config.task_options,
+    )  # fmt: skip
     config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
     assert config.prompts_per_step and config.max_new_tokens
     check_sampling(
@@ -166,9 +169,9 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     shape = Shape.of(model, config)
     work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)
     on = fit.device()
-    room, need = fit.room(on), fit.estimate(config, model, work, on)
+    room, need = fit.room(on), fit.estimate(config, recipe, model, work, on)
     if not config.ignore_memory:
-        fit.refuse(config, model, work, on, room)
+        fit.refuse(config, recipe, model, work, on, room)
     rates = measure_rates(shape, DTYPES[config.dtype], on)
     timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
     step = phases(shape, work, recipe, timings, rates)

@@ -86,7 +86,7 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     )
     torch.manual_seed(config.seed)
     where = locate(config.model)
-    fit.check(config, where, (splits.train, splits.eval))
+    fit.check(config, recipe, where, (splits.train, splits.eval))
     model = models.load(where, dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code)
     if config.trainable is not None:
         train_only(model, config.trainable)
