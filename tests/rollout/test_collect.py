@@ -73,6 +73,25 @@ def test_dynamic_sampling_gives_up_when_nothing_differs(model):
     assert collected.counters["sampling/prompts_drawn"] == 6, "each problem was tried once, then it stops"
 
 
+class Uneven(Dice):
+    """Every third prompt is longer than the others."""
+
+    def __getitem__(self, i):
+        return Task(str(i), "1+1+1=" if i % 3 == 0 else "1+1=")
+
+
+def test_a_prompt_that_is_too_long_is_passed_over_and_counted(model, monkeypatch):
+    env = Uneven(12, mixed)
+    room = len(model.encode("1+1=")) + LAW.max_new_tokens
+    monkeypatch.setattr(type(model), "context", property(lambda self: room))
+    collected = collector(model, env, prompts=8).collect(0, State())
+    assert {s.task.id for s in collected.scored} == {str(i) for i in range(12) if i % 3}
+    assert 0 < collected.counters["sampling/prompts_too_long"] <= 4
+    monkeypatch.setattr(type(model), "context", property(lambda self: room - 1))
+    with pytest.raises(InputError, match="context holds"):
+        collector(model, env).collect(0, State())
+
+
 def test_an_unknown_reward_is_no_zero(model):
     collected = collector(model, Dice(4, lambda i, n: [math.nan, 1.0])).collect(0, State())
     assert collected.batch.valid_B.tolist() == [False, True] * 4

@@ -65,9 +65,10 @@ class Collector:
         stage: dict[str, float] = begin(step) if begin else {}
         chosen: list[tuple[Task, list[Scored]]] = []
         dull: list[tuple[Task, list[Scored]]] = []
-        problems = self._problems(step)
+        too_long: list[Task] = []
+        problems = self._fitting(step, too_long)
         rounds = 0
-        while tasks := [self.env[i] for i in islice(problems, self.prompts - len(chosen))]:
+        while tasks := list(islice(problems, self.prompts - len(chosen))):
             scored = self._answers(tasks, seed=mix(self.seed, step, rounds))
             fresh = list(zip(tasks, scored, strict=True))
             chosen += [x for x in fresh if differs(x[1])]
@@ -75,6 +76,8 @@ class Collector:
             rounds += 1
             if rounds > self.data.resample:
                 break
+        if not rounds:
+            encode(self.model, too_long[0], self.law.max_new_tokens)  # refuses, and says why
         drawn = len(chosen) + len(dull)
         sampled = sum(row.rollout.sampled for _, group in chosen + dull for row in group)
         chosen += dull[: self.prompts - len(chosen)]
@@ -82,12 +85,22 @@ class Collector:
         greedy = self._greedy([task for task, _ in chosen]) if self.greedy else None
         sampled += sum(row.rollout.sampled for row in greedy or ())
         counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn), **stage}
+        counters["sampling/prompts_too_long"] = float(len(too_long))
         extract = getattr(self.env, "extract", None)
         if extract is not None:  # no answer found is another failure than a wrong answer
             found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) is not None for r in rows]
             counters["completions/no_answer_ratio"] = 1 - sum(found) / len(found)
         rewards = None if greedy is None else [row.reward for row in greedy]
         return self._layout(chosen, rows, rewards, state, sampled, counters)
+
+    def _fitting(self, step: int, too_long: list[Task]) -> Iterator[Task]:
+        """The step's problems whose prompts leave room for an answer; the others are counted, never cut."""
+        for i in self._problems(step):
+            task = self.env[i]
+            if talks(self.env) or len(self.model.encode(task.prompt)) + self.law.max_new_tokens <= self.model.context:
+                yield task
+            else:
+                too_long.append(task)
 
     def _problems(self, step: int) -> Iterator[int]:
         """This step's problems, then those for resampling, none twice: a shuffled walk that depends on (seed, step) only."""
