@@ -9,7 +9,7 @@ from rung.rollout.matmul import FEW_ROWS, packed_weights
 
 def model() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 50, bias=False))
+    return nn.Sequential(nn.Linear(300, 900), nn.ReLU(), nn.Linear(900, 300, bias=False))
 
 
 @pytest.mark.parametrize("rows", [1, 7, 32])
@@ -46,7 +46,9 @@ def test_each_block_packs_the_weights_of_now():
         torch.testing.assert_close(net(x), 2 * before)
 
 
-def test_many_rows_and_other_precisions_use_the_plain_product():
+def test_many_rows_small_weights_and_other_precisions_use_the_plain_product():
+    with packed_weights(net := nn.Sequential(nn.Linear(64, 64)), 8):
+        assert plain(net)
     with packed_weights(net := model(), FEW_ROWS + 1):
         assert plain(net)
     with packed_weights(net := model().double(), 8):

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-FEW_ROWS = 64  # above, the plain product is as fast (docs/performance.md); a constant, so that a run can be repeated
+# Where packing pays (docs/performance.md). Constants and not a measurement, so that a run can be repeated bit for bit.
+FEW_ROWS = 64  # above, the plain product is as fast
+LARGE = 1 << 18  # numbers; a smaller weight stays in the cache, and a product's fixed cost counts for more
 
 
-def _available(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _pays(weight: Tensor) -> bool:
+    possible = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE
+    return possible and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def pack(weight: Tensor, rows: int) -> Tensor:
@@ -36,7 +39,7 @@ def packed_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
 @contextmanager
 def packed_weights(model: nn.Module, rows: int) -> Iterator[None]:
     """Inside this block every `nn.Linear` of the model multiplies by a packed copy of its weight, where that pays."""
-    layers: list[Any] = [m for m in model.modules() if type(m) is nn.Linear and _available(m.weight)]
+    layers: list[Any] = [m for m in model.modules() if type(m) is nn.Linear and _pays(m.weight)]
     if rows > FEW_ROWS:
         layers = []
     for layer in layers:
