@@ -79,27 +79,6 @@ def test_a_gradient_is_that_of_the_formula(frozen):
     assert all(p.grad is None for p in frozen.model.hf.parameters()), "nothing is left behind"
 
 
-def test_the_gradient_of_the_length_of_wrong_answers(frozen):
-    """grad E[L W]/E[W] = grad E[L W] / E[W] - E[L W] grad E[W] / E[W]^2, with W = 1 - R."""
-    batches = frozen.collect(2, seed=5)
-    accuracy, length = variance.length_gradients(frozen.model, frozen.hyper(), batches)
-    W = [torch.tensor([1 - row.reward for row in c.scored]) for c in batches]
-    LW = [
-        w * torch.tensor([float(len(row.rollout.tokens)) for row in c.scored]) for w, c in zip(W, batches, strict=True)
-    ]
-    mean_W, mean_LW = torch.cat(W).mean(), torch.cat(LW).mean()
-    for k, c in enumerate(batches):
-        grad_W, grad_LW = by_hand(frozen.model, c, W[k]), by_hand(frozen.model, c, LW[k])
-        assert close(length[k], grad_LW / mean_W - mean_LW * grad_W / mean_W**2)
-        assert close(accuracy[k], -grad_W)
-
-
-def test_drift_is_length_gained_per_accuracy_gained_whatever_the_scale():
-    a = torch.randn(5, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 1
-    assert variance.drift(0.1 * a, a, 3 * a) == pytest.approx(3.0)
-    assert variance.drift(a, a, -a) == pytest.approx(-1.0)
-
-
 def test_a_sketch_keeps_inner_products(monkeypatch):
     generator = torch.Generator().manual_seed(1)
     G = [[torch.randn(300, 200, generator=generator), None, torch.randn(5000, generator=generator)] for _ in range(3)]

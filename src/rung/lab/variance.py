@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from rung.lab.statistics import ALPHA, Interval, scipy_stats
-from rung.maths.credit import outcome_to_token
 from rung.maths.objective import count
 from rung.recipes import LADDER, Recipe
 from rung.rollout.collect import Collected
@@ -97,34 +96,6 @@ def baseline_gradients(model: Model, hyper: Hyper, batches: Sequence[Collected])
         ones_BT = work.batch.loss_mask_BT.to(work.adv_BT.dtype)
         v.append(one_gradient(replace(work, adv_BT=ones_BT, active=everything), learner.parameters))
     return torch.stack(u), torch.stack(v)
-
-
-def length_gradients(model: Model, hyper: Hyper, batches: Sequence[Collected]) -> tuple[Tensor, Tensor]:
-    """(a_k, l_k): unbiased gradients of the accuracy E[R], and of the length of a wrong answer E[L W] / E[W], W = 1 - R.
-
-    grad E[L | wrong] = (grad E[L W] + E[L | wrong] grad E[R]) / E[W], each expectation by leave-one-out. Rewards are 0 or 1.
-    """
-    learner = Learner(LADDER["leave_one_out"], model, hyper)
-    a, lw, wrong, long_wrong = [], [], 0.0, 0.0
-    for collected in batches:
-        batch = collected.batch
-        W_B = 1 - batch.reward_BT.sum(1)
-        LW_B = W_B * batch.mask_BT.sum(1)
-        lengths = replace(collected, batch=replace(batch, reward_BT=outcome_to_token(LW_B, batch.mask_BT)))
-        a.append(one_gradient(learner.assess(collected), learner.parameters))
-        lw.append(one_gradient(learner.assess(lengths), learner.parameters))
-        wrong, long_wrong = wrong + float(W_B.mean()), long_wrong + float(LW_B.mean())
-    a_KS, lw_KS = torch.stack(a), torch.stack(lw)
-    return a_KS, (lw_KS + long_wrong / wrong * a_KS) * len(batches) / wrong
-
-
-def drift(G_KS: Tensor, accuracy_KS: Tensor, length_KS: Tensor) -> float:
-    """(E g . grad E[L | wrong]) / (E g . grad E[R]): tokens that wrong answers gain per unit of accuracy, along E g.
-
-    Each product is a mean over pairs of different batches, so that no batch's noise meets itself.
-    """
-    every = np.arange(len(G_KS))
-    return pairs_mean((G_KS @ length_KS.T).numpy(), every) / pairs_mean((G_KS @ accuracy_KS.T).numpy(), every)
 
 
 # -- what they show ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from rung.io.tables import check_json_target, show, write_json
 from rung.lab.evaluation import resolve
 from rung.lab.flags import Variance
 from rung.lab.statistics import Interval, scipy_stats
-from rung.lab.variance import Quality, baseline_gradients, gradients, length_gradients, optimal_baseline, quality
+from rung.lab.variance import Quality, baseline_gradients, gradients, optimal_baseline, quality
 from rung.parts import Data
 from rung.recipe_io import find
 from rung.recipe_rules import check_sampling
@@ -59,10 +59,8 @@ class Frozen:
     def hyper(self) -> Hyper:
         return Hyper(learning_rate=self.learning_rate, max_new_tokens=self.law.max_new_tokens)
 
-    def gradients(
-        self, recipes: Sequence[Recipe], batches: int, warmup: int, seed: int, lengths: bool = False
-    ) -> dict[str, Tensor]:
-        """{recipe: one gradient per batch [K, sketch]}, all on the same batches; beside them u and v, and the lengths' two."""
+    def gradients(self, recipes: Sequence[Recipe], batches: int, warmup: int, seed: int) -> dict[str, Tensor]:
+        """{recipe: one gradient per batch [K, sketch]}, all on the same batches; beside them u and v."""
         greedy = any("greedy" in r.needs for r in recipes)
         first, then = self.collect(warmup, seed, greedy=greedy), self.collect(batches, seed, warmup, greedy)
         out: dict[str, Tensor] = {}
@@ -71,8 +69,6 @@ class Frozen:
             out[recipe.name] = gradients(replace(recipe, data=Data()), self.model, self.hyper(), first, then)
         u, v = baseline_gradients(self.model, self.hyper(), then)
         out["u"], out["v"] = u, v
-        if lengths:
-            out["accuracy"], out["length"] = length_gradients(self.model, self.hyper(), then)
         return out
 
 

@@ -22,8 +22,8 @@ from rung.lab.flags import Why
 from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, run_all, rung_version, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import Effect, bootstrap, effects, scipy_stats
-from rung.lab.variance import drift, quality
-from rung.lab.variance_frozen import Frozen
+from rung.lab.variance import quality
+from rung.lab.variance_frozen import UNBIASED, Frozen
 from rung.lab.why_experiments import EXPERIMENTS, Arm, Experiment, Measure
 from rung.recipe_io import find, override
 from rung.recipes import Recipe
@@ -117,7 +117,7 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
     """One row per arm and seed: the gradient's trace and cosine over `batches` batches that both arms share."""
     settings = dict(experiment.settings)
     batches, warmup, after = (int(settings.pop(k, 0)) for k in ("batches", "warmup", "after"))
-    options, lengths = settings.pop("task_options", {}), any(m.name == "drift" for m in experiment.measures)
+    options = settings.pop("task_options", {})
     directory = Path(_policy(after, out, workers))
     arms = [recipe_of(arm) for arm in (experiment.parent, experiment.child)]
     frozen: Frozen | None = None
@@ -130,7 +130,7 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
                 splits = registry.load("chained_arithmetic", options=options)
                 law = SamplingLaw(max_new_tokens=splits.max_new_tokens)
                 frozen = Frozen(models.load(str(directory)), splits.train, law, **settings)
-            found = frozen.gradients(arms, batches, warmup, seed, lengths)
+            found = frozen.gradients([*arms, find(UNBIASED)], batches, warmup, seed)
             rows = [_gradient_row(found, arm, seed) for arm in arms]
             write_json(path, rows)
             name = experiment.measures[0].name
@@ -140,10 +140,8 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
 
 
 def _gradient_row(found: dict[str, Any], arm: Recipe, seed: int) -> Row:
-    q = quality(found[arm.name], found["u"])
+    q = quality(found[arm.name], found[UNBIASED])
     row = {"recipe": arm.name, "label": arm.name, "seed": seed, "trace": q.trace.mean, "snr": q.snr.mean}
-    if "length" in found:
-        row["drift"] = drift(found[arm.name], found["accuracy"], found["length"])
     return {**row, "cosine": q.cosine.mean, "direction": q.direction}
 
 
