@@ -89,6 +89,13 @@ def test_the_loss_is_a_token_mean_over_valid_rows_counted_over_all_rows(policy, 
     assert critic.predict(tokens)[tokens.mask_BT].mean() > 0.01, "it moved towards the positive targets"
 
 
+def test_each_minibatch_has_a_denominator_of_its_own(policy, world):
+    """Rows 0 and 2: 8 actions with targets 1 and 3; rows 1 and 3: 4 actions, of which the valid one has target 2."""
+    critic = build(policy, zero=True, minibatches=2, learning_rate=0.0)
+    loss = critic.fit(*world, Value(MC()), clip_norm=0.0, seed=0)
+    assert loss == pytest.approx((0.5 * (4 * 1 + 4 * 9) / 8 + 0.5 * 4 / 4) / 2, rel=1e-5)
+
+
 def test_any_split_gives_the_same_gradient(policy, world):
     batch, tokens = world
     grads = []
