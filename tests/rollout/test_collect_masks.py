@@ -159,11 +159,12 @@ def test_problems_do_not_repeat_before_all_were_seen():
     assert [x.task.id for x in c.collect(1, State()).scored] == [x.task.id for x in c.collect(1, State()).scored]
 
 
-def test_too_few_problems_and_too_long_prompts_are_refused():
+def test_too_few_problems_are_refused_and_too_long_prompts_counted():
     with pytest.raises(InputError, match="the task has only 2"):
         collector(by_length, prompts=3)
-    with pytest.raises(InputError, match="context holds 40"):
-        collector(by_length, prompts=36, count=36).collect(0, State())  # the last prompt has 36 tokens, the answer 5
+    collected = collector(by_length, prompts=36, count=36).collect(0, State())
+    assert collected.counters["sampling/prompts_too_long"] == 1, "prompt of 36 tokens, answer of 5, context of 40"
+    assert len(collected.tokens.prompts) == 35, "there is no other problem to take its place"
     c = collector(by_length)
     c.env.score = lambda group: [{}]
     with pytest.raises(InputError, match="returned 1 rewards for 5 answers"):

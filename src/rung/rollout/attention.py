@@ -220,7 +220,7 @@ class Decode:
         self.k = [x.new_empty(shape) for x, shape in zip(self.kp, own, strict=True)]
         self.v = [x.new_empty(shape) for x, shape in zip(self.vp, own, strict=True)]
         self.used = 0
-        self._masks: dict[int | None, Tensor] = {}
+        self._masks: dict[int | None, Tensor | None] = {}
         self._place()
 
     def _place(self) -> None:
@@ -267,7 +267,9 @@ class Decode:
         start = 0 if window is None else max(0, end - window)
         own_k, own_v = (x[layer][:, :, start:end] for x in (self.k, self.v))
         q = (q_HND * scale).transpose(0, 1).reshape(B, K, H // K, D)
-        to_prompt = self._to_grid(q) @ self.kp[layer].transpose(-1, -2) + self._mask(window, q.dtype)
+        to_prompt = self._to_grid(q) @ self.kp[layer].transpose(-1, -2)
+        if (mask := self._mask(window, q.dtype)) is not None:
+            to_prompt += mask
         score = torch.cat([self._from_grid(to_prompt), q @ own_k.transpose(-1, -2)], -1)
         p = score.softmax(-1, dtype=torch.float32).to(q.dtype)
         Lp = to_prompt.shape[-1]
@@ -288,12 +290,13 @@ class Decode:
         rows = x_PKQn.view(P, K, self._S, Q // self._S, n).transpose(1, 2).reshape(P * self._S, K, Q // self._S, n)
         return rows if self._full else rows[self._slot_B]
 
-    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """0 or -inf on a prompt's keys: [P, 1, 1, Lp]. Padding at the right is hidden, and with a window what is too old."""
+    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """0 or -inf on a prompt's keys: [P, 1, 1, Lp]. Padding at the right is hidden, and with a window what is too old;
+        None if nothing is."""
         if window not in self._masks:
             at = torch.arange(self.kp[0].shape[2], device=self.length_P.device)[None]
             see = at < self.length_P[:, None]
             if window is not None:
                 see = see & (self.length_P[:, None] + self.used - at < window)
-            self._masks[window] = _additive(see, dtype)[:, None, None]
+            self._masks[window] = None if see.all() else _additive(see, dtype)[:, None, None]
         return self._masks[window]

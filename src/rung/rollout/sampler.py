@@ -8,6 +8,7 @@ its log-probability under the very law it was drawn from, and each answer with t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +43,7 @@ class TorchSampler:
     def load(self, weights: object, version: int) -> None:
         self.version = version
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def sample(self, prompts: Sequence[Sequence[int]], law: SamplingLaw, samples: int, seed: int) -> list[Rollout]:
         """`samples` answers to each prompt (token ids), under `law`. The same seed draws the same answers."""
         if law.temperature < 0 or not 0 < law.top_p <= 1:
@@ -54,7 +55,8 @@ class TorchSampler:
         for i in range(0, len(prompts), per_call):
             part = [tuple(x) for x in prompts[i : i + per_call]]
             chance = chance_TB[:, i * samples : (i + len(part)) * samples]
-            with packed_weights(self.model.hf, len(part) * samples):
+            own = packed_attention(self.model.hf) if self.model.packs else nullcontext()
+            with packed_weights(self.model.hf, len(part) * samples), own:
                 out += self._decode(part, law, samples, chance.to(self.model.device))
         return out
 
@@ -163,8 +165,7 @@ class PackedStream:
         self.memory.keep(rows)
 
     def _run(self, ids: Tensor, positions: Tensor, layout: object) -> Tensor:
-        with packed_attention(self.model.hf):
-            return self.model.hidden(ids, positions, layout)[0]
+        return self.model.hidden(ids, positions, layout)[0]
 
 
 class CacheStream:
