@@ -258,7 +258,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int], str]] = {
 
 
 def _usage() -> str:
-    lines = [f"  {name:9}{text}" for name, (_, _, text) in COMMANDS.items()]
+    lines = [f"  {name:10}{text}" for name, (_, _, text) in COMMANDS.items()]
     return "usage: rung COMMAND ...\n\n" + "\n".join(lines) + "\n\n`rung COMMAND --help` lists a command's flags."
 
 

@@ -10,20 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import torch
-
 from rung.io.tables import show
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
-from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import environments
 from rung.train import fit
 from rung.train.config import TrainConfig
 from rung.train.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.train.rehearsal import Line, Rates, Timings, measure_rates, rehearse
-from rung.train.setup import locate
+from rung.train.setup import locate, settle
 
 OPTIMIZER_PASSES = 18  # reads and writes of one float32 number per weight in clipping and AdamW
 ANSWER_SECONDS = 1.5e-4  # Python around one answer: its problem's text to tokens, its tokens to lists, its row to drop
@@ -147,24 +143,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     Raises:
         InputError: the settings are refused by `rung train` too, or the run cannot fit into memory.
     """
-    config = config.resolved()
-    recipe = config.build_recipe()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    splits = environments.load(
-        config.task, environment=config.environment, path=config.task_path, reward=config.reward,
-        options=config.task_options,
-    )  # fmt: skip
-    config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
-    assert config.prompts_per_step and config.max_new_tokens
-    check_sampling(
-        recipe,
-        samples_per_prompt=config.samples_per_prompt,
-        rows=config.prompts_per_step * config.samples_per_prompt,
-        temperature=config.temperature,
-        is_full=config.law().is_full,
-        max_new_tokens=config.max_new_tokens,
-    )
+    config, recipe, splits = settle(config)
     model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
     shape = Shape.of(model, config)
     work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)

@@ -28,6 +28,7 @@ from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
 
 OURS = ("starter", "smollm2")
+PROMPTS_TRIED = 512
 
 
 @dataclass
@@ -59,8 +60,10 @@ def locate(name: str) -> str:
     return name
 
 
-def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None) -> Setup:
-    """Check the settings, cheapest first, then load task and model and build the learner.
+def settle(
+    config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None
+) -> tuple[TrainConfig, Recipe, Splits]:
+    """The settings with every default in place, the recipe and the task that they name, all checked; no model is loaded.
 
     splits, own: problems and a recipe made in Python, instead of those that `config` names.
     """
@@ -73,9 +76,8 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
             config.task, environment=config.environment, path=config.task_path, reward=config.reward,
             options=config.task_options,
         )  # fmt: skip
-    if config.max_new_tokens is None:
-        config = replace(config, max_new_tokens=splits.max_new_tokens)
-    assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
+    config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
+    assert config.prompts_per_step and config.max_new_tokens
     check_sampling(
         recipe,
         samples_per_prompt=config.samples_per_prompt,
@@ -84,6 +86,13 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
         is_full=config.law().is_full,
         max_new_tokens=config.max_new_tokens,
     )
+    return config, recipe, splits
+
+
+def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None) -> Setup:
+    """Check the settings, cheapest first, then load task and model and build the learner. Arguments as of `settle`."""
+    config, recipe, splits = settle(config, splits, own)
+    assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
     torch.manual_seed(config.seed)
     where = locate(config.model)
     fit.check(config, recipe, where, (splits.train, splits.eval))
@@ -101,9 +110,10 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
         checkpointing.enable(model)
     if torch.cuda.is_available():
         model.hf.to("cuda")
-    for env in (splits.train, splits.eval):  # a prompt that does not fit is found now, not after an hour
-        for i in range(min(len(env), 512)):
-            encode(model, env[i], config.max_new_tokens)
+    for env in (splits.train, splits.eval):  # a task none of whose prompts fit is refused now
+        first = [env[i] for i in range(min(len(env), PROMPTS_TRIED))]
+        if first and not any(len(model.encode(task.prompt)) + config.max_new_tokens <= model.context for task in first):
+            encode(model, first[0], config.max_new_tokens)
     hyper = Hyper(
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
