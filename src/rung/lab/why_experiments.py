@@ -57,7 +57,7 @@ class Experiment:
 ACCURACY = Measure("accuracy", "held-out accuracy")
 TRACE = Measure("trace", "gradient variance", "ratio", "lower")
 SECONDS = Measure("seconds_per_step", "seconds a step", "ratio", "lower")
-STATE = Measure("state_mb", "memory of weights and optimizers", "ratio", "lower")
+STATE = Measure("state_mb", "MB of weights and optimizers", "ratio", "lower")
 SMALL = {"prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 3e-4, "tokens": 45_000, "eval_every": 30}
 SHIFTED = {**SMALL, "task_options": {"reward_offset": 1.0}}
 FROZEN = {"prompts": 8, "samples": 8, "batches": 8, "warmup": 20}

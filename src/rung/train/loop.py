@@ -255,8 +255,8 @@ class _Loop:
             examples(before, after),
             path,
             [
+                f"rung report {path}",
                 f"rung eval {path}",
                 f"rung explain {self.setup.recipe.name}",
-                "rung recipes",
             ],
         )
