@@ -43,7 +43,7 @@ class TorchSampler:
     def load(self, weights: object, version: int) -> None:
         self.version = version
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(self, prompts: Sequence[Sequence[int]], law: SamplingLaw, samples: int, seed: int) -> list[Rollout]:
         """`samples` answers to each prompt (token ids), under `law`. The same seed draws the same answers."""
         if law.temperature < 0 or not 0 < law.top_p <= 1:
