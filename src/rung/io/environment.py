@@ -49,7 +49,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    trim_threshold, mmap_max = -1, -4  # <malloc.h>
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # <malloc.h>
+    mallopt(arena_max, 1)  # what the backward's threads free is of use to the forward
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
 

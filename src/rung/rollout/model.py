@@ -89,18 +89,23 @@ class Model:
         return str(self.tokenizer.decode(list(kept), skip_special_tokens=True))
 
 
-def load(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Model:
-    """A model by its directory or hub id. Dropout is off for good: log-probabilities must not depend on a draw."""
-    logging.disable_progress_bar()
-    getLogger("huggingface_hub").setLevel(ERROR)
+def place(name: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a directory, a GGUF file or a hub id; a path that is none is refused."""
     path = Path(name).expanduser()
     if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(
             f"model {name!r}: there is no such directory. Give a directory with a Hugging Face model, or a hub id."
         )
-    where: dict[str, Any] = {"pretrained_model_name_or_path": path if path.exists() else name}
     if path.suffix == ".gguf":
-        where = _gguf(path)
+        return _gguf(path)
+    return {"pretrained_model_name_or_path": path if path.exists() else name}
+
+
+def load(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Model:
+    """A model by its directory or hub id. Dropout is off for good: log-probabilities must not depend on a draw."""
+    logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel(ERROR)
+    where = place(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=trust_remote_code)
         hf = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=trust_remote_code)

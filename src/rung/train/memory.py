@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
 from rung.rollout.matmul import FEW_ROWS
-from rung.rollout.model import Model
+from rung.rollout.model import Model, place
 from rung.rollout.sampler import TorchSampler
 from rung.tasks.environment import Environment
 from rung.train.config import TrainConfig
@@ -125,14 +124,13 @@ class Workload:
 
 def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:
     """The model on the meta device: its configuration and tokenizer are read, its weights are not."""
-    path = Path(name).expanduser()
-    where = path if path.exists() else name
+    where = place(name)
     try:
-        config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code)
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(**where, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             hf = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"model {name!r} could not be planned: {first} Give 'starter', 'smollm2', a directory with a Hugging Face "
