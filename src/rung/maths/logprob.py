@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rung.maths.products import large_products
+
 CHUNK_ELEMENTS = 1 << 24  # logits alive at once: 64 MiB in float32
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     """z = head(h) / temperature in float32: [n, V], a new tensor."""
-    logits = torch.nn.functional.linear(hidden, weight, bias).float()
+    with large_products(weight):
+        logits = torch.nn.functional.linear(hidden, weight, bias).float()
     return logits if temperature == 1.0 else logits / temperature
 
 
@@ -58,9 +61,10 @@ class _TokenLogProb(torch.autograd.Function):
                 g = log_p.exp_().mul_(slope)
             g[torch.arange(len(rows), device=g.device), target[rows]] += grad_logp[rows] / ctx.temperature
             g = g.to(weight.dtype)
-            grad_hidden[rows] = (g @ weight).to(hidden.dtype)
-            if ctx.needs_input_grad[1]:
-                grad_weight += g.T @ hidden[rows]
+            with large_products(weight):
+                grad_hidden[rows] = (g @ weight).to(hidden.dtype)
+                if ctx.needs_input_grad[1]:
+                    grad_weight += g.T @ hidden[rows]
             if grad_bias is not None:
                 grad_bias += g.sum(0)
         wanted = grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
@@ -80,9 +84,7 @@ def token_logprob(
     return out
 
 
-def distribution(
-    hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0
-) -> Tensor:
+def distribution(hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0) -> Tensor:
     """log softmax(W h / temperature) in float32, [n, V]: plain autograd, differentiable twice, all of it in memory."""
     return _logits(hidden, weight, bias, temperature).log_softmax(-1)
 

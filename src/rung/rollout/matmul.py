@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rung.maths.products import Linear, onednn_pays
+
 # Where packing pays (docs/performance.md). Constants and not a measurement, so that a run can be repeated bit for bit.
-FEW_ROWS = 64  # above, the plain product is as fast
+FEW_ROWS = 64  # above, the plain product is as fast, unless this CPU's plain product is slow
 LARGE = 1 << 18  # numbers; a smaller weight stays in the cache, and a product's fixed cost counts for more
 
 
@@ -39,8 +41,10 @@ def packed_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
 @contextmanager
 def packed_weights(model: nn.Module, rows: int) -> Iterator[None]:
     """Inside this block every `nn.Linear` of the model multiplies by a packed copy of its weight, where that pays."""
-    layers: list[Any] = [m for m in model.modules() if type(m) is nn.Linear and _pays(m.weight)]
-    if rows > FEW_ROWS:
+    layers: list[Any] = [
+        m for m in model.modules() if isinstance(m, nn.Linear) and type(m) in (nn.Linear, Linear) and _pays(m.weight)
+    ]
+    if rows > FEW_ROWS and not onednn_pays():
         layers = []
     for layer in layers:
         layer.forward = partial(packed_linear, pack(layer.weight, rows), layer.bias)

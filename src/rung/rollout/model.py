@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from rung.errors import InputError
+from rung.maths.products import through_onednn
 from rung.records import Message, Prompt
 from rung.rollout.attention import Packed, packed_attention
 
@@ -144,6 +145,7 @@ def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
         raise InputError(
             "the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json."
         )
+    through_onednn(hf)
     model = Model(hf, tokenizer, frozenset(int(x) for x in ends))
     model.packs = _packing_agrees(model)
     return model
