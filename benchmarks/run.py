@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from cells import Cells
-from render import render
+from render import SYSTEMS, render
 from rung import starter
 from rung.io import smollm2
 
@@ -37,6 +37,7 @@ def main() -> None:
     flags.add_argument("--plot", type=Path, help="seconds against T and G as an .svg or .png file")
     flags.add_argument("--trl-python", help="a Python that can import trl")
     flags.add_argument("--model", help="a Hugging Face checkpoint; default: SmolLM2 from the cache")
+    flags.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS, help="of the step table")
     flags.add_argument("--cells", nargs="+", default=["8x64", "8x256", "8x512", "4x64", "16x64", "32x64"], help="GxT")
     flags.add_argument("--prompts", type=int, default=4, help="per step")
     flags.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=("fp32", "bf16"))
@@ -62,6 +63,7 @@ def step(args: argparse.Namespace, cells: Cells) -> None:
     if args.trl_python:
         systems["TRL"] = (args.trl_python, "trl_step.py", {})
         systems["TRL tuned"] = (args.trl_python, "trl_step.py", {"best": True})
+    systems = {name: how for name, how in systems.items() if name in args.systems}
     for cell in args.cells:
         G, T = map(int, cell.split("x"))
         for dtype in args.dtypes:
