@@ -115,3 +115,17 @@ def test_second_try_in_plain_text(tmp_path):
         assert told == (len(row["prompt"]) if len(row["turn_stops"]) == 2 else 0), (
             "the problem once more, a token a character"
         )
+
+
+def test_shuffled_rewards_are_dealt_out_and_not_changed(model, tmp_path):
+    shuffled = load("shuffled_rewards").shuffled
+    answers = [f"7 + 2 = {n}" for n in (9, 9, 9, 8, 7, 6)]
+    prompt = [[{"role": "user", "content": "7 + 2 ="}]] * 6
+    dealt = shuffled(prompt, answers, ["9"] * 6)
+    assert sorted(dealt) == [0, 0, 0, 1, 1, 1] and dealt == shuffled(prompt, answers, ["9"] * 6)
+    others = [shuffled(prompt, [f"{a}{'.' * n}" for a in answers], ["9"] * 6) for n in range(50)]
+    earned = torch.tensor([dealt, *others]).mean(0)
+    assert (earned - 0.5).abs().max() < 0.25, "what an answer earns does not depend on what it says"
+    reward = f"{EXAMPLES / 'shuffled_rewards.py'}:shuffled"
+    run = rung.train(model=model, task="chain_sum", reward=reward, prompts_per_step=1, out=tmp_path / "run", **FEW)
+    assert "rewards/shuffled/mean" in metrics(run)

@@ -197,3 +197,8 @@ def test_small_functions():
     assert [len(row) for row in curve(range(50), 20, 3)] == [20, 20, 20]
     long = "start " + "x" * 1000 + " end 42"
     assert shorten(long).startswith("start") and shorten(long).endswith("end 42") and len(shorten(long)) < 300
+
+
+def test_python_m_rung_is_rung():
+    done = subprocess.run([sys.executable, "-m", "rung", "trian"], capture_output=True, text=True)
+    assert done.returncode == 2 and "Did you mean 'train'" in done.stderr
