@@ -121,7 +121,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         stress="8 passes over every batch",
         parent=_arm("ppo", "ppo, 8 passes", update__epochs=8, update__minibatches=1),
         child=_arm("ppo", "ppo, 8 passes, KL stop", update__epochs=8, update__minibatches=1, update__target_kl=0.01),
-        measures=(ACCURACY,), settings=SMALL,
+        measures=(ACCURACY,), settings={**SMALL, "tokens": 20_000},
     ),
     Experiment(
         "ppo", "reuse", "training",
@@ -176,6 +176,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         stress="4 passes of 4 minibatches over every batch",
         parent=_arm("grpo", "grpo, 4 x 4", update__epochs=4, update__minibatches=4, kl="NoKL"),
         child=_arm("gspo", "gspo, 4 x 4", update__epochs=4, update__minibatches=4),
-        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8},
+        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 30_000},
     ),
 )  # fmt: skip
