@@ -8,10 +8,13 @@ import pytest
 import rung.lab.why as why
 from rung.cli import main
 from rung.errors import InputError
+from rung.lab.oracle import expected_gradient
 from rung.lab.runs import key
 from rung.lab.why import conclude, jobs_of, named, recipe_of
+from rung.lab.why_exact import drift
 from rung.lab.why_experiments import ACCURACY, EXPERIMENTS, Arm, Experiment, Measure
-from rung.recipe_io import diff
+from rung.lab.world import Condition, Scene, World
+from rung.recipe_io import diff, find
 from rung.records import Completion, Group
 from rung.tasks import registry
 
@@ -76,7 +79,21 @@ def test_an_effect_in_the_wrong_direction_is_not_sold_as_shown(experiment):
     assert found["table"]["rows"][1][-1] == "not shown"
 
 
-def test_both_kinds_run_from_end_to_end_and_are_kept(tmp_path, monkeypatch, capsys):
+def test_the_drift_of_wrong_answers_is_what_a_short_step_does():
+    recipe, world = find("grpo"), World(vocabulary=3, horizon=3, samples=2, reward="binary", seed=4)
+    scene = Scene(world, Condition())
+    g = expected_gradient(recipe, scene).gradient
+
+    def length_of_wrong(theta):
+        wrong = scene.logp(scene.law(theta)).sum(-1).exp()[0] * (1 - scene.reward_PAT.sum(-1)[0])
+        return float((wrong * scene.tree.length_A).sum() / wrong.sum())
+
+    step = 1e-5 * g / g.norm()
+    measured = (length_of_wrong(scene.theta + step) - length_of_wrong(scene.theta - step)) / 2e-5
+    assert drift(recipe, world)["wrong_drift"] == pytest.approx(measured, rel=1e-6)
+
+
+def test_every_kind_runs_from_end_to_end_and_is_kept(tmp_path, monkeypatch, capsys):
     training = Experiment(
         "grpo", "t", "training", "claim", "stress", Arm("ppo", "ppo"), Arm("grpo", "grpo"), (ACCURACY,), TINY, seeds=2
     )
@@ -85,11 +102,13 @@ def test_both_kinds_run_from_end_to_end_and_are_kept(tmp_path, monkeypatch, caps
         "grpo", "g", "gradient", "claim", "stress", Arm("reinforce", "reinforce"), Arm("grpo", "grpo"),
         (Measure("trace", "variance", "ratio", "lower"),), settings, seeds=2,
     )  # fmt: skip
-    monkeypatch.setattr(why, "EXPERIMENTS", (training, noise))
+    length = next(e for e in EXPERIMENTS if e.kind == "exact")
+    exact = replace(length, recipe="grpo", name="e", settings={**length.settings, "horizon": 2}, seeds=2)
+    monkeypatch.setattr(why, "EXPERIMENTS", (training, noise, exact))
     assert main(["why", "grpo", "--out", str(tmp_path), "--json", "-"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert [r["measure"] for r in table] == ["held-out accuracy", "variance"]
-    for name in ("grpo-t", "grpo-g"):
+    assert [r["measure"] for r in table] == ["held-out accuracy", "variance", exact.measures[0].words]
+    for name in ("grpo-t", "grpo-g", "grpo-e"):
         found = json.loads((tmp_path / name / "why.json").read_text())
         assert found["kind"] == "why" and len(found["rows"]) == 4 and found["sentence"] and found["command"]
         assert (tmp_path / name / "why.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,7 +1,7 @@
 """`rung why RECIPE`: the experiment in which the parent fails, parent against child over seeds, and what it shows.
 
-Every experiment is one of two kinds, training under a stress or gradient noise at a frozen policy; which, and where,
-is data (`why_experiments.py`). An effect whose interval covers zero is reported as not shown.
+Every experiment is of one of three kinds: training under a stress, gradient noise at a frozen policy, or exact in small
+worlds. Which, and where, is data (`why_experiments.py`). An effect whose interval covers zero is reported as not shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import Effect, bootstrap, effects, scipy_stats
 from rung.lab.variance import quality
 from rung.lab.variance_frozen import UNBIASED, Frozen
+from rung.lab.why_exact import drift
 from rung.lab.why_experiments import EXPERIMENTS, Arm, Experiment, Measure
+from rung.lab.world import World
 from rung.recipe_io import find, override
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
@@ -82,10 +84,11 @@ def named(name: str) -> list[Experiment]:
     return chosen
 
 
-# -- the two kinds -------------------------------------------------------------------------------------------------
+# -- the three kinds -----------------------------------------------------------------------------------------------
 def examine(experiment: Experiment, out: Path, seeds: int, workers: int) -> Row:
     """All runs of one experiment, or their stored results, and what they show."""
-    results = (_trained if experiment.kind == "training" else _frozen)(experiment, out, seeds, workers)
+    kinds = {"training": _trained, "gradient": _frozen, "exact": _exact}
+    results = kinds[experiment.kind](experiment, out, seeds, workers)
     found = conclude(experiment, *results)
     if experiment.kind == "training":
         label = next((m.words for m in experiment.measures if m.name == experiment.series), experiment.series)
@@ -137,6 +140,16 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
             say(f"  {seed + 1}/{seeds}  {name} {rows[0][name]:.3g}, {rows[1][name]:.3g}")
         pairs.append(json.loads(path.read_bytes()))
     return [p for p, _ in pairs], [c for _, c in pairs]
+
+
+def _exact(experiment: Experiment, out: Path, seeds: int, workers: int) -> tuple[list[Row], list[Row]]:
+    """One row per arm and world. Nothing is stored: all worlds together take seconds."""
+    worlds = [World(**experiment.settings, seed=seed) for seed in range(seeds)]
+    parent, child = (
+        [{"recipe": arm.recipe, "label": arm.label, "seed": w.seed, **drift(recipe_of(arm), w)} for w in worlds]
+        for arm in (experiment.parent, experiment.child)
+    )
+    return parent, child
 
 
 def _gradient_row(found: dict[str, Any], arm: Recipe, seed: int) -> Row:

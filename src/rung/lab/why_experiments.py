@@ -1,7 +1,8 @@
 """The experiments of `rung why`, as data: for each rung the setting in which its parent fails, and what to measure there.
 
-All start from the starter. A training arm is a recipe (with fields overridden) and settings of `rung train`; a gradient
-arm is a recipe at a frozen policy. A ratio is reported as a change in percent, a difference as it is.
+Most start from the starter. A training arm is a recipe (with fields overridden) and settings of `rung train`; a gradient
+arm is a recipe at a frozen policy; an exact arm is a recipe in small worlds of which every batch is enumerated. A ratio is
+reported as a change in percent, a difference as it is.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ class Experiment:
 
     claim: what an effect in the right direction would show.  stress: the setting, in words.
     settings: of `rung train` for kind "training"; for kind "gradient" those of `Frozen` (prompts, samples, process), and
-        batches, warmup, task_options, after: tokens that leave_one_out trains the policy before it is frozen.
+        batches, warmup, task_options, after: tokens that leave_one_out trains the policy before it is frozen; for "exact"
+        those of `World`.
     series: the metric of metrics.jsonl that the picture draws; "accuracy" is the held-out one.
     """
 
     recipe: str
     name: str
-    kind: Literal["training", "gradient"]
+    kind: Literal["training", "gradient", "exact"]
     claim: str
     stress: str
     parent: Arm
@@ -145,6 +147,14 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         parent=_arm("grpo", "grpo without its KL", kl="NoKL"), child=_arm("dr_grpo"),
         measures=(Measure("direction", "cosine of the mean gradient to the policy gradient"),),
         settings={**FROZEN, "prompts": 16, "batches": 24, "warmup": 0},
+    ),
+    Experiment(
+        "dr_grpo", "length", "exact",
+        claim="dividing by an answer's length spares long wrong answers: without it wrong answers grow less",
+        stress="small worlds of random rewards and policies, every batch enumerated",
+        parent=_arm("grpo", "grpo without its KL", kl="NoKL"), child=_arm("dr_grpo"),
+        measures=(Measure("wrong_drift", "tokens that wrong answers grow on a step of length 1", better="lower"),),
+        settings={"vocabulary": 3, "horizon": 5, "samples": 2, "reward": "binary"}, seeds=60,
     ),
     Experiment(
         "dapo", "signal", "training",

@@ -16,7 +16,7 @@ COLORS = ("#c44e52", "#4c72b0")  # parent, child; told apart in print and by col
 
 
 def picture(found: dict[str, Any], path: Path) -> None:
-    """Writes `path` (PNG). Left the curves over tokens, if there are any; right one line per seed, parent to child."""
+    """Writes `path` (PNG). Left the curves over tokens, if there are any; right each seed's parent and child, and the means."""
     curves = found.get("curves", [])
     figure = Figure(figsize=(9 if curves else 5, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots(1, 2 if curves else 1, squeeze=False, width_ratios=(3, 2) if curves else None)[0]
@@ -44,11 +44,13 @@ def _pairs(axes: Axes, found: dict[str, Any]) -> None:
     parent, child = ([r[name] for r in part] for part in (found["rows"][:half], found["rows"][half:]))
     for pair in zip(parent, child, strict=True):
         axes.plot((0, 1), pair, color="0.7", linewidth=1, zorder=1)
+    means = [sum(values) / len(values) for values in (parent, child)]
+    axes.plot((0, 1), means, color="black", linewidth=2, zorder=3)
     for x, values, color in ((0, parent, COLORS[0]), (1, child, COLORS[1])):
         axes.scatter([x] * len(values), values, color=color, zorder=2, s=18)
     axes.set_xticks((0, 1), [textwrap.fill(str(label), 16) for label in (row[1], row[0])], fontsize=8)
     axes.set_xlim(-0.4, 1.4)
-    axes.set_ylabel(first["measure"])
+    axes.set_ylabel(textwrap.fill(first["measure"], 40))
     change = f"{100 * first['effect']:+.0f} %" if first["unit"] == "ratio" else f"{first['effect']:+.3g}"
     axes.set_title(f"{change}, {'shown' if first['shown'] else 'not shown'}", fontsize=9)
     if first["unit"] == "ratio":
