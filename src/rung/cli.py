@@ -97,6 +97,7 @@ def _train(argv: list[str]) -> int:
 
 
 def _plan(argv: list[str]) -> int:
+    from rung.io.environment import keep_freed_memory
     from rung.io.tables import check_json_target
     from rung.train.plan import run_plan
 
@@ -107,6 +108,7 @@ def _plan(argv: list[str]) -> int:
     check_json_target(json_to)
     text = "Memory and time of a run, estimated before anything is loaded. Takes the flags of `rung train`;"
     config = _settings(argv, "plan", "[--answer-tokens MEAN] [--json FILE|-]", text)
+    keep_freed_memory()  # as the run itself will
     return run_plan(config, None if answer is None else float(answer), json_to)
 
 

@@ -23,7 +23,8 @@ from rung.train.setup import locate, settle
 
 OPTIMIZER_PASSES = 18  # reads and writes of one float32 number per weight in clipping and AdamW
 ANSWER_SECONDS = 1.5e-4  # Python around one answer: its problem's text to tokens, its tokens to lists, its row to drop
-UPDATE_SECONDS = 0.025  # Python around an update: objective, metrics, optimizer; both matter to a tiny model only
+STEP_SECONDS = 0.025  # Python around an optimizer step: objective, metrics, clipping; both matter to a tiny model only
+LONGEST = 2  # longest over mean answer of a step: 3 at the start of the starter's training, 2.1 after five steps, 1.3 at its end
 
 
 # -- work in floating-point operations -----------------------------------------------------------------------------
@@ -66,9 +67,9 @@ class Phase:
 
 
 def decode_seconds(decode: Line, w: Workload, rows: int) -> float:
-    """base x steps + each x (tokens of all answers). Lengths about exponential: the longest of B is L ln B, at most T."""
+    """base x steps + each x (tokens of all answers); as many steps as the longest answer has tokens, taken as 2 L, at most T."""
     calls = math.ceil(w.P * w.G / rows)
-    steps = min(w.T, w.answer * max(1.0, math.log(max(rows, 1)))) if w.answer < w.T else w.T
+    steps = min(w.T, LONGEST * w.answer)
     return calls * decode.base * steps + decode.each * w.P * w.G * w.answer
 
 
@@ -77,12 +78,19 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     needs, scored = recipe.needs, w.P * w.G * w.answer
     rows = min(w.P * w.G, TorchSampler.max_batch)
     chunk = max(1, CHUNK_ELEMENTS // s.V)
-    parts = math.ceil(w.fed / s.micro_tokens)
-    head = t.head.base * max(math.ceil(scored / chunk), parts) + t.head.each * scored
-    forward = t.forward.base * parts + t.forward.each * w.fed
-    embedding = parts * 12 * s.V * s.D / rates.stream  # its gradient is as large as itself: zeros, then a sum
-    update = t.update.base * parts + t.update.each * w.fed + head + embedding
-    adam = 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
+    whole = math.ceil(w.fed / s.micro_tokens)  # micro-batches of a pass without gradient
+    forward = t.forward.base * whole + t.forward.each * w.fed
+
+    def trunk(minibatches: int) -> float:
+        """A pass with gradient in so many minibatches, each of one micro-batch or more, and the embedding's gradient, which
+        is as large as the embedding: zeros, then a sum."""
+        parts = max(whole, minibatches)
+        return t.update.base * parts + t.update.each * w.fed + parts * 12 * s.V * s.D / rates.stream
+
+    def head(minibatches: int) -> float:
+        return t.head.base * max(math.ceil(scored / chunk), whole, minibatches) + t.head.each * scored
+
+    adam = STEP_SECONDS + 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
 
     sample = t.prefill(w.P * w.prompt) + decode_seconds(t.decode, w, rows) + ANSWER_SECONDS * w.P * w.G
     out = [Phase("sample", sampling_flops(s, w), sample)]
@@ -91,23 +99,24 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
         out.append(Phase("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
     for need, name in (("old_logp", "old log-probabilities"), ("ref_logp", "reference")):
         if need in needs:
-            out.append(Phase(name, scoring_flops(s, w, head=True), forward + head / 4))
+            out.append(Phase(name, scoring_flops(s, w, head=True), forward + head(1) / 4))
     if isinstance(recipe.credit, Value):
         critic = recipe.credit.critic
-        passes, steps = (1, 1) if critic.shared else (critic.epochs, critic.epochs * critic.minibatches)
+        passes, minibatches = (1, 1) if critic.shared else (critic.epochs, critic.minibatches)
         fit_flops = 3 * passes * scoring_flops(s, w, head=False)
-        seconds = forward + passes * (t.update.base * parts + t.update.each * w.fed + embedding) + steps * adam
+        seconds = forward + passes * (trunk(minibatches) + minibatches * adam)
         out.append(Phase("critic", scoring_flops(s, w, head=False) + fit_flops, seconds))
     if isinstance(recipe.update, GradientSteps):
-        epochs = recipe.update.epochs
-        seconds = UPDATE_SECONDS + epochs * (update + recipe.update.minibatches * adam)
+        epochs, minibatches = recipe.update.epochs, recipe.update.minibatches
+        seconds = epochs * (trunk(minibatches) + head(minibatches) + minibatches * adam)
         return [*out, Phase("update", epochs * update_flops(s, w), seconds)]
     assert isinstance(recipe.update, NaturalStep)
     share = min(1.0, (recipe.update.curvature_tokens or w.fed) / w.fed)
     # a Fisher product goes back through a forward and its backward: about two updates; one trial accepts as a rule
     products = 2 * (recipe.update.cg_iterations + 1) * share
     flops = (1 + products) * update_flops(s, w) + 2 * scoring_flops(s, w, head=True)
-    return [*out, Phase("update (natural)", flops, (1 + products) * update + 2 * (forward + head / 4))]
+    seconds = (1 + products) * (trunk(1) + head(1)) + 2 * (forward + head(1) / 4)
+    return [*out, Phase("update (natural)", flops, seconds)]
 
 
 # -- the plan ------------------------------------------------------------------------------------------------------
