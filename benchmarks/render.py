@@ -118,7 +118,7 @@ def scaling(rows: list[Row], path: Path) -> None:
             panel.plot(
                 *zip(*points, strict=True), color=f"C{SYSTEMS.index(system)}", label=f"{system}, {dtype}", **style
             )
-        panel.set(xscale="log", yscale="log", title=f"{rows[0]['P']} prompts, {fixed} = {at}")
+        panel.set(xscale="log", yscale="log", title=f"prompts: {rows[0]['P']}, {fixed} = {at}")
         panel.set_xlabel({"T": "tokens of an answer", "G": "answers to a prompt"}[x])
         ticks = sorted({row[x] for row in kept})
         panel.set_xticks(ticks, [str(t) for t in ticks])
