@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rung.rollout import matmul
 from rung.rollout.matmul import FEW_ROWS, packed_weights
 
 
@@ -46,10 +47,17 @@ def test_each_block_packs_the_weights_of_now():
         torch.testing.assert_close(net(x), 2 * before)
 
 
-def test_many_rows_small_weights_and_other_precisions_use_the_plain_product():
+def test_many_rows_small_weights_and_other_precisions_use_the_plain_product(monkeypatch):
+    monkeypatch.setattr(matmul, "onednn_pays", lambda: False)
     with packed_weights(net := nn.Sequential(nn.Linear(64, 64)), 8):
         assert plain(net)
     with packed_weights(net := model(), FEW_ROWS + 1):
         assert plain(net)
     with packed_weights(net := model().double(), 8):
         assert plain(net)
+
+
+def test_where_the_plain_product_is_slow_many_rows_are_packed_too(monkeypatch):
+    monkeypatch.setattr(matmul, "onednn_pays", lambda: True)
+    with packed_weights(net := model(), FEW_ROWS + 1):
+        assert not plain(net)
