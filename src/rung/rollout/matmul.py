@@ -21,8 +21,10 @@ FEW_ROWS = 64  # above, the plain product is as fast, unless this CPU's plain pr
 LARGE = 1 << 18  # numbers; a smaller weight stays in the cache, and a product's fixed cost counts for more
 
 
-def _pays(weight: Tensor) -> bool:
-    possible = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE
+def pays(weight: Tensor, rows: int) -> bool:
+    """Whether products of so many rows with this weight are faster from a packed copy."""
+    few = rows <= FEW_ROWS or onednn_pays()
+    possible = few and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE
     return possible and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -41,11 +43,8 @@ def packed_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
 @contextmanager
 def packed_weights(model: nn.Module, rows: int) -> Iterator[None]:
     """Inside this block every `nn.Linear` of the model multiplies by a packed copy of its weight, where that pays."""
-    layers: list[Any] = [
-        m for m in model.modules() if isinstance(m, nn.Linear) and type(m) in (nn.Linear, Linear) and _pays(m.weight)
-    ]
-    if rows > FEW_ROWS and not onednn_pays():
-        layers = []
+    plain = [m for m in model.modules() if isinstance(m, nn.Linear) and type(m) in (nn.Linear, Linear)]
+    layers: list[Any] = [m for m in plain if pays(m.weight, rows)]
     for layer in layers:
         layer.forward = partial(packed_linear, pack(layer.weight, rows), layer.bias)
     try:

@@ -18,7 +18,8 @@ from transformers.utils import logging
 from rung.errors import InputError
 from rung.maths.products import through_onednn
 from rung.records import Message, Prompt
-from rung.rollout.attention import Packed, packed_attention
+from rung.rollout.attention import Decode, Packed, packed_attention
+from rung.rollout.llama import LlamaStep, fits
 
 
 @dataclass
@@ -27,12 +28,14 @@ class Model:
 
     packs: True when the trunk runs with packed attention and the head is a plain linear map; found out by comparing
     both ways once, not from a list of names. Otherwise the model's own forward is used, with the same results.
+    steps: True when decoding steps may run by `LlamaStep`, found out likewise.
     """
 
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
     packs: bool = field(default=False)
+    steps: bool = field(default=False)
 
     @property
     def device(self) -> torch.device:
@@ -148,6 +151,7 @@ def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
     through_onednn(hf)
     model = Model(hf, tokenizer, frozenset(int(x) for x in ends))
     model.packs = _packing_agrees(model)
+    model.steps = model.packs and _step_agrees(model)
     return model
 
 
@@ -165,7 +169,27 @@ def _packing_agrees(model: Model) -> bool:
         alone = model.hf(input_ids=rows[0][None]).logits[0].float()
     except (NotImplementedError, TypeError, AttributeError, RuntimeError, ValueError, IndexError):
         return False
-    scale = theirs.abs().max().clamp(min=1)
-    tolerance = 1e-3 if model.hf.dtype == torch.float32 else 5e-2
-    gap = torch.cat([ours[5:] - theirs, ours[:5] - alone]).abs().max()
-    return bool(gap / scale < tolerance)
+    return _close(ours, torch.cat([alone, theirs]), model.hf.dtype)
+
+
+@torch.no_grad()
+def _step_agrees(model: Model) -> bool:
+    """Whether `LlamaStep` gives the model's own logits for a second token behind a prompt of five."""
+    if not fits(model.hf):
+        return False
+    ids = torch.arange(1, 8, device=model.device) % model.hf.config.get_text_config().vocab_size
+    prompt = Packed([ids[:5]], [], [])
+    prompt.keep_keys = True
+    with packed_attention(model.hf):
+        model.hidden(prompt.ids, prompt.positions, prompt)
+    memory, step = Decode(prompt, 1, 2), LlamaStep(model.hf, 1)
+    for token in ids[5:]:
+        hidden = step(token[None], memory.positions, memory)
+        memory.advance()
+    ours, theirs = model.logits(hidden)[0], model.hf(input_ids=ids[None]).logits[0, -1].float()
+    return _close(ours, theirs, model.hf.dtype)
+
+
+def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
+    tolerance = 1e-3 if dtype == torch.float32 else 5e-2
+    return bool((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1) < tolerance)

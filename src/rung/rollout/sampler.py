@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from rung.records import Rollout, SamplingLaw, StopReason
-from rung.rollout.attention import Decode, Packed, packed_attention
+from rung.rollout.attention import Decode, Layout, Packed, packed_attention
+from rung.rollout.llama import LlamaStep, fits
 from rung.rollout.matmul import packed_weights
 from rung.rollout.model import Model
 
@@ -55,8 +56,9 @@ class TorchSampler:
         for i in range(0, len(prompts), per_call):
             part = [tuple(x) for x in prompts[i : i + per_call]]
             chance = chance_TB[:, i * samples : (i + len(part)) * samples]
-            own = packed_attention(self.model.hf) if self.model.packs else nullcontext()
-            with packed_weights(self.model.hf, len(part) * samples), own:
+            hf, rows = self.model.hf, len(part) * samples
+            own = packed_attention(hf) if self.model.packs else nullcontext()
+            with packed_weights(hf.get_output_embeddings() if steps(self.model) else hf, rows), own:
                 out += self._decode(part, law, samples, chance.to(self.model.device))
         return out
 
@@ -142,6 +144,11 @@ def truncate(logits_BV: Tensor, law: SamplingLaw) -> Tensor:
     return logits_BV
 
 
+def steps(model: Model) -> bool:
+    """Whether decoding steps run by `LlamaStep` now: an adapter may have come since the model was loaded."""
+    return model.steps and fits(model.hf)
+
+
 class PackedStream:
     """Next-token logits by the packed attention: prompts prefilled once, keys and values preallocated."""
 
@@ -150,21 +157,25 @@ class PackedStream:
         self.prompts = prompts
 
     def first(self) -> Tensor:
+        self.step = LlamaStep(self.model.hf, len(self.prompts) * self.samples) if steps(self.model) else None
         prefill = Packed([torch.tensor(x, device=self.model.device) for x in self.prompts], [], [])
         prefill.keep_keys = True
-        hidden = self._run(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]
+        hidden = self.hidden(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]
         self.memory = Decode(prefill, self.samples, self.room)
         return self.model.logits(hidden).repeat_interleave(self.samples, 0)
 
     def next(self, token_B: Tensor) -> Tensor:
-        hidden = self._run(token_B[None], self.memory.positions, self.memory)
+        hidden = self.hidden(token_B[None], self.memory.positions, self.memory)
         self.memory.advance()
         return self.model.logits(hidden)
 
     def keep(self, rows: Tensor) -> None:
         self.memory.keep(rows)
 
-    def _run(self, ids: Tensor, positions: Tensor, layout: object) -> Tensor:
+    def hidden(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+        """Last hidden states of packed tokens: [N, D]."""
+        if self.step is not None and isinstance(layout, Decode):
+            return self.step(ids[0], positions, layout)
         return self.model.hidden(ids, positions, layout)[0]
 
 

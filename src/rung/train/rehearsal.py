@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,10 @@ from transformers.initialization import no_init_weights
 
 from rung.maths.logprob import CHUNK_ELEMENTS, token_logprob
 from rung.records import SamplingLaw, Tokens
+from rung.rollout.attention import Layout
+from rung.rollout.llama import fits
 from rung.rollout.model import Model
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.sampler import PackedStream, TorchSampler
 from rung.train.memory import Shape, Workload
 from rung.train.policy import predicting_states
 
@@ -118,7 +120,7 @@ def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device
         for p in hf.parameters():
             p.fill_(0.01)
     hf.get_input_embeddings().requires_grad_(False)  # its gradient does not grow with depth
-    return replace(sketch, hf=hf.eval(), packs=True, end_ids=frozenset({-1}))
+    return replace(sketch, hf=hf.eval(), packs=True, steps=fits(hf), end_ids=frozenset({-1}))
 
 
 def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:
@@ -142,33 +144,31 @@ def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:
 
 def _sample(model: Model, prompts: int, length: int, samples: int, new: int) -> tuple[float, float]:
     """Seconds of one call of the sampler: (inside the trunk, besides); the best of three where it is short."""
-    clock, sampler, law = _Clock(model), TorchSampler(model), SamplingLaw(max_new_tokens=new)
+    sampler, law = TorchSampler(model), SamplingLaw(max_new_tokens=new)
     seen: list[tuple[float, float]] = []
     while len(seen) < 3 and sum(map(sum, seen)) < SHORT:
-        clock.inside = 0.0
-        total = _once(lambda: sampler.sample([[1] * length] * prompts, law, samples, 0), model.device)
-        seen.append((clock.inside, total - clock.inside))
-    clock.remove()
+        with _clock(model) as inside:
+            total = _once(lambda: sampler.sample([[1] * length] * prompts, law, samples, 0), model.device)
+        seen.append((sum(inside), total - sum(inside)))
     return min(seen, key=sum)
 
 
-class _Clock:
-    """Seconds inside a model's trunk, by hooks."""
+@contextmanager
+def _clock(model: Model) -> Iterator[list[float]]:
+    """Seconds that the sampler spends in the model's layers, one number for each call."""
+    plain, seconds = PackedStream.hidden, []
 
-    def __init__(self, model: Model) -> None:
-        trunk: Any = model.hf.get_decoder()
-        self.inside, self.device = 0.0, model.device
-        self.hooks = [trunk.register_forward_pre_hook(self._enter), trunk.register_forward_hook(self._leave)]
+    def timed(stream: PackedStream, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
+        start = _now(model.device)
+        out = plain(stream, ids, positions, layout)
+        seconds.append(_now(model.device) - start)
+        return out
 
-    def _enter(self, *_: object) -> None:
-        self.start = _now(self.device)
-
-    def _leave(self, *_: object) -> None:
-        self.inside += _now(self.device) - self.start
-
-    def remove(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
+    PackedStream.hidden = timed  # type: ignore[method-assign, assignment]
+    try:
+        yield seconds
+    finally:
+        PackedStream.hidden = plain  # type: ignore[method-assign]
 
 
 def _trunk(model: Model, w: Workload, budget: int) -> tuple[int, float, float]:
