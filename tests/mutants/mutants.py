@@ -47,6 +47,8 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/attention.py": ["tests/rollout/test_attention.py"],
     "rollout/sampler.py": ["tests/rollout/test_attention.py"],
     "rollout/collect.py": ["tests/rollout/test_collect_masks.py"],
+    "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
+    "rollout/llama.py": ["tests/rollout/test_llama.py"],
     "train/policy.py": ["tests/rollout/test_attention.py"],
     "train/critic.py": ["tests/train/test_critic_masks.py"],
 }
