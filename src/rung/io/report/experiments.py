@@ -158,7 +158,7 @@ def gradient(e: Experiment, colors: dict[str, int]) -> Child:
         for r in rows
     ]
     drawn = [
-        intervals("Trace of the gradient's covariance (less is better)", trace),
+        intervals("Trace of the gradient's covariance (each in its own scale)", trace),
         intervals("Cosine of one batch to the mean (more is better)", cosine),
     ]
     return [tag("h3", "Quality of the gradient"), tag("div", drawn, class_="grid wide")] if any(drawn) else None
