@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,11 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         out: Tensor = _Product.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return out
+
+
+def is_plain(layer: Any) -> TypeGuard[nn.Linear]:
+    """Whether the layer is y = x W^T + b and nothing else (an adapter's layer is more)."""
+    return type(layer) in (nn.Linear, Linear)
 
 
 def through_onednn(model: nn.Module) -> None:

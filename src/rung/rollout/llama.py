@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, rms_norm
 from transformers import PreTrainedModel
 
-from rung.maths.products import Linear
+from rung.maths.products import is_plain
 from rung.rollout.attention import Decode
 from rung.rollout.matmul import LARGE, pack, packed_linear, pays
 
@@ -35,7 +35,7 @@ def fits(hf: PreTrainedModel) -> bool:
 
 
 def _is_plain(layer: Any) -> bool:
-    return all(type(x) in (nn.Linear, Linear) for x in (*_inner(layer.self_attn), *_gated(layer.mlp), *_outer(layer)))
+    return all(is_plain(x) for x in (*_inner(layer.self_attn), *_gated(layer.mlp), *_outer(layer)))
 
 
 def _inner(attention: Any) -> list[nn.Linear]:
@@ -57,16 +57,14 @@ class Product:
     """
 
     def __init__(self, layers: Sequence[nn.Linear], rows: int) -> None:
-        self.layers, self.bias = layers, _together([x.bias for x in layers])
-        together = (
-            torch.cat([x.weight.detach() for x in layers]) if self._small or pays(layers[0].weight, rows) else None
-        )
-        self.packed = pack(together, rows) if together is not None and pays(together, rows) else None
-        self.weight = together if self.packed is None else None
-
-    @property
-    def _small(self) -> bool:
-        return sum(x.weight.numel() for x in self.layers) < LARGE
+        biases = [x.bias for x in layers if x.bias is not None]
+        self.layers, self.bias = layers, _together(biases) if biases else None
+        self.packed: Tensor | None = None
+        self.weight: Tensor | None = None
+        if pays(layers[0].weight, rows):
+            self.packed = pack(_together([x.weight for x in layers]), rows)
+        elif sum(x.weight.numel() for x in layers) < LARGE:
+            self.weight = _together([x.weight for x in layers])
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.packed is not None:
@@ -76,8 +74,9 @@ class Product:
         return torch.cat([layer(x) for layer in self.layers], -1) if len(self.layers) > 1 else self.layers[0](x)
 
 
-def _together(biases: Sequence[Tensor | None]) -> Tensor | None:
-    return None if biases[0] is None else torch.cat([b.detach() for b in biases if b is not None])
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """One below the other; a single one without a copy."""
+    return torch.cat([part.detach() for part in parts]) if len(parts) > 1 else parts[0].detach()
 
 
 class Layer:

@@ -14,17 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rung.maths.products import Linear, onednn_pays
+from rung.maths.products import is_plain, onednn_pays
 
 # Where packing pays (docs/performance.md). Constants and not a measurement, so that a run can be repeated bit for bit.
 FEW_ROWS = 64  # above, the plain product is as fast, unless this CPU's plain product is slow
 LARGE = 1 << 18  # numbers; a smaller weight stays in the cache, and a product's fixed cost counts for more
 
 
+def few(rows: int) -> bool:
+    """Whether weights are packed for so many rows at all."""
+    return rows <= FEW_ROWS or onednn_pays()
+
+
 def pays(weight: Tensor, rows: int) -> bool:
     """Whether products of so many rows with this weight are faster from a packed copy."""
-    few = rows <= FEW_ROWS or onednn_pays()
-    possible = few and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE
+    possible = few(rows) and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE
     return possible and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -43,8 +47,7 @@ def packed_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
 @contextmanager
 def packed_weights(model: nn.Module, rows: int) -> Iterator[None]:
     """Inside this block every `nn.Linear` of the model multiplies by a packed copy of its weight, where that pays."""
-    plain = [m for m in model.modules() if isinstance(m, nn.Linear) and type(m) in (nn.Linear, Linear)]
-    layers: list[Any] = [m for m in plain if pays(m.weight, rows)]
+    layers: list[Any] = [m for m in model.modules() if is_plain(m) and pays(m.weight, rows)]
     for layer in layers:
         layer.forward = partial(packed_linear, pack(layer.weight, rows), layer.bias)
     try:

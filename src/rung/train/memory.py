@@ -20,7 +20,7 @@ from rung.errors import InputError
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
-from rung.rollout.matmul import FEW_ROWS
+from rung.rollout.matmul import few
 from rung.rollout.model import Model, place
 from rung.rollout.sampler import TorchSampler
 from rung.tasks.environment import Environment
@@ -230,7 +230,7 @@ def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
 
     rows = min(max(w.P * w.G, w.eval_rows), TorchSampler.max_batch)
     prefilled = min(w.P, rows) if w.eval_rows <= w.P * w.G else rows
-    packed = s.width == 4 and rows <= FEW_ROWS
+    packed = s.width == 4 and few(rows)
     sampling = {
         "key-value memory": float(key_value_bytes(s, rows, w.T) + key_value_bytes(s, prefilled, w.longest)),
         "prefill": prefilled * w.longest * (6 * s.D + 3 * s.F) * s.width,
