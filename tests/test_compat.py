@@ -33,7 +33,12 @@ def test_defaults_are_trls():
     assert made.credit.scale == "group" and (made.surrogate.low, made.surrogate.high) == (0.2, 0.2)
     settings = GRPOConfig(max_steps=3).settings()
     assert (settings["learning_rate"], settings["samples_per_prompt"], settings["prompts_per_step"]) == (1e-6, 8, 1)
-    assert settings["max_new_tokens"] == 512 and settings["steps"] == 3
+    assert settings["max_new_tokens"] == 512 and settings["steps"] == 3 and settings["decay_steps"] == 3
+
+
+def test_the_learning_rate_falls_after_the_warm_up_unless_it_is_constant():
+    assert GRPOConfig(max_steps=9, warmup_steps=2).settings()["decay_steps"] == 7
+    assert GRPOConfig(max_steps=9, lr_scheduler_type="constant_with_warmup").settings()["decay_steps"] == 0
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,6 @@ def test_each_argument_changes_its_part(arguments, path, value):
     [
         ({"vllm_mode": "server"}, "vllm_mode"),
         ({"learning_rte": 1e-5}, "learning_rate"),
-        ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type='cosine'"),
         ({"report_to": "wandb"}, "report_to"),
         ({"use_vllm": True}, "use_vllm"),
     ],
@@ -79,6 +83,7 @@ def test_arguments_that_are_not_translated_are_refused_by_name(arguments, messag
         ({}, "max_steps"),
         ({"max_steps": 1, "num_generations": 3}, "multiple of num_generations"),
         ({"max_steps": 1, "loss_type": "luspo"}, "luspo"),
+        ({"max_steps": 1, "lr_scheduler_type": "cosine"}, "cosine.*linear"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(arguments, message):

@@ -19,6 +19,7 @@ from rung.tasks.environment import Splits
 from rung.tasks.environments import with_tools
 
 HELD_OUT = 8  # without an eval_dataset every eighth row is for the evaluations before and after
+SCHEDULES = {"linear": True, "constant": False, "constant_with_warmup": False}  # whether the learning rate falls
 AGGREGATES = {"grpo": "SequenceMean", "bnpo": "TokenMean", "dapo": "TokenMean", "dr_grpo": "FixedBudget"}
 SCALES = {"group": "group", "batch": "batch", "none": "none", True: "group", False: "none"}
 RATIOS = {"token": "TokenRatio", "sequence": "SequenceRatio"}
@@ -27,7 +28,6 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "report_to": ("none", None, []),
     "remove_unused_columns": (False,),
     "disable_dropout": (True,),
-    "lr_scheduler_type": ("constant", "constant_with_warmup"),
     "shuffle_dataset": (True,),
     "use_vllm": (False,),
 }
@@ -61,6 +61,7 @@ class GRPOConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     warmup_steps: int = 0
+    lr_scheduler_type: Literal["linear", "constant", "constant_with_warmup"] = "linear"
     save_steps: int = 500
     seed: int = 42
     bf16: bool = False
@@ -87,6 +88,7 @@ class GRPOConfig:
             )
         if self.max_steps < 1:
             raise InputError("GRPOConfig(max_steps=...) must say how many steps to train; epochs are not translated.")
+        falls = _choice("lr_scheduler_type", self.lr_scheduler_type, SCHEDULES)
         turns = {} if self.max_tool_calling_iterations is None else {"max_turns": self.max_tool_calling_iterations + 1}
         return {
             "recipe": "grpo",
@@ -100,6 +102,7 @@ class GRPOConfig:
             "top_k": self.top_k,
             "learning_rate": self.learning_rate,
             "warmup_steps": self.warmup_steps,
+            "decay_steps": max(0, self.max_steps - self.warmup_steps) if falls else 0,
             "weight_decay": self.weight_decay,
             "clip_norm": self.max_grad_norm,
             "save_every": self.save_steps,
@@ -226,7 +229,7 @@ def _lora(config: Any) -> dict[str, Any]:
     return {"lora_rank": config.r, "lora_alpha": float(config.lora_alpha), "lora_targets": names}
 
 
-def _choice(name: str, value: Any, known: Mapping[Any, str]) -> str:
+def _choice(name: str, value: Any, known: Mapping[Any, Any]) -> Any:
     if value not in known:
         raise unknown(f"value of {name}", str(value), [str(k) for k in known])
     return known[value]

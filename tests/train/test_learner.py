@@ -242,3 +242,22 @@ def test_a_shared_trunk_is_trained_by_both():
     learner.step(collected)
     assert learner.critic.model.hf is learner.model.hf
     assert learner.critic.head.weight.abs().sum() > 0
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    """Linear on both sides: k/(w+1) over the first w steps, k/d over the last d, the last one at 1/d, not at 0."""
+    hyper = Hyper(warmup_steps=1, decay_steps=4, steps=8)
+    assert [hyper.rate(step) for step in range(8)] == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert hyper.rate(8) == 0  # a run that goes on beyond its end changes nothing
+    assert {Hyper().rate(step) for step in range(9)} == {1.0}
+
+
+def test_the_schedule_scales_the_step():
+    """Adam's first step has the size of the rate: at a quarter of it the weights move a quarter as far."""
+    moved = {}
+    for decay in (0, 4):
+        learner, collected = fresh(REINFORCE, decay_steps=decay, steps=1)
+        before = weights(learner)
+        learner.step(collected)
+        moved[decay] = float((weights(learner) - before).abs().max())
+    assert moved[4] == pytest.approx(moved[0] / 4, rel=1e-2)

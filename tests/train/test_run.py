@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rung
 from rung.cli import main
+from rung.errors import InputError
 from rung.io.run_dir import RunDir
+from rung.train.config import TrainConfig
 
 SMALL = {"prompts_per_step": 4, "samples_per_prompt": 4, "eval_problems": 8, "threads": 1}
 FLAGS = ["--prompts-per-step", "4", "--samples-per-prompt", "4", "--eval-problems", "8", "--threads", "1"]
@@ -128,6 +130,19 @@ def test_a_run_is_never_overwritten(tmp_path, capsys):
     assert main(["train", "--steps", "1", "--out", str(tmp_path), *FLAGS]) == 2
     assert "never overwritten" in capsys.readouterr().err
     assert [x.name for x in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decay_steps": 5, "tokens": 1000}, "--steps instead of --tokens"),
+        ({"decay_steps": -1}, "decay_steps is -1"),
+        ({"warmup_steps": -1}, "warmup_steps is -1"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**settings).resolved()
 
 
 def test_an_unknown_key_of_a_config_file_is_refused_with_the_nearest(tmp_path, capsys):

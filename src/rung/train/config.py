@@ -61,7 +61,9 @@ class TrainConfig:
     learning_rate: float | None = None
     """of AdamW; update rules without one (trpo) ignore it"""
     warmup_steps: int = 0
-    """steps in which the learning rate rises"""
+    """first steps, in which the learning rate rises"""
+    decay_steps: int = 0
+    """last steps, in which the learning rate falls to zero; as many as steps: TRL's linear schedule"""
     clip_norm: float = 1.0
     """largest gradient norm; 0 is off"""
     weight_decay: float = 0.0
@@ -128,6 +130,9 @@ class TrainConfig:
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems", "max_turns"):
             if getattr(config, name) < (0 if name == "steps" else 1):
                 raise InputError(f"{name} is {getattr(config, name)}; it must be positive.")
+        for name in ("warmup_steps", "decay_steps"):
+            if getattr(config, name) < 0:
+                raise InputError(f"{name} is {getattr(config, name)}; it must not be negative.")
         for name in ("max_turn_tokens", "max_total_tokens"):
             if (value := getattr(config, name)) is not None and value < 1:
                 raise InputError(f"{name} is {value}; it must be positive, or left out.")
@@ -138,6 +143,11 @@ class TrainConfig:
             )
         if config.tokens is not None and config.tokens < 1:
             raise InputError(f"tokens is {config.tokens}; a budget of sampled tokens must be positive.")
+        if config.decay_steps and config.tokens is not None:
+            raise InputError(
+                f"decay_steps {config.decay_steps} with tokens {config.tokens}: the end of a run with a budget of tokens is not "
+                "known beforehand, so no learning rate can fall towards it. Give --steps instead of --tokens."
+            )
         if config.max_new_tokens is not None and config.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
         return config

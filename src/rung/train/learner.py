@@ -35,12 +35,20 @@ class Hyper:
 
     learning_rate: float = 1e-5
     warmup_steps: int = 0
+    decay_steps: int = 0
+    steps: int = 0  # of the whole run, at whose end a decay ends
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     max_new_tokens: int = 64
     temperature: float = 1.0
     activation_gib: float = 1.25  # micro-batches are sized so that the backward keeps about this much
     seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate in a step (from 0): rises over warmup_steps, falls over the last decay_steps."""
+        rising = (step + 1) / (self.warmup_steps + 1)
+        falling = (self.steps - step) / self.decay_steps if self.decay_steps else 1.0
+        return max(0.0, min(1.0, rising, falling))
 
 
 @dataclass
@@ -101,8 +109,7 @@ class Learner:
                 self._forget_gradients()
             elif isinstance(self.recipe.update, GradientSteps):
                 assert self.optimizer is not None
-                scale = min(1.0, (self.version + 1) / (self.hyper.warmup_steps + 1))
-                seed = self.hyper.seed + self.version
+                scale, seed = self.hyper.rate(self.version), self.hyper.seed + self.version
                 metrics |= gradient_steps(work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed)
             else:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
