@@ -48,6 +48,18 @@ def test_own_dataset(model, tmp_path):
     assert "rewards/correct/mean" in row
 
 
+def test_curriculum(model, tmp_path):
+    settings = {**FEW, "steps": 2, "eval_problems": 8, "prompts_per_step": 4}
+    run = load("curriculum").main(model, tmp_path / "out", first=1, **settings)
+    first, second = (m for m in run.metrics if "reward" in m)
+    assert (first["task/stage"], second["task/stage"]) == (0, 1)
+    later = {f"rewards/{part}.correct/mean" for part in ("three_terms", "products", "words")}
+    assert later & set(second) and not later & set(first)
+    assert {f"eval/rewards/{part}.correct" for part in ("two_terms", "three_terms", "products", "words")} <= set(
+        run.metrics[0]
+    )
+
+
 def test_tool_environment(model, tmp_path):
     run = load("tool_environment").main(model, tmp_path, **{**FEW, "max_new_tokens": 24, "samples_per_prompt": 4})
     row = metrics(run)

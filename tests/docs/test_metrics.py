@@ -29,7 +29,8 @@ def defined() -> set[str]:
 
 def general(name: str) -> str:
     """rewards/correct/mean is defined as rewards/NAME/mean."""
-    return re.sub(r"^rewards/[^/]+/(mean|std)$", r"rewards/NAME/\1", name)
+    name = re.sub(r"^rewards/[^/]+/(mean|std)$", r"rewards/NAME/\1", name)
+    return re.sub(r"^eval/rewards/.+$", "eval/rewards/NAME", name)
 
 
 def test_every_row_defines_a_metric_once():
@@ -57,6 +58,14 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         out = tmp_path_factory.mktemp("runs") / recipe
         flags = ["--steps", "2", "--eval-problems", "8", "--prompts-per-step", "4", "--threads", "1", "--out", str(out)]
         assert main(["train", recipe, *flags]) == 0
+        if recipe == "grpo":  # and once with a curriculum
+            mix = out.with_name("mix.toml")
+            part = '[[part]]\ntask = "chained_arithmetic"\nname = "{}"\n'
+            stages = "[[stage]]\nweights = {a = 1}\nuntil_step = 1\n[[stage]]\nweights = {a = 1, b = 1}\n"
+            mix.write_text(part.format("a") + part.format("b") + stages)
+            assert main(["train", recipe, *flags[:-1], str(out) + "-mix", "--task", str(mix)]) == 0
+            for line in Path(f"{out}-mix/metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                names |= {general(name) for name in json.loads(line)}
         if recipe == "ppo":  # and once in several turns
             game = Path(__file__).parents[2] / "examples" / "guess_number.py"
             talk = ["--environment", f"{game}:GuessNumber", "--model", str(chat_model), "--max-turns", "2"]

@@ -39,3 +39,12 @@ def test_several_answers_narrow_the_interval_as_far_as_problems_agree():
 def test_what_could_not_be_scored_is_counted_and_not_right():
     result = Evaluation(answers([1.0, math.nan]), 2)
     assert result.accuracy == 0.5 and result.metrics()["eval/unscored"] == 1
+
+
+def test_components_are_means_over_the_answers_that_have_them():
+    easy, hard = (
+        [Scored(a.task, a.rollout, "", {f"{part}.correct": a.reward}, a.reward) for a in answers(rewards)]
+        for part, rewards in (("easy", [1.0, 1.0, 0.0]), ("hard", [1.0, math.nan]))
+    )
+    assert Evaluation([*easy, *hard], 5).components() == {"easy.correct": pytest.approx(2 / 3), "hard.correct": 0.5}
+    assert Evaluation(easy, 3).components() == {}, "a single one is the accuracy"

@@ -57,7 +57,19 @@ class Evaluation:
             "eval/mean_length": sum(lengths) / max(len(lengths), 1),
             "eval/clipped_ratio": cut / max(len(lengths), 1),
             "eval/unscored": float(sum(not math.isfinite(a.reward) for a in self.answers)),
+            **{f"eval/rewards/{name}": value for name, value in self.components().items()},
         }
+
+    def components(self) -> dict[str, float]:
+        """The mean of each reward, over the answers that it belongs to; nothing if there is one only, the accuracy.
+
+        Of a mixture these are the accuracies of its parts.
+        """
+        found: dict[str, list[float]] = {}
+        for a in self.answers:
+            for name, value in a.rewards.items():
+                found.setdefault(name, []).append(value if math.isfinite(value) else 0.0)
+        return {name: sum(values) / len(values) for name, values in found.items()} if len(found) > 1 else {}
 
 
 def wilson(p: float, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -110,6 +110,7 @@ class Learner:
             elif isinstance(self.recipe.update, GradientSteps):
                 assert self.optimizer is not None
                 scale, seed = self.hyper.rate(self.version), self.hyper.seed + self.version
+                metrics["learning_rate"] = scale * self.hyper.learning_rate
                 metrics |= gradient_steps(work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed)
             else:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
