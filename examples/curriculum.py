@@ -40,7 +40,7 @@ weights = {two_terms = 1, three_terms = 1, products = 1, words = 1}
 
 def word_problems():
     """Every story with every pair of digits that makes sense in it; names and things take turns."""
-    for i, ((story, result), a, b) in enumerate(product(STORIES, range(1, 10), range(1, 10))):
+    for i, ((story, result), a, b) in enumerate(product(STORIES, range(2, 10), range(2, 10))):
         if result(a, b) >= 0:
             name, things = NAMES[i % len(NAMES)], THINGS[i // len(NAMES) % len(THINGS)]
             text = story.format(name=name, a=a, b=b, things=things)
