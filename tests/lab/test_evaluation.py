@@ -66,6 +66,13 @@ def test_the_table_for_people_and_the_json_file(tmp_path, capsys):
     assert json.loads((tmp_path / "table.json").read_text())[0]["problems"] == 6
 
 
+def test_a_mixture_shows_the_accuracy_of_each_part(tmp_path, capsys):
+    part = '[[part]]\ntask = "chained_arithmetic"\nname = "{}"\n'
+    (tmp_path / "mix.toml").write_text(part.format("a") + part.format("b"), encoding="utf-8")
+    (row,), _ = evaluate(capsys, "starter", "--task", str(tmp_path / "mix.toml"), "--problems", "8")
+    assert row["accuracy"] == pytest.approx((row["rewards/a.correct"] + row["rewards/b.correct"]) / 2)
+
+
 def test_prompts_that_leave_no_room_count_as_wrong_and_are_reported(tmp_path, capsys):
     path = tmp_path / "sums.jsonl"
     long = "+".join("12" * 500)

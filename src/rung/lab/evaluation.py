@@ -84,6 +84,7 @@ class Measured:
             "no answer found": missing,
             "unscored": int(metrics["eval/unscored"]),
             "too long prompts": self.result.too_long,
+            **{f"rewards/{name}": value for name, value in self.result.components().items()},
         }
 
     def answers(self) -> list[dict[str, Any]]:
