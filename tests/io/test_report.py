@@ -15,7 +15,7 @@ from rung.io import report
 from rung.io.definitions import as_html, definition, definitions
 from rung.io.report import write_report
 from rung.io.report.collect import collect
-from rung.io.report.completions import token_pieces
+from rung.io.report.completions import collect_completions, token_pieces
 from rung.io.report.markup import Markup, number, script_json, table, tag
 from rung.io.report.page import render
 from rung.io.report.statistics import running, t95, thin, ticks
@@ -84,6 +84,14 @@ def test_a_sample_is_of_whole_groups_from_everywhere_and_says_so(report_run):
     sizes = {key: sum((r["s"], r["g"]) == key for r in training) for key in {(r["s"], r["g"]) for r in training}}
     assert set(sizes.values()) == {4}
     assert f"{found['shown']} of 208 stored answers" in Page(render(collect([report_run], 40_000))).text
+
+
+def test_answers_of_steps_that_are_not_read_still_count(report_run, monkeypatch):
+    run = RunDir.open(report_run)
+    whole = collect_completions(run, 10_000_000)
+    monkeypatch.setattr("rung.io.report.completions.STEPS", 5)
+    few = collect_completions(run, 10_000_000)
+    assert few["total"] == whole["total"] and few["shown"] < whole["shown"] == whole["total"]
 
 
 def test_a_character_of_several_tokens_stands_at_its_last():

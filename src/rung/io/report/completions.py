@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,5 +191,4 @@ def _count(path: Path) -> int:
     if path.suffix != ".zst":
         return path.read_bytes().count(b"\n")
     with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-        blocks: Iterable[bytes] = iter(lambda: io.RawIOBase.read(stream, 1 << 20) or b"", b"")  # type: ignore[arg-type]
-        return sum(block.count(b"\n") for block in blocks)
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
