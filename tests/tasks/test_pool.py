@@ -97,8 +97,10 @@ def test_interrupting_the_program_leaves_no_worker_and_no_traceback(file: Path, 
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent(f"""
+        import signal
         from pathlib import Path
         from rung.tasks.pool import Pool
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         pool = Pool(Path({str(file)!r}), "check", deadline=60, size=1)
         pool.map([("value", 0)])
         print(pool._workers[0].process.pid, flush=True)
