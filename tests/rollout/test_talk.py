@@ -239,13 +239,26 @@ def learner(name):
     torch.manual_seed(0)
     recipe = find(name)
     step = Learner(recipe, tiny("llama"), Hyper(learning_rate=1e-2, max_new_tokens=LAW.max_new_tokens))
-    collector = Collector(
-        World(), step.model, TorchSampler(step.model), LAW, recipe.data, 3, 4, 1, greedy="greedy" in recipe.needs
-    )
+    needs = {"greedy": "greedy" in recipe.needs, "steps": "steps" in recipe.needs}
+    collector = Collector(World(), step.model, TorchSampler(step.model), LAW, recipe.data, 3, 4, 1, **needs)
     return step, collector.collect(0, step.state)
 
 
-@pytest.mark.parametrize("name", ["dr_grpo", "ppo", "trpo", "remax"])
+def test_turns_are_the_steps_of_a_process_reward():
+    """Turns that pay 1, 2, 4 end steps at their last tokens; GRPO's process credit sums what comes after them."""
+    recipe = find("grpo_process")
+    collector = Collector(World(), MODEL, Script(((7, 8, TURN), (7, TURN))), LAW, recipe.data, 1, 2, 0, steps=True)
+    batch = collector.collect(0, State()).batch
+    ends = batch.step_end_BT[0].nonzero().flatten().tolist()
+    own = batch.mask_BT[0]
+    turns = [t for t in range(len(own)) if own[t] and (t + 1 == len(own) or not own[t + 1])]
+    assert ends == turns and len(turns) == 3
+    assert batch.reward_BT[0, ends].tolist() == [1.0, 2.0, 4.0]
+    credit_BT = recipe.credit(batch)
+    assert credit_BT.isfinite().all() and (credit_BT[~batch.mask_BT] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "ppo", "trpo", "remax", "grpo_process"])
 def test_a_step_does_not_look_at_what_stands_on_observations(name):
     after = []
     for junk in (0.0, 123.0):
