@@ -47,13 +47,23 @@ def word_problems():
             yield {"prompt": f"{text} Give only the number.", "answer": str(result(a, b))}
 
 
-def main(model: str, out: Path, steps: int = 60, first: int = 20, **settings):
+def main(model: str, out: Path, steps: int = 60, first: int = 10, **settings):
     out.mkdir(parents=True)
     (out / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in word_problems()), encoding="utf-8")
     (out / "curriculum.toml").write_text(CURRICULUM.replace("FIRST", str(first)), encoding="utf-8")
-    few = {"prompts_per_step": 8, "samples_per_prompt": 16, "max_new_tokens": 16, "learning_rate": 2e-5}
+    mine = {
+        "recipe": "dapo",
+        "overrides": {"entropy": 0.01},  # a policy that is sure of itself finds nothing new in the next stage
+        "prompts_per_step": 8,
+        "samples_per_prompt": 16,
+        "max_new_tokens": 16,
+        "learning_rate": 2e-5,
+        "eval_problems": 80,
+        "eval_samples": 4,
+        "eval_every": 10,
+    }
     task = str(out / "curriculum.toml")
-    return rung.train(recipe="dapo", model=model, task=task, steps=steps, out=out / "run", **{**few, **settings})
+    return rung.train(model=model, task=task, steps=steps, out=out / "run", **{**mine, **settings})
 
 
 if __name__ == "__main__":
@@ -61,5 +71,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/curriculum"))
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
-    main(args.model, args.out, args.steps)
+    main(args.model, args.out, args.steps, threads=args.threads)
