@@ -44,7 +44,9 @@ def word_problems():
         if result(a, b) >= 0:
             name, things = NAMES[i % len(NAMES)], THINGS[i // len(NAMES) % len(THINGS)]
             text = story.format(name=name, a=a, b=b, things=things)
-            yield {"prompt": f"{text} Give only the number.", "answer": str(result(a, b))}
+            # a message, since a plain string would not go through the model's chat template
+            question = {"role": "user", "content": f"{text} Give only the number."}
+            yield {"prompt": [question], "answer": str(result(a, b))}
 
 
 def main(model: str, out: Path, steps: int = 60, first: int = 10, **settings):

@@ -43,14 +43,16 @@ def test_own_reward(model, tmp_path):
     assert "rewards/short_and_right/mean" in row and row["reward"] <= 1
 
 
-def test_own_dataset(model, tmp_path):
+def test_own_dataset(model, tmp_path, capsys):
     row = metrics(load("own_dataset").main(model, tmp_path, **FEW))
     assert "rewards/correct/mean" in row
+    assert "the prompts are plain text" in capsys.readouterr().out, "the model of the fixture has a chat template"
 
 
-def test_curriculum(model, tmp_path):
+def test_curriculum(model, tmp_path, capsys):
     settings = {**FEW, "steps": 2, "eval_problems": 8, "prompts_per_step": 4}
     run = load("curriculum").main(model, tmp_path / "out", first=1, **settings)
+    assert "plain text" not in capsys.readouterr().out
     first, second = (m for m in run.metrics if "reward" in m)
     assert (first["task/stage"], second["task/stage"]) == (0, 1)
     later = {f"rewards/{part}.correct/mean" for part in ("three_terms", "products", "words")}

@@ -28,7 +28,7 @@ from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation, evaluate
 from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
-from rung.train.setup import Setup, prepare, restore
+from rung.train.setup import Setup, plain_prompts, prepare, restore
 
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
@@ -108,6 +108,11 @@ class _Loop:
         first, before = self._resume() if config.resume else (0, None)
         assert config.steps is not None
         self.console.start(self._header(), config.steps, first)
+        if plain_prompts(setup.model, setup.splits.train):
+            self.console.message(
+                "note: the prompts are plain text, so the model's chat template is not used. If the model was trained to chat, "
+                'give messages instead: "prompt": [{"role": "user", "content": ...}]'
+            )
         done = first
         with _Interrupt(self.console) as asked:
             if before is None:

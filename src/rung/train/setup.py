@@ -22,7 +22,7 @@ from rung.rollout.collect import Collector, encode
 from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import environments
-from rung.tasks.environment import Splits
+from rung.tasks.environment import Environment, Splits, talks
 from rung.train import fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
@@ -133,6 +133,13 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
         config.seed, greedy="greedy" in recipe.needs, steps="steps" in recipe.needs,
     )  # fmt: skip
     return Setup(config, recipe, splits, model, learner, sampler, collector)
+
+
+def plain_prompts(model: Model, env: Environment) -> bool:
+    """Whether problems are plain text although the model has a chat template, which then stays unused."""
+    if model.tokenizer.chat_template is None or talks(env):
+        return False
+    return any(isinstance(env[i].prompt, str) for i in range(min(len(env), 8)))  # a mixture's first hold all its parts
 
 
 def train_only(model: Model, pattern: str) -> None:
