@@ -3,8 +3,8 @@
     python benchmarks/likelihood.py smollm2 --digits 2
 
 What a policy never says earns nothing, so this is what reinforcement learning has to start from. Held-out problems of
-chain_sum; for each the mean probability of its right result and the end of the answer's number, of a minus sign in its first
-token, and how often the right result is the likeliest one token by token.
+chain_sum; for each kind the mean probability of the right result's digits, that of a minus sign in their place, and how often
+greedy decoding says the right result.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from statistics import mean
 
 import torch
 
+from render import markdown
 from rung.lab.evaluation import resolve
 from rung.rollout import model as models
 from rung.tasks import registry
@@ -47,10 +48,11 @@ def main() -> None:
         problem = question.partition(": ")[2].rstrip(" =")
         kind = "sum" if "+" in problem else "below zero" if gold.startswith("-") else "difference"
         rows[kind].append(measure(model, question, problem, gold))
-    print("| kind | problems | P(right) | P(minus) | greedy |\n|---|---|---|---|---|")
+    lines: list[list[object]] = []
     for kind, found in rows.items():
         right, minus, greedy = (mean(column) for column in zip(*found, strict=True))
-        print(f"| {kind} | {len(found)} | {right:.2g} | {minus:.2g} | {greedy:.2f} |")
+        lines.append([kind, len(found), f"{right:.2g}", f"{minus:.2g}", f"{greedy:.2f}"])
+    print(markdown("The right result", ["kind", "problems", "P(right)", "P(minus)", "greedy"], lines))
 
 
 if __name__ == "__main__":

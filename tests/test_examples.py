@@ -62,6 +62,14 @@ def test_curriculum(model, tmp_path, capsys):
     )
 
 
+def test_plain_text_in_a_later_stage_is_noticed(model, tmp_path, monkeypatch, capsys):
+    example = load("curriculum")
+    rows = [{"prompt": f"{i} + 1?", "answer": str(i + 1)} for i in range(40)]
+    monkeypatch.setattr(example, "word_problems", lambda: rows)
+    example.main(model, tmp_path / "out", first=1, **{**FEW, "eval_problems": 8, "prompts_per_step": 2})
+    assert "the prompts are plain text" in capsys.readouterr().out
+
+
 def test_tool_environment(model, tmp_path):
     run = load("tool_environment").main(model, tmp_path, **{**FEW, "max_new_tokens": 24, "samples_per_prompt": 4})
     row = metrics(run)

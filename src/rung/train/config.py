@@ -148,6 +148,11 @@ class TrainConfig:
                 f"decay_steps {config.decay_steps} with tokens {config.tokens}: the end of a run with a budget of tokens is not "
                 "known beforehand, so no learning rate can fall towards it. Give --steps instead of --tokens."
             )
+        if config.steps is not None and config.decay_steps > config.steps:
+            raise InputError(
+                f"decay_steps is {config.decay_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
+                "Give at most as many as --steps."
+            )
         if config.max_new_tokens is not None and config.max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
         return config

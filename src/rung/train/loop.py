@@ -108,7 +108,7 @@ class _Loop:
         first, before = self._resume() if config.resume else (0, None)
         assert config.steps is not None
         self.console.start(self._header(), config.steps, first)
-        if plain_prompts(setup.model, setup.splits.train):
+        if plain_prompts(setup.model, setup.splits):
             self.console.message(
                 "note: the prompts are plain text, so the model's chat template is not used. If the model was trained to chat, "
                 'give messages instead: "prompt": [{"role": "user", "content": ...}]'

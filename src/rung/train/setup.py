@@ -22,7 +22,7 @@ from rung.rollout.collect import Collector, encode
 from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import environments
-from rung.tasks.environment import Environment, Splits, talks
+from rung.tasks.environment import Splits, talks
 from rung.train import fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
@@ -135,11 +135,14 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     return Setup(config, recipe, splits, model, learner, sampler, collector)
 
 
-def plain_prompts(model: Model, env: Environment) -> bool:
-    """Whether problems are plain text although the model has a chat template, which then stays unused."""
-    if model.tokenizer.chat_template is None or talks(env):
+def plain_prompts(model: Model, splits: Splits) -> bool:
+    """Whether problems are plain text although the model has a chat template, which then stays unused.
+
+    Both splits are looked at, since a curriculum's later parts are only in the evaluation's first problems.
+    """
+    if model.tokenizer.chat_template is None or talks(splits.train):
         return False
-    return any(isinstance(env[i].prompt, str) for i in range(min(len(env), 8)))  # a mixture's first hold all its parts
+    return any(isinstance(env[i].prompt, str) for env in (splits.train, splits.eval) for i in range(min(len(env), 8)))
 
 
 def train_only(model: Model, pattern: str) -> None:
