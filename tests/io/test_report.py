@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +16,7 @@ from rung.io import report
 from rung.io.definitions import as_html, definition, definitions
 from rung.io.report import write_report
 from rung.io.report.collect import collect
-from rung.io.report.completions import collect_completions, token_pieces
+from rung.io.report.completions import HEAD, TAIL, _shown, collect_completions, token_pieces
 from rung.io.report.markup import Markup, number, script_json, table, tag
 from rung.io.report.page import render
 from rung.io.report.statistics import running, t95, thin, ticks
@@ -99,6 +100,50 @@ def test_a_character_of_several_tokens_stands_at_its_last():
     decode = lambda ids: bytes(ids).decode(errors="replace")  # noqa: E731
     assert token_pieces(decode, list(text)) == ["a", "", "", "€", "b", "", "", "", "🙂"]
     assert "".join(token_pieces(decode, list("né".encode())[:2])) == "n\ufffd"
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_the_pieces_of_any_bytes_are_the_text(width):
+    """Tokens of one to three bytes, cut without regard to characters; whole text, garbage, and a torn end."""
+    draw = random.Random(width)
+    for _ in range(60):
+        text = "".join(draw.choice("a é€🙂漢字\u0300") for _ in range(30)).encode()
+        raw = bytearray(text[: len(text) - draw.randrange(3)])
+        for _ in range(draw.randrange(4)):
+            raw.insert(draw.randrange(len(raw)), draw.randrange(128, 256))
+        tokens = [bytes(raw[i : i + width]) for i in range(0, len(raw), width)]
+        decode = lambda ids: b"".join(ids).decode(errors="replace")  # noqa: E731
+        assert "".join(token_pieces(decode, tokens)) == decode(tokens)
+
+
+@pytest.mark.parametrize("answer", ["ab€", "\ufffd", "🙂"], ids=["text", "no characters", "four bytes each"])
+def test_an_answers_length_costs_at_most_its_share(answer):
+    """The work, counted in decoded tokens: twice the length, twice the work for one row; in the page a long answer no
+    more than a window's."""
+    work = 0
+
+    def decode(ids):
+        nonlocal work
+        work += len(ids)
+        return bytes(ids).decode(errors="replace")
+
+    def cost(run, n):
+        nonlocal work
+        work = 0
+        run(list((answer.encode() if answer != "\ufffd" else b"\x80") * n)[:n])
+        return work
+
+    pieces = lambda ids: token_pieces(decode, ids)  # noqa: E731
+    assert cost(pieces, 2000) <= 2.1 * cost(pieces, 1000)
+    row = lambda ids: _shown(pieces, ids)  # noqa: E731
+    assert cost(row, 1001) <= 1.1 * cost(row, 1000) and cost(row, 30_000) == cost(row, 1001)
+
+
+def test_a_windows_pieces_are_the_whole_answers():
+    text = list(("a€b🙂漢" * 200).encode())
+    pieces = lambda ids: token_pieces(lambda part: bytes(part).decode(errors="replace"), ids)  # noqa: E731
+    whole = pieces(text)
+    assert _shown(pieces, text) == [*whole[:HEAD], *whole[-TAIL:]] and len(text) > HEAD + TAIL
 
 
 def test_a_run_that_has_only_begun_still_has_a_report(tmp_path):

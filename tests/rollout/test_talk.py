@@ -235,6 +235,48 @@ def test_environments_that_break_the_contract_are_named(session, message):
         talk(Script(((7, TURN),)), World(session_of=session), samples=8)
 
 
+class Gone(Exception):
+    """Nothing that we know: it must come out as it is, or as the cause of what comes out."""
+
+
+@pytest.mark.parametrize("error", [InputError("refused"), Gone("torn"), KeyboardInterrupt("asked")], ids=repr)
+@pytest.mark.parametrize("stage", ["session", "reset", "sample", "step", "score", None])
+@pytest.mark.parametrize("closes", [True, False], ids=["close works", "close fails"])
+def test_every_session_is_closed_once_whatever_ends_the_conversations(stage, error, closes):
+    """The error that ended them is the one that is raised, also where closing fails behind it."""
+    closed = []
+
+    def fail(now):
+        if stage == now and len(env.sessions) == 3:
+            raise error
+
+    class Fragile(Echo):
+        reset = lambda self: (fail("reset"), super().reset())[1]  # noqa: E731
+        step = lambda self, said: (fail("step"), super().step(said))[1]  # noqa: E731
+
+        def close(self):
+            closed.append(id(self))
+            if not closes:
+                raise OSError("the engine is gone")
+
+    class Env(World):
+        session = lambda self, task: (fail("session"), super().session(task))[1]  # noqa: E731
+        score = lambda self, group: (fail("score"), super().score(group))[1]  # noqa: E731
+
+    class Mouth(Script):
+        sample = lambda self, *args: (fail("sample"), super().sample(*args))[1]  # noqa: E731
+
+    env = Env(session_of=Fragile)
+    if stage is None and closes:
+        talk(Mouth(((7, TURN),)), env, samples=1, tasks=3)
+    else:
+        message = "Closing a session must not fail" if stage is None else str(error)
+        with pytest.raises(BaseException, match=message) as found:
+            talk(Mouth(((7, TURN),)), env, samples=1, tasks=4 if stage == "session" else 3)
+        assert stage is None or error in (found.value, found.value.__cause__)
+    assert sorted(closed) == sorted(map(id, env.sessions)) and len(closed) == 3
+
+
 def learner(name):
     torch.manual_seed(0)
     recipe = find(name)

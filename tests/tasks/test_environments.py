@@ -31,6 +31,8 @@ class Counter:
 class Plain:
     def reset(self, **row): ...
     def look(self): return "nothing"
+    closed = 0
+    def close(self): self.closed += 1
 
 class Broken:
     def reset(self, **row): raise RuntimeError("no server")
@@ -85,6 +87,15 @@ def test_a_trl_class_holds_a_conversation_and_rewards_it(files):
     said(two, call("up", by=goal + 1))
     scores = env.score(Group(task, [Completion("", session=s) for s in (one, two)]))
     assert scores == [{"Counter": 1.0}, {"Counter": 0.0}]
+
+
+def test_a_session_closes_its_instance_if_that_can_be_closed(files):
+    env = load(files, "Plain").train
+    session = env.session(env[0])
+    session.close()
+    assert session.instance.closed == 1 and '"name": "close"' not in env[0].prompt[0]["content"]
+    env = load(files, "Counter").train
+    env.session(env[0]).close()
 
 
 def test_several_calls_in_a_turn_are_run_in_order(files):
@@ -152,6 +163,25 @@ def test_gymnasium_with_text():
     assert (wrong.reward, wrong.done, right.reward, right.done) == (0.0, False, 1.0, True)
     assert session.counters == {"calls": 3.0, "failures": 1.0}
     assert train.score(Group(tasks[0], [Completion("", session=session)])) == [{}]
+
+
+def test_a_problem_that_cannot_be_made_leaves_no_environment_open():
+    opened = []
+
+    class Dead(Doubler):
+        def __init__(self):
+            super().__init__()
+            opened.append(self)
+
+        def reset(self, *, seed=None, options=None):
+            raise RuntimeError("no engine")
+
+        def close(self):
+            opened.remove(self)
+
+    with pytest.raises(RuntimeError, match="no engine"):
+        Gymnasium("dead", Dead, "train")[0]
+    assert not opened
 
 
 def test_gymnasium_by_id_with_numbers():

@@ -6,8 +6,8 @@ Whoever wants answers scored (training, evaluation, a greedy baseline) asks here
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from rung.errors import InputError
 from rung.parts import Data
@@ -97,24 +97,66 @@ def _talk(
     phase: Phase,
 ) -> list[list[Scored]]:
     """Conversations: held side by side, a batch for each turn of all of them, then scored."""
-    held = [Talk(task, env.session(task)) for task in tasks for _ in range(samples)]
-    converse(model, sampler, law, held, samples, seed, phase)
-    with phase("reward"):
-        out = []
-        paid = any(reward for talk in held for _, reward in talk.rewards)
-        for i, task in enumerate(tasks):
-            group = held[i * samples : (i + 1) * samples]
-            completions = [talk.completion(model) for talk in group]
-            rows = []
-            for talk, said, parts in zip(group, completions, _rewards(env, Group(task, completions)), strict=True):
-                named = dict(parts)
-                unknown = bool(named) and not any(math.isfinite(x) for x in named.values())
-                if paid or not named:
-                    named["turns"] = sum(reward for _, reward in talk.rewards)
-                rollout = talk.rollout()
-                total = math.nan if unknown else _total(named, rollout, law, data)
-                rows.append(Scored(task, rollout, said.text, named, total, talk.episode()))
-            out.append(rows)
-        for talk in held:
-            getattr(talk.session, "close", lambda: None)()
+    with _talks(env, tasks, samples) as held:
+        converse(model, sampler, law, held, samples, seed, phase)
+        with phase("reward"):
+            return _scored(env, model, law, tasks, held, samples, data)
+
+
+def _scored(
+    env: Conversational,
+    model: Model,
+    law: SamplingLaw,
+    tasks: Sequence[Task],
+    held: Sequence[Talk],
+    samples: int,
+    data: Data,
+) -> list[list[Scored]]:
+    out = []
+    paid = any(reward for talk in held for _, reward in talk.rewards)
+    for i, task in enumerate(tasks):
+        group = held[i * samples : (i + 1) * samples]
+        completions = [talk.completion(model) for talk in group]
+        rows = []
+        for talk, said, parts in zip(group, completions, _rewards(env, Group(task, completions)), strict=True):
+            named = dict(parts)
+            unknown = bool(named) and not any(math.isfinite(x) for x in named.values())
+            if paid or not named:
+                named["turns"] = sum(reward for _, reward in talk.rewards)
+            rollout = talk.rollout()
+            total = math.nan if unknown else _total(named, rollout, law, data)
+            rows.append(Scored(task, rollout, said.text, named, total, talk.episode()))
+        out.append(rows)
     return out
+
+
+@contextmanager
+def _talks(env: Conversational, tasks: Sequence[Task], samples: int) -> Iterator[list[Talk]]:
+    """`samples` conversations about each task. Whatever ends them, every session that was made is closed."""
+    held: list[Talk] = []
+    try:
+        for task in tasks:
+            for _ in range(samples):
+                held.append(Talk(task, env.session(task)))  # noqa: PERF401  those made before one that fails are closed
+        yield held
+    except BaseException as error:
+        _close(held, error)
+        raise
+    _close(held, None)
+
+
+def _close(held: Sequence[Talk], cause: BaseException | None) -> None:
+    """Close all sessions, also behind one that cannot be closed. What ended the conversations stays the error that is raised."""
+    failed: InputError | None = None
+    for talk in held:
+        try:
+            getattr(talk.session, "close", lambda: None)()
+        except Exception as error:  # noqa: BLE001  raised below, or noted on what came first
+            said = f"{type(talk.session).__name__}.close for problem {talk.task.id!r} raised {type(error).__name__}: {error}."
+            if cause is not None:
+                cause.add_note(said)
+            elif failed is None:
+                failed = InputError(f"{said} Closing a session must not fail.")
+                failed.__cause__ = error
+    if failed is not None:
+        raise failed

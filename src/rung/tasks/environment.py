@@ -12,7 +12,7 @@ class Session(Protocol):
     """One conversation with the environment about one task.
 
     A session may also have `counters`, a dict of numbers to be logged ("calls", "failures"), and `close()`, which is
-    called after scoring.
+    called once: after scoring, or when an error (Ctrl-C too) ends the conversations.
     """
 
     def reset(self) -> Prompt:

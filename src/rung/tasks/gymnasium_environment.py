@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +28,8 @@ class Gymnasium:
     def __getitem__(self, index: int) -> Task:
         digest = hashlib.sha256(f"{self.name}/{self.split}/{index}".encode()).digest()
         seed = int.from_bytes(digest[:3], "big") * 2 + (self.split == "eval")  # even and odd: splits never meet
-        env = self.make()
-        observation, _ = env.reset(seed=seed)
-        env.close()
+        with closing(self.make()) as env:
+            observation, _ = env.reset(seed=seed)
         text = f"{self.instruction}\n{observation}" if self.instruction else str(observation)
         return Task(f"{self.name}/{self.split}/{index}", [{"role": "user", "content": text}], {"seed": seed})
 
@@ -88,9 +88,8 @@ def _user(text: str) -> Message:
 
 def check(name: str, make: Callable[[], Any]) -> None:
     """Refuse an environment that no text can act in."""
-    env = make()
-    kind = type(env.action_space).__name__
-    env.close()
+    with closing(make()) as env:
+        kind = type(env.action_space).__name__
     if kind not in ("Text", "Discrete"):
         raise InputError(
             f"the environment {name} has actions of the kind {kind}, which a model's text cannot name. Wrap it so that its "

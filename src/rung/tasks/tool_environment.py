@@ -88,6 +88,9 @@ class ToolSession:
             messages.append({"role": "tool", "name": call.name, "content": text})
         return Step(messages, done=not calls)
 
+    def close(self) -> None:
+        getattr(self.instance, "close", lambda: None)()
+
 
 def methods(instance: Any) -> Mapping[str, Callable[..., Any]]:
     """The tools of an instance: its public methods in the order of their definition."""

@@ -14,6 +14,7 @@ from rung.io.run_dir import RunDir
 STEPS = 40  # files of rollouts that are read, spread evenly over the run
 EVALUATIONS = 6
 HEAD, TAIL = 700, 300  # tokens shown of an answer that is longer
+CONTEXT = 8  # tokens before one that its text may depend on
 LEAST = 900  # bytes that a short answer counts: a few thousand answers are enough to read, and quick to draw
 TEXT = 6000  # characters shown of a prompt or of an answer without tokens
 
@@ -97,7 +98,7 @@ class _Sample:
             row["n"] = len(tokens)
             keep = _window(len(tokens))
             if self.pieces is not None:
-                row["t"] = [self.pieces(tokens)[i] for i in keep] if len(keep) < len(tokens) else self.pieces(tokens)
+                row["t"] = _shown(self.pieces, tokens)
             row |= {"cut": len(tokens) - len(keep)} if len(keep) < len(tokens) else {}
             row |= _per_token(a, keep)
         return row
@@ -116,6 +117,13 @@ def _per_token(a: dict[str, Any], keep: Sequence[int]) -> dict[str, Any]:
         if any(clipped := [a["clipped"][i] for i in keep]):
             out["cl"] = clipped
     return out
+
+
+def _shown(pieces: Pieces, tokens: Sequence[int]) -> list[str]:
+    """The pieces of the tokens in the window, at a cost that does not grow with the answer."""
+    if len(tokens) <= HEAD + TAIL:
+        return pieces(tokens)
+    return [*pieces(tokens[: HEAD + CONTEXT])[:HEAD], *pieces(tokens[-TAIL - CONTEXT :])[CONTEXT:]]
 
 
 def _window(n: int) -> Sequence[int]:
@@ -151,18 +159,23 @@ def _tokenizer(run: RunDir) -> Pieces | None:
 
 
 def token_pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:
-    """The text that each token adds. A character of several tokens stands at its last one, the others are empty."""
-    out, context, read = [], 0, 0
+    """The text that each token adds. A character of several tokens stands at its last one, the others are empty.
+
+    A token's text depends on the few before it alone: a character has at most four bytes, thus at most four tokens.
+    """
+    out, last = [], len(ids) - 1
     for i in range(len(ids)):
-        before, now = decode(ids[context:read]), decode(ids[context : i + 1])
-        if len(now) > len(before) and not now.endswith("\ufffd"):
-            out.append(now[len(before) :])
-            context, read = read, i + 1
-        else:
-            out.append("")
-    if ids and not out[-1]:  # bytes that never became a character
-        out[-1] = decode(ids[context:])[len(decode(ids[context:read])) :]
+        start = max(0, i - CONTEXT)
+        before, now = _settled(decode(ids[start:i])), decode(ids[start : i + 1])
+        out.append((now if i == last else _settled(now))[len(before) :])
     return out
+
+
+def _settled(text: str) -> str:
+    """Without what may be the first bytes of a character: a replacement sign for each of them, or one for all."""
+    for _ in range(3):
+        text = text.removesuffix("\ufffd")
+    return text
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:
