@@ -48,6 +48,7 @@ class GradientSteps:
     minibatches: int = 1
     target_kl: float | None = None
     needs: ClassVar[Needs] = frozenset()
+    step_size: ClassVar[str] = "learning_rate"  # the setting that says how far one step goes; a fair comparison tunes it
 
     @property
     def reuses_batch(self) -> bool:
@@ -69,6 +70,7 @@ class NaturalStep:
     shrink: float = 0.8
     curvature_tokens: int | None = 1024
     needs: ClassVar[Needs] = frozenset()
+    step_size: ClassVar[str] = "update.max_kl"
     reuses_batch: ClassVar[bool] = False
 
 

@@ -109,7 +109,7 @@ LADDER = {
          "xlabel": "tokens", "ylabel": "accuracy", "title": "Held-out accuracy"}
         for name in ("grpo", "dr_grpo")
     ],
-    "robustness": [{"recipe": "grpo", "lr": [1e-4, 4e-4], "accuracy": [0.5, 0.8], "low": [0.4, 0.7], "high": [0.6, 0.9]}],
+    "robustness": [{"recipe": "grpo", "step_size": [1e-4, 4e-4], "accuracy": [0.5, 0.8], "low": [0.4, 0.7], "high": [0.6, 0.9]}],
     "gradient": [{"recipe": "grpo", "trace": 2.5, "low": 2.0, "high": 3.0, "cosine": 0.4}],
     "command": "rung ladder --recipes grpo,dr_grpo",
 }  # fmt: skip

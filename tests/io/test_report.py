@@ -259,7 +259,7 @@ def test_a_ladder_says_what_was_not_shown(ladder_dir):
         "What each step buys",
         "Results",
         "Curves",
-        "Accuracy over learning rates",
+        "Accuracy over step sizes",
         "Quality of the gradient",
     ):
         assert heading in text

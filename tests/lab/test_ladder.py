@@ -6,7 +6,9 @@ import pytest
 
 from rung.cli import main
 from rung.lab.flags import Ladder
-from rung.lab.ladder import SWEEP_SEED, collapsed, grid_of, judge, robustness, tuned
+from rung.lab.ladder import SWEEP_SEED, collapsed, grid_of, job_of, judge, robustness, tuned
+from rung.lab.runs import key, step_size
+from rung.parts import NaturalStep
 from rung.recipes import LADDER
 
 pytest.importorskip("scipy")
@@ -16,8 +18,15 @@ FLAGS = [
 ]  # fmt: skip
 
 
-def sweep_row(recipe, lr, accuracy, seed=0, area=0.5, start=0.2):
-    return {"recipe": recipe, "lr": lr, "seed": seed, "accuracy": accuracy, "area": area, "accuracy_start": start}
+def sweep_row(recipe, size, accuracy, seed=0, area=0.5, start=0.2):
+    return {
+        "recipe": recipe,
+        "step_size": size,
+        "seed": seed,
+        "accuracy": accuracy,
+        "area": area,
+        "accuracy_start": start,
+    }
 
 
 def test_a_whole_ladder_is_kept_and_calls_equal_recipes_equal(tmp_path, capsys, monkeypatch):
@@ -32,7 +41,7 @@ def test_a_whole_ladder_is_kept_and_calls_equal_recipes_equal(tmp_path, capsys, 
     (verdict,) = found["verdicts"]  # one reward at the end: they are the same estimator
     assert verdict["effect"] == verdict["low"] == verdict["high"] == 0 and not verdict["shown"]
     assert "0 change the final accuracy" in found["sentence"] and "credit=RewardToGo" in table[1]["what changed"]
-    assert [r["lr"] for r in found["robustness"]] == [[1e-3]] * 2
+    assert [r["step_size"] for r in found["robustness"]] == [[1e-3]] * 2
     assert [g["recipe"] for g in found["gradient"]] == ["reinforce", "reward_to_go"]
     assert found["gradient"][0]["trace"] == pytest.approx(found["gradient"][1]["trace"])
     assert [c["label"] for c in found["curves"]] == ["reinforce", "reward_to_go"]
@@ -73,8 +82,10 @@ def test_a_rung_is_compared_with_the_nearest_one_below_that_takes_part():
         (["--recipes", "grppo"], "Did you mean 'grpo'"),
         (["--seeds", "1"], "at least 2 seeds"),
         (["--tokens", "60"], "a single step of 2 x 2 answers may take 64 tokens"),
-        (["--rates", "fast"], "are no learning rates"),
-        (["--rates", "-1e-3"], "are no learning rates"),
+        (["--rates", "fast"], "are no step sizes"),
+        (["--rates", "-1e-3"], "are no step sizes"),
+        (["--rates", "nan"], "are no step sizes"),
+        (["--recipes", "trpo", "--bounds", "0"], "--bounds '0' are no step sizes"),
         (["--gradient-batches", "2"], "at least 3"),
         (["--recipes", "grpo", "--samples-per-prompt", "1"], "group of one"),
     ],
@@ -86,4 +97,15 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(change, s
 
 
 def test_the_grid_is_sorted_and_holds_nothing_twice():
-    assert grid_of(Ladder(rates="1e-3, 1e-4,1e-3")) == [1e-4, 1e-3]
+    assert grid_of(Ladder(rates="1e-3, 1e-4,1e-3"), LADDER["grpo"]) == [1e-4, 1e-3]
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_every_recipe_is_swept_over_the_step_size_that_its_update_takes(name):
+    args, recipe = Ladder(rates="1e-3,2e-3", bounds="5e-3,6e-3"), LADDER[name]
+    grid = grid_of(args, recipe)
+    configs = [job_of(args, name, size, 0).config.resolved() for size in grid]
+    assert [step_size(c, c.build_recipe()) for c in configs] == grid
+    assert len({key(c) for c in configs}) == 2, "each size is another run"
+    bounded = isinstance(recipe.update, NaturalStep)
+    assert grid == ([5e-3, 6e-3] if bounded else [1e-3, 2e-3])

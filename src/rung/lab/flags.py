@@ -88,7 +88,7 @@ class Why:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Recipes compared honestly: same seeds, same starting weights, same token budget, learning rates swept beforehand."""
+    """Recipes compared honestly: same seeds, same starting weights, same token budget, step sizes swept beforehand."""
 
     recipes: str = MAIN_LINE
     """names of recipes, with commas between them"""
@@ -98,6 +98,8 @@ class Ladder:
     """budget of sampled answer tokens of each run"""
     rates: str = "1e-4,3e-4,1e-3,3e-3"
     """learning rates of the sweep"""
+    bounds: str = "1e-3,3e-3,1e-2,3e-2"
+    """KL bounds of the sweep, for recipes whose step is bounded in KL and has no learning rate (trpo)"""
     sweep_seeds: int = 2
     model: str = "starter"
     task: str | None = None

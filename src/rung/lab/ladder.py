@@ -1,7 +1,8 @@
 """`rung ladder`: recipes side by side, from the same weights, with the same seeds and the same budget of sampled tokens.
 
-First every recipe's learning rate is swept, on seeds of their own; then each is run at its best one on the seeds of the
-comparison. Both kinds of run are stored by their configuration: a ladder that was killed goes on where it was.
+First the step size of every recipe is swept (its learning rate, or the KL bound of an update that has none), on seeds of their
+own; then each is run at its best one on the seeds of the comparison. Both kinds of run are stored by their configuration: a
+ladder that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rung.errors import InputError
 from rung.io import tables
 from rung.io.tables import check_json_target, show
 from rung.lab.flags import Ladder
-from rung.lab.runs import Job, Row, fingerprint, key, run_all, rung_version, say, write_json
+from rung.lab.runs import Job, Row, fingerprint, key, parts_of, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import bootstrap, effects, reaches, scipy_stats
 from rung.lab.variance_frozen import OPTIMAL, Frozen, chosen, qualities
@@ -33,20 +34,24 @@ from rung.train.setup import locate
 SWEEP_SEED = 1_000  # the sweep's seeds begin here, far from those of the comparison
 
 
-def grid_of(args: Ladder) -> list[float]:
-    """The learning rates of the sweep, the smallest first."""
+def grid_of(args: Ladder, recipe: Recipe) -> list[float]:
+    """The step sizes of the recipe's sweep, the smallest first."""
+    name, text = ("rates", args.rates) if recipe.update.step_size == "learning_rate" else ("bounds", args.bounds)
     try:
-        rates = sorted({float(word) for word in args.rates.split(",") if word.strip()})
+        sizes = sorted({float(word) for word in text.split(",") if word.strip()})
     except ValueError:
-        rates = []
-    if not rates or rates[0] <= 0:
-        raise InputError(f"--rates {args.rates!r} are no learning rates. Write numbers, as in 1e-4,3e-4,1e-3.")
-    return rates
+        sizes = []
+    if not sizes or not all(math.isfinite(x) and x > 0 for x in sizes):
+        raise InputError(f"--{name} {text!r} are no step sizes. Write numbers above 0, as in 1e-4,3e-4,1e-3.")
+    return sizes
 
 
-def job_of(args: Ladder, recipe: str, rate: float, seed: int) -> Job:
+def job_of(args: Ladder, recipe: str, size: float, seed: int) -> Job:
+    """One run with a step of this size, in whatever setting the recipe's update rule takes it."""
+    setting = find(recipe).update.step_size
+    chosen: dict[str, Any] = {setting: size} if setting == "learning_rate" else {"overrides": {setting: size}}
     config = TrainConfig(
-        recipe=recipe, learning_rate=rate, seed=seed, model=args.model, task=args.task, task_path=args.task_path,
+        recipe=recipe, **chosen, seed=seed, model=args.model, task=args.task, task_path=args.task_path,
         tokens=args.tokens, prompts_per_step=args.prompts_per_step, samples_per_prompt=args.samples_per_prompt,
         max_new_tokens=args.max_new_tokens, eval_problems=args.eval_problems, eval_every=args.eval_every,
         save_rollouts=False,
@@ -60,14 +65,15 @@ def run_ladder(args: Ladder) -> int:
     scipy_stats()
     recipes = chosen(args.recipes)
     _check(args, recipes)
-    names, grid = [r.name for r in recipes], grid_of(args)
+    names, grids = [r.name for r in recipes], {r.name: grid_of(args, r) for r in recipes}
     sweep_jobs = [
-        job_of(args, name, rate, SWEEP_SEED + s) for rate in grid for s in range(args.sweep_seeds) for name in names
-    ]
+        job_of(args, name, size, SWEEP_SEED + s)
+        for s in range(args.sweep_seeds) for name in names for size in grids[name]
+    ]  # fmt: skip
     say(f"sweep: {len(sweep_jobs)} runs of {args.tokens} tokens; then {len(names) * args.seeds} runs to compare")
     sweep = run_all(sweep_jobs, args.out, args.jobs)
     best = tuned(sweep, names)
-    say("best learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in best.items()))
+    say("best step sizes: " + ", ".join(f"{name} {size:g}" for name, size in best.items()))
     compared = run_all([job_of(args, n, best[n], s) for s in range(args.seeds) for n in names], args.out, args.jobs)
     found = conclude(args, recipes, sweep, compared)
     write_json(args.out / "ladder.json", found)
@@ -120,15 +126,15 @@ def _limit(args: Ladder) -> int:
 
 # -- the sweep -----------------------------------------------------------------------------------------------------
 def tuned(sweep: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
-    """The learning rate of the highest mean final accuracy over the sweep's seeds; of equal ones the larger area's."""
+    """The step size of the highest mean final accuracy over the sweep's seeds; of equal ones the larger area's."""
     best = {}
     for name in names:
-        rates: dict[float, list[Row]] = {}
+        sizes: dict[float, list[Row]] = {}
         for row in sweep:
             if row["recipe"] == name:
-                rates.setdefault(row["lr"], []).append(row)
+                sizes.setdefault(row["step_size"], []).append(row)
         scores = {
-            lr: (fmean(r["accuracy"] for r in rows), fmean(r["area"] for r in rows)) for lr, rows in rates.items()
+            size: (fmean(r["accuracy"] for r in rows), fmean(r["area"] for r in rows)) for size, rows in sizes.items()
         }
         best[name] = max(scores, key=scores.__getitem__)
     return best
@@ -140,22 +146,23 @@ def collapsed(row: Row) -> bool:
 
 
 def robustness(name: str, sweep: Sequence[Row]) -> Row:
-    """Final accuracy at each learning rate of the sweep: mean and range over its seeds (two are no interval)."""
+    """Final accuracy at each step size of the sweep: mean and range over its seeds (two are no interval)."""
     rows = [row for row in sweep if row["recipe"] == name]
-    rates = sorted({row["lr"] for row in rows})
-    at = [[row["accuracy"] for row in rows if row["lr"] == lr] for lr in rates]
+    sizes = sorted({row["step_size"] for row in rows})
+    at = [[row["accuracy"] for row in rows if row["step_size"] == size] for size in sizes]
     return {
-        "recipe": name, "lr": rates, "accuracy": [fmean(a) for a in at], "low": [min(a) for a in at], "high": [max(a) for a in at],
+        "recipe": name, "step_size": sizes, "accuracy": [fmean(a) for a in at],
+        "low": [min(a) for a in at], "high": [max(a) for a in at],
         "collapse": fmean(collapsed(row) for row in rows),
     }  # fmt: skip
 
 
 # -- the conclusion ------------------------------------------------------------------------------------------------
 COLUMNS = (
-    "recipe", "parent", "what changed", "lr", "accuracy", "low", "high", "area", "tokens to target", "seconds", "s/step",
+    "recipe", "parent", "what changed", "step size", "accuracy", "low", "high", "area", "tokens to target", "seconds", "s/step",
     "state MB", "peak MB", "KL", "collapse",
 )  # fmt: skip
-SHORT = ("recipe", "lr", "accuracy", "area", "to target", "s/step", "state MB", "KL", "collapse")
+SHORT = ("recipe", "step size", "accuracy", "area", "to target", "s/step", "state MB", "KL", "collapse")
 
 
 def conclude(args: Ladder, recipes: Sequence[Recipe], sweep: Sequence[Row], compared: Sequence[Row]) -> Row:
@@ -168,7 +175,7 @@ def conclude(args: Ladder, recipes: Sequence[Recipe], sweep: Sequence[Row], comp
     shown = [v for v in verdicts if v["shown"]]
     sentence = (
         f"Of {len(verdicts)} steps, {len(shown)} change the final accuracy by an amount that {args.seeds} seeds show, each at "
-        f"its own best learning rate: {', '.join(v['recipe'] for v in shown) or 'none'}."
+        f"its own best step size: {', '.join(v['recipe'] for v in shown) or 'none'}."
     )
     curves = [
         curve(r.name, [series(row, args.out, "accuracy") for row in by[r.name]], "learning", "held-out accuracy")
@@ -186,7 +193,7 @@ def conclude(args: Ladder, recipes: Sequence[Recipe], sweep: Sequence[Row], comp
         "robustness": robust,
         "gradient": gradient(args, recipes, compared) if args.gradient_batches else [],
         "command": f"rung ladder --recipes {','.join(by)} --seeds {args.seeds} --tokens {args.tokens} "
-        f"--rates {args.rates} --sweep-seeds {args.sweep_seeds} --model {args.model}",
+        f"--rates {args.rates} --bounds {args.bounds} --sweep-seeds {args.sweep_seeds} --model {args.model}",
     }
 
 
@@ -218,7 +225,7 @@ def _line(args: Ladder, recipe: Recipe, below: Recipe | None, rows: Sequence[Row
 
     return [
         recipe.name, below.name if below else None, _changed(recipe, {below.name: below} if below else {}) or None,
-        rows[0]["lr"], accuracy.mean, accuracy.low, accuracy.high, mean("area"),
+        rows[0]["step_size"], accuracy.mean, accuracy.low, accuracy.high, mean("area"),
         round(fmean(reached)) if len(reached) == len(rows) else None,  # a mean over those that made it would flatter
         mean("seconds"), mean("seconds_per_step"), mean("state_mb"), max(peaks) if peaks else None, mean("kl"), collapse,
     ]  # fmt: skip
@@ -246,11 +253,10 @@ def judge(recipes: Sequence[Recipe], by: Mapping[str, Sequence[Row]]) -> list[Ro
 
 def gradient(args: Ladder, recipes: Sequence[Recipe], compared: Sequence[Row]) -> list[Row]:
     """The quality of each recipe's gradient at the start, stored like the runs."""
-    rates = {row["recipe"]: row["lr"] for row in compared}
-    middle = sorted(rates.values())[len(rates) // 2]
-    code = fingerprint(
-        [[key(job_of(args, r.name, middle, 0).config) for r in recipes], args.gradient_batches, rung_version()]
-    )
+    rates = sorted({row["lr"] for row in compared})
+    middle = rates[len(rates) // 2]
+    setting = key(job_of(args, "reinforce", middle, 0).config)  # model, task, batch, and the critics' learning rate
+    code = fingerprint([[parts_of(r) for r in recipes], setting, args.gradient_batches])
     path = args.out / "gradients" / f"{code}.json"
     if path.is_file():
         return list(json.loads(path.read_bytes()))

@@ -170,6 +170,7 @@ def measure(done: Run, config: TrainConfig) -> Row:
         "recipe": recipe.name,
         "parent": recipe.parent,
         "lr": config.learning_rate,
+        "step_size": step_size(config, recipe),
         "seed": config.seed,
         "accuracy": y[-1],
         "accuracy_start": y[0],
@@ -188,6 +189,12 @@ def measure(done: Run, config: TrainConfig) -> Row:
         "curve": {"tokens": x, "accuracy": y},
         "run": done.path.name,
     }
+
+
+def step_size(config: TrainConfig, recipe: Recipe) -> float:
+    """How far one step goes, in the setting that the recipe's update rule takes it from."""
+    where, _, name = recipe.update.step_size.rpartition(".")
+    return float(getattr(getattr(recipe, where) if where else config, name))
 
 
 def _end(rows: Sequence[Row], name: str) -> float:
@@ -250,7 +257,7 @@ def run_all(jobs: Sequence[Job], out: Path, workers: int = 1, tell: Callable[[st
         rows[i] = row
         left = (time.monotonic() - begun) / (len(rows) - len(jobs) + len(todo)) * (len(jobs) - len(rows))
         tell(
-            f"{len(rows):>3}/{len(jobs)}  {jobs[i].label}, lr {row['lr']:g}, seed {row['seed']}: accuracy "
+            f"{len(rows):>3}/{len(jobs)}  {jobs[i].label}, step size {row['step_size']:g}, seed {row['seed']}: accuracy "
             f"{row['accuracy']:.3f}, {row['seconds']:.1f} s; {left / 60:.0f} min left"
         )
 

@@ -118,11 +118,11 @@ def curve_charts(e: Experiment, charts: Charts, colors: dict[str, int]) -> Child
 
 
 def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Markup:
-    """Accuracy over learning rates: a wide plateau is worth more than a high peak."""
+    """Accuracy over step sizes: a wide plateau is worth more than a high peak."""
     series = [
         Series(
             str(r.get("recipe", "")),
-            r["lr"],
+            r["step_size"],
             r["accuracy"],
             r.get("low", ()),
             r.get("high", ()),
@@ -130,11 +130,11 @@ def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Markup:
             markers=True,
         )
         for r in e.get("robustness", [])
-        if r.get("lr") and r.get("accuracy")
+        if r.get("step_size") and r.get("accuracy")
     ]
-    note = "A wide plateau is worth more than a high peak: nobody knows the best learning rate of a new task."
+    note = "A wide plateau is worth more than a high peak: nobody knows the best step size of a new task."
     return charts.lines(
-        "Accuracy over learning rates", series, xlabel="learning rate", note=note, fixed=(0.0, 1.0), log_x=True
+        "Accuracy over step sizes", series, xlabel="learning rate (trpo: bound on the KL)", note=note, fixed=(0.0, 1.0), log_x=True
     )
 
 
