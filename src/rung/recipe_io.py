@@ -152,7 +152,10 @@ def brief(value: Any, full: bool = False) -> str:
 
 
 def equation(part: Any) -> str:
-    """The first line of a part's docstring: its equation and its source."""
+    """What a part computes, and its source: its own `equation` (if that depends on its fields), else its docstring's first line."""
+    own = getattr(part, "equation", None)
+    if isinstance(own, str):
+        return own
     return (type(part).__doc__ or "").strip().splitlines()[0].rstrip()
 
 

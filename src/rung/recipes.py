@@ -1,4 +1,4 @@
-"""The policy-gradient ladder. Each rung is the one below it with the fields that its paper changed, and why.
+"""The policy-gradient ladder, from its foot. Each rung is its parent with the fields that its paper changed, and why.
 
     REINFORCE -> reward-to-go -> baselines -> learned value -> actor-critic -> TRPO -> PPO -> GRPO -> Dr. GRPO
 
@@ -135,7 +135,8 @@ DR_GRPO = rung(
 DAPO = rung(
     GRPO, "dapo", "arXiv:2503.14476",
     "Entropy collapses, groups without a difference waste samples, long answers count too little per token.",
-    silent=("one update per batch here, 16 minibatches in the paper", "resampling is capped at 3 rounds"),
+    silent=("one update per batch here, 16 minibatches in the paper", "resampling is capped at 3 rounds",
+            "eq. 8 averages over the tokens of each prompt's own answers, its implementations over the batch's, as here"),
     surrogate=p.Clip(high=0.28), kl=p.NoKL(), aggregate=p.TokenMean(),
     data=p.Data(resample=3, overlong=p.Overlong()))  # fmt: skip
 LITE_PPO = rung(

@@ -8,7 +8,7 @@ import rung.parts as p
 from rung.recipes import GRPO, LEAVE_ONE_OUT, Recipe, rung
 
 MAXRL = rung(
-    GRPO, "maxrl", "maximum likelihood RL (binary rewards)",
+    GRPO, "maxrl", "arXiv:2602.02710",
     "The policy gradient of a rare success is tiny: divide by the success rate, the first G - 1 terms of grad log p.",
     silent=("a prompt without any success gets 0",),
     credit=p.GroupMean(scale="mean"), kl=p.NoKL(), aggregate=p.SequenceSum())  # fmt: skip

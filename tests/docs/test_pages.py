@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import rung.parts as p
-from rung.maths.natural import full_step
+from rung.maths.natural import Trial, full_step, line_search
 from rung.maths.objective import count, objective
 from rung.recipe_io import all_recipes, brief, diff
 from rung.recipes import Recipe
@@ -210,6 +210,34 @@ def test_the_critic_learns_as_the_page_says(clip):
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+def test_the_critic_of_gae_learns_as_the_page_says(name):
+    batch, _ = tokens(2, dense=True, far=False)
+    batch = batch.rows(batch.valid_B)
+    credit = RECIPES[name].credit
+    assert isinstance(credit, p.Value)
+    new = batch.value_BT + 0.4 * torch.randn(batch.value_BT.shape, generator=torch.Generator().manual_seed(0)).double()
+    weight = batch.mask_BT / batch.mask_BT.sum().double()
+    want = credit.critic.loss(new, batch.value_BT, credit.targets(batch), weight)
+    critic_loss = function("a2c", 1, "critic_loss")
+    got = critic_loss(new, batch.value_BT, batch.reward_BT, batch.mask_BT, clip=credit.critic.clip)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 3, 9, 10])
+def test_the_line_search_is_as_the_page_says(allowed):
+    part = RECIPES["trpo"].update
+    assert isinstance(part, p.NaturalStep)
+    kls = [part.max_kl * (2 if j < allowed else 1) for j in range(11)]
+
+    def trial(fraction: float) -> Trial:
+        return Trial(0.1, kls[round(math.log(fraction) / math.log(part.shrink))])
+
+    want, _ = line_search(trial, part.max_kl, part.shrink, part.backtracks)
+    got = function("trpo", 1, "accepted_fraction")(lambda f: (trial(f).gain, trial(f).kl))
+    assert got == want == (part.shrink**allowed if allowed < part.backtracks else 0.0)
+
+
 def test_the_natural_direction_is_as_the_page_says():
     A = torch.randn(12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     fisher, g = A @ A.T / 12, A[0] - A[1]
@@ -226,16 +254,17 @@ def test_the_natural_direction_is_as_the_page_says():
 
 
 @pytest.mark.parametrize("kl", [0.001, 0.0066, 0.0067, 0.01, 0.0149, 0.0151, 0.5])
-def test_beta_old_adapts_as_the_page_says(kl):
-    state = RECIPES["ppo_kl"].trust.observe(State(trust_coef=3.0), kl)
-    assert state.trust_coef == function("ppo_kl", 1, "adapted")(3.0, kl)
+@pytest.mark.parametrize("beta", [1.2e-4, 3.0, 9e3])
+def test_beta_old_adapts_as_the_page_says(kl, beta):
+    state = RECIPES["ppo_kl"].trust.observe(State(trust_coef=beta), kl)
+    assert state.trust_coef == function("ppo_kl", 1, "adapted")(beta, kl)
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_of_code_runs(name):
     for block in blocks(PAGES[name]):
         exec(compile(block, name, "exec"), {"torch": torch})
-    extra = {"moving_average", "value_baseline", "trpo", "ppo_kl"}
+    extra = {"moving_average", "value_baseline", "a2c", "trpo", "ppo_kl"}
     assert len(blocks(PAGES[name])) == 1 + (name in extra), "a further block needs a test of its own, above"
 
 
@@ -250,7 +279,7 @@ def test_every_page_has_the_same_headings(name):
     assert re.findall(r"^## (.*)$", page, re.MULTILINE) == HEADINGS
     assert page.startswith("# ") and f"**Run it**: `rung train {name}`" in page
     assert all(section(page, h).strip() for h in HEADINGS)
-    assert len(page.splitlines()) <= 120
+    assert len(page.splitlines()) <= 130
     assert "$$" in section(page, "The step")
 
 

@@ -11,7 +11,7 @@ import torch
 import rung.parts as p
 from rung.errors import InputError
 from rung.lab.oracle import expected_gradient
-from rung.lab.world import Condition, World, scene
+from rung.lab.world import Condition, Scene, World, scene
 from rung.maths.logprob import token_logprob
 from rung.recipes import GRPO, REINFORCE, REMAX, Recipe
 from rung.records import State
@@ -128,15 +128,42 @@ def test_P13_so_the_std_bends_the_gradient_of_several_prompts(exact):
     assert exact(recipe(p.GroupMean(scale="none")), **size).bend < 1e-10
 
 
+def keeps(s: Scene, G: int) -> list[float]:
+    """1 - p^G - (1-p)^G of each prompt: how often its group has a difference."""
+    chance_P = (s.prob_PA * s.reward_PAT.sum(2)).sum(1).tolist()
+    return [1 - c**G - (1 - c) ** G for c in chance_P]
+
+
 @pytest.mark.parametrize("G", [2, 3])
-def test_P14_dropping_groups_without_signal_weighs_a_prompt_by_how_often_it_has_one(G):
-    world = World(prompts=1, samples=G, reward="binary", seed=1)
-    s = scene(world, Condition())
-    chance = float(s.prob_PA[0] @ s.reward_PAT[0].sum(1))
+def test_P14_given_that_its_group_is_kept_a_prompt_weighs_more(G):
+    s = scene(World(prompts=1, samples=G, reward="binary", seed=1), Condition())
+    e = expected_gradient(
+        recipe(p.LeaveOneOut(), data=p.Data(resample=400)), s
+    )  # the only prompt: drawn again and again
+    assert e.bend < 1e-10
+    assert e.scale == pytest.approx(1 / keeps(s, G)[0])
+    assert expected_gradient(recipe(p.LeaveOneOut()), s).relative_error < 1e-10
+
+
+@pytest.mark.parametrize("P", [2, 3])
+def test_P14_but_with_other_prompts_in_the_place_of_the_dropped_only_one_scale_is_left(P):
+    s = scene(World(prompts=P, horizon=2, samples=2, reward="binary", seed=1), Condition())
+    keep_P = keeps(s, 2)
+    assert max(keep_P) > 1.2 * min(keep_P), "prompts that are kept equally often could not tell"
     e = expected_gradient(recipe(p.LeaveOneOut(), data=p.Data(resample=400)), s)
     assert e.bend < 1e-10
-    assert e.scale == pytest.approx(1 / (1 - chance**G - (1 - chance) ** G))
-    assert expected_gradient(recipe(p.LeaveOneOut()), s).relative_error < 1e-10
+    assert e.scale == pytest.approx(P / sum(keep_P))
+
+
+def test_P14_drawing_the_same_prompt_until_its_group_differs_does_weigh_the_prompts():
+    world = World(prompts=2, horizon=2, samples=2, reward="binary", seed=1)
+    s, own_P = scene(world, Condition()), []
+    for x in range(2):  # the part of the gradient that comes from one prompt
+        alone = Scene(world, Condition())
+        alone.reward_PAT = alone.reward_PAT * (torch.arange(2) == x)[:, None, None]
+        own_P.append(alone.true_gradient(recipe(p.LeaveOneOut())))
+    weighed = sum(g / k for g, k in zip(own_P, keeps(s, 2), strict=True))
+    assert float(torch.cosine_similarity(weighed, s.true_gradient(recipe(p.LeaveOneOut())), dim=0)) < 0.9999
 
 
 def test_P16_the_greedy_answer_is_an_unbiased_baseline(exact):

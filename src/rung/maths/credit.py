@@ -214,6 +214,19 @@ class GroupMean(Credit):
     on_singleton: Literal["raise", "zero"] = "raise"
     needs: ClassVar[Needs] = frozenset({"groups"})
 
+    @property
+    def equation(self) -> str:
+        """What this scale computes, for `rung explain`."""
+        bottom, source = {
+            "group": (f"(std_G R + {self.eps:g})", "GRPO, arXiv:2402.03300 sec. 4.1.2"),
+            "none": ("1", "Dr. GRPO, arXiv:2503.20783"),
+            "batch": (f"(std_batch R + {self.eps:g})", "Lite PPO, arXiv:2508.08221"),
+            "mean": ("mean_G R, and 0 where that is not positive", "MaxRL, arXiv:2602.02710"),
+        }[self.scale]
+        return (
+            f"A_i = R_i - mean_G R   ({source})" if bottom == "1" else f"A_i = (R_i - mean_G R) / {bottom}   ({source})"
+        )
+
     def __call__(self, batch: Batch) -> Tensor:
         _refuse_groups_of_one(batch, self, self.on_singleton)
         R_B, valid_B, group_B = _returns(batch), batch.valid_B, batch.group_B

@@ -1,8 +1,8 @@
 """KL: how far the policy is from the reference (delta = log pi - log pi_ref) or from the old policy.
 
 An estimator's value and its gradient are two different things. As a loss with frozen states, k1 has no expected
-gradient at all, k2 has that of the reverse KL per state, k3 that of the forward KL; only k1 in the reward (with
-reward-to-go, gamma = 1) has the gradient of the KL between whole answers.
+gradient at all, k2 has that of the reverse KL per state, k3 that of the forward KL. Two have the gradient of the KL between
+whole answers: k1 in the reward (with full return or reward-to-go, gamma = 1), and SequenceK2 in the loss (on-policy).
 """
 
 from __future__ import annotations
