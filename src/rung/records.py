@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Message = Mapping[str, str]  # {"role": ..., "content": ...}
+Message = Mapping[str, Any]  # {"role": ..., "content": ...}, texts; "tool_calls" too where a reward function reads it
 Prompt = str | Sequence[Message]  # plain text, or messages for the chat template
 StopReason = Literal["stop", "length", "abort"]  # an end token; the token limit; nothing could be sampled
 
@@ -32,7 +32,7 @@ class Completion:
     """One answer as text, for verifiers. `stop == "length"` means that the answer was cut by the token limit.
 
     Of a conversation, `text` is what the model said last (what it was told is no answer of its), `tokens` and `messages`
-    are all of it, and `session` is the session that it was held with.
+    are all of it, the first `prompt_messages` being the prompt, and `session` is the session that it was held with.
     """
 
     text: str
@@ -40,6 +40,7 @@ class Completion:
     tokens: tuple[int, ...] = ()
     messages: Sequence[Message] = ()
     session: Any = None
+    prompt_messages: int = 0
 
 
 @dataclass(frozen=True)

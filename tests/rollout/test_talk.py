@@ -166,6 +166,7 @@ def test_a_verifier_reads_the_last_turn_and_not_what_the_model_was_told():
     talk(Script(((7, TURN), (8, TURN), (10, TURN))), env, samples=1)
     assert seen[0].text == "w10" and seen[0].session is env.sessions[0]
     assert [m["role"] for m in seen[0].messages] == ["user", "assistant"] * 3 + ["user"]
+    assert seen[0].prompt_messages == 1
 
 
 TEMPLATES = {

@@ -14,7 +14,7 @@ from rung.tasks.adapters import Rewarded
 from rung.tasks.registry import load
 
 REWARDS = """
-import math
+import asyncio, functools, math
 def length(completions, **kwargs): return [len(c) for c in completions]
 def columns(prompts, completions, level, answer): return [float(level[0] + len(prompts) + len(answer))] * 3
 async def later(completions, **kwargs): return [1.0 for _ in completions]
@@ -27,6 +27,28 @@ def broken(completions, **kwargs): return [1 / 0]
 def greedy(completions, missing): return [0.0]
 def chat(prompts, completions, **kwargs):
     return [float(c[0]["role"] == "assistant" and p[0]["role"] == "user") for p, c in zip(prompts, completions)]
+def first(completions, /, **kwargs): return [float("completions" not in kwargs)] * len(completions)
+def named(*, completions, answer): return [float(len(answer))] * len(completions)
+def usual(completions, missing=2.0, *rest): return [missing] * len(completions)
+def weighed(completions, weight, **kwargs): return [weight] * len(completions)
+half = functools.partial(weighed, weight=0.5)
+class Judge:
+    def __call__(self, completions, **kwargs): return [4.0] * len(completions)
+class Later:
+    async def __call__(self, completions, **kwargs): return [5.0] * len(completions)
+judge, later_judge = Judge(), Later()
+lock = asyncio.Lock()
+async def locked(completions, **kwargs):
+    async with lock:
+        await asyncio.sleep(0)
+    return [6.0] * len(completions)
+def changes(prompts, completions, **kwargs):
+    prompts[0].append("more"); prompts[1][0]["content"] += "!"; completions[0][0]["content"] = ""
+    return [float(len(c[0]["content"])) for c in completions]
+def world(environments, **kwargs): return [0.0] * len(environments)
+def logs(completions, log_metric, **kwargs): return [0.0]
+def leaves(completions, **kwargs): raise SystemExit(0)
+async def leaves_later(completions, **kwargs): raise SystemExit(0)
 VALUE = 3
 """
 
@@ -53,6 +75,36 @@ def test_values(files: tuple[Path, Path]) -> None:
     assert others == [{"unsure": 1.0}] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "reported", "value"),
+    [
+        ("first", "first", 1.0),
+        ("named", "named", 2.0),
+        ("usual", "usual", 2.0),
+        ("half", "weighed", 0.5),
+        ("judge", "Judge", 4.0),
+        ("later_judge", "Later", 5.0),
+    ],
+)
+def test_whatever_can_be_called_by_name(files: tuple[Path, Path], name: str, reported: str, value: float) -> None:
+    assert scores(files, name, 2) == [{reported: value}] * 2
+
+
+def test_async_functions_share_one_event_loop(files: tuple[Path, Path]) -> None:
+    """A lock, or a client's session, belongs to the loop in which it was used first."""
+    assert scores(files, "locked", 2) == scores(files, "locked", 2) == [{"locked": 6.0}] * 2
+
+
+def test_a_function_may_change_what_it_is_given(files: tuple[Path, Path]) -> None:
+    rows = [{"prompt": [{"role": "user", "content": str(i)}]} for i in range(4)]
+    files[1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load(str(files[1]), reward=f"{files[0]}:changes").train
+    group = Group(task[0], [Completion("aa"), Completion("bbb")])
+    before = json.dumps(task[0].prompt)
+    assert [s["changes"] for s in task.score(group)] == [0.0, 3.0] == [s["changes"] for s in task.score(group)]
+    assert json.dumps(task[0].prompt) == before
+
+
 def test_chat_prompts_get_chat_completions(files: tuple[Path, Path]) -> None:
     files[1].write_text("".join(json.dumps({"prompt": [{"role": "user", "content": str(i)}]}) + "\n" for i in range(4)))
     assert scores(files, "chat", 2) == [{"chat": 1.0}] * 2  # and no answer column is needed
@@ -66,8 +118,12 @@ def test_chat_prompts_get_chat_completions(files: tuple[Path, Path]) -> None:
         ("words", "must return a list of numbers or None"),
         ("infinite", "returned an infinite reward"),
         ("greedy", "unknown argument of the reward function 'greedy'"),
+        ("world", "asks for 'environments', but there is none"),
+        ("logs", "asks for 'log_metric', but rung logs rewards, and nothing for them. Give the parameter the default"),
+        ("leaves", "SystemExit: 0. See"),
+        ("leaves_later", "SystemExit: 0. See"),
         ("lenght", "Did you mean 'length'?"),
-        ("VALUE", "unknown function in"),
+        ("VALUE", "which cannot be called"),
     ],
 )
 def test_refused(files: tuple[Path, Path], name: str, message: str) -> None:

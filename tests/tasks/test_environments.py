@@ -11,6 +11,7 @@ from rung.records import Completion, Group
 from rung.tasks import environments
 from rung.tasks.environment import talks
 from rung.tasks.gymnasium_environment import Gymnasium
+from rung.tasks.python_file import load_object
 
 CLASS = '''
 class Counter:
@@ -122,6 +123,58 @@ def test_without_get_reward_the_rows_answer_judges_the_last_turn(files):
         Group(env[0], [Completion("The answer is 7", session=session), Completion("8", session=session)])
     )
     assert [s["correct"] for s in scores] == [1.0, 0.0]
+
+
+TRL = """
+SEEN = {}
+def reward(environments, **kwargs):
+    SEEN.update(kwargs)
+    return [float(env.n) for env in environments]
+"""
+
+
+def test_a_reward_function_sees_the_whole_conversation_as_trl_gives_it(files):
+    """The prompt with what reset() told and without the tools' description; turns with calls, replies, the last turn."""
+    (files / "trl_rewards.py").write_text(TRL)
+    env = load(files, "Counter", reward=f"{files / 'trl_rewards.py'}:reward").train
+    one, two = env.session(env[0]), env.session(env[0])
+    thought = "<think>\nhm\n</think>\n\nI count." + call("up", by=2)
+    wrong = '<tool_call>{"name": "up", "arguments": 3}</tool_call>'
+    talks_ = [_talk(one, thought, "done"), _talk(two, wrong)]  # the second one was cut before the reply was answered
+    env.begin_step(5)
+    scores = env.score(Group(env[0], talks_))
+    assert [s["reward"] for s in scores] == [2.0, 0.0]
+    seen = load_object(f"{files / 'trl_rewards.py'}:SEEN", "--reward")
+    goal = env[0].data["goal"]
+    assert seen["prompts"] == [[{"role": "user", "content": f"Count {goal}. Start: 0."}]] * 2
+    up = {"type": "function", "function": {"name": "up", "arguments": {"by": 2}}}
+    assert seen["completions"][0] == [
+        {"role": "assistant", "content": "I count.", "reasoning_content": "hm", "tool_calls": [up]},
+        {"role": "tool", "name": "up", "content": "now 2"},
+        {"role": "assistant", "content": "done"},
+    ]
+    assert seen["completions"][1] == [{"role": "assistant", "content": wrong}]
+    assert seen["trainer_state"].global_step == 5 and seen["goal"] == [goal] * 2
+    with pytest.raises(AttributeError, match="max_steps is not given by rung"):
+        _ = seen["trainer_state"].max_steps
+
+
+def _talk(session, *texts) -> Completion:
+    opening = session.reset()
+    messages = list(opening)
+    for text in texts:
+        messages.append({"role": "assistant", "content": text})
+        messages += session.step(Completion(text)).messages
+    return Completion(texts[-1], messages=messages, session=session, prompt_messages=len(opening))
+
+
+def test_reset_gets_the_rows_own_prompt(files):
+    env = load(files, "Counter").train
+    session = env.session(env[0])
+    session.instance.reset = lambda prompt: seen.append(prompt)
+    seen = []
+    session.reset()
+    assert [m["role"] for m in seen[0]] == ["user"], "as TRL: without the description of the tools"
 
 
 def test_plain_text_prompts_get_tools_as_text(files):

@@ -105,6 +105,20 @@ def test_a_curriculum_goes_on_by_step_and_by_accuracy(files: tuple[Path, Path], 
     assert set(parts(splits.eval, len(splits.eval))) == {"hard"}, "evaluation is about the goal"
 
 
+def test_a_reward_function_judges_each_part_and_the_curriculum_goes_on(files: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "mix.toml").write_text(MIX)
+    (tmp_path / "judge_mix.py").write_text(
+        "def pay(completions, trainer_state, **columns): return [0.5 + trainer_state.global_step] * len(completions)"
+    )
+    train = load(str(tmp_path / "mix.toml"), reward=f"{tmp_path / 'judge_mix.py'}:pay").train
+    assert isinstance(train, Mixture)
+    assert train.begin_step(3) == {"task/stage": 1.0}
+    assert train.score(Group(train[0], [Completion("")])) == [{"big.pay": 3.5}]
+    for i in range(WINDOW):
+        train.score(Group(train[i], [Completion("")]))
+    assert train.begin_step(4) == {"task/stage": 2.0}
+
+
 def test_shares_are_kept_where_they_do_not_divide_evenly() -> None:
     task = load("chained_arithmetic", options={"train_size": 50, "eval_size": 50})
     weights = {"a": Fraction(1), "b": Fraction(1), "c": Fraction(1)}

@@ -82,7 +82,8 @@ class Talk:
 
     def completion(self, model: Model) -> Completion:
         stop = self.rollout().stop
-        return Completion(model.decode(self.said), stop, tuple(self.tokens), tuple(self.messages), self.session)
+        text, first = model.decode(self.said), len(_messages(self.opening))
+        return Completion(text, stop, tuple(self.tokens), tuple(self.messages), self.session, first)
 
     def episode(self) -> Episode:
         counters = dict(getattr(self.session, "counters", {}))

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-import inspect
 import math
 import warnings
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Task
-from rung.tasks.environment import Environment
+from rung.tasks.environment import Environment, Splits
+from rung.tasks.python_file import folder_of, line_of, load_object
+from rung.tasks.reward_arguments import Progress, arguments, name_of, plain
+from rung.tasks.waiting import settled
 
 
 @dataclass(frozen=True)
 class Rewarded:
     """The problems of `environment`, judged by `function` instead of its verifier.
 
-    The function gets one prompt, completion and column value per answer; for chat prompts a completion is a list with
-    one assistant message, as in TRL. It returns a float per answer, or None for "could not tell" (NaN, left out).
+    The function gets what reward_arguments.py says, and returns a float per answer, or None for "could not tell" (NaN,
+    left out).
     on_error: "stop" raises when the function does; "skip" gives the whole group NaN and warns, once per function.
     weight:   the values are multiplied by it, and so reported.
     """
@@ -32,6 +30,7 @@ class Rewarded:
     function: Callable[..., Any]
     on_error: Literal["stop", "skip"] = "stop"
     weight: float = 1.0
+    progress: Progress = field(default_factory=Progress, compare=False)
 
     @property
     def name(self) -> str:
@@ -57,19 +56,28 @@ class Rewarded:
             return None, []
         return found
 
+    def begin_step(self, step: int) -> dict[str, float]:
+        """What the function sees as `trainer_state.global_step`, and what the environment does then."""
+        self.progress.global_step = step
+        begin = getattr(self.environment, "begin_step", None)
+        told: dict[str, float] = begin(step) if begin else {}
+        return told
+
     def score(self, group: Group) -> list[dict[str, float]]:
-        name = getattr(self.function, "__name__", type(self.function).__name__)
+        name = name_of(self.function)
         where = f"the reward function {name!r} for {group.task.id}"
+        positional, named = arguments(self.function, group, self.progress, where)
         try:
-            values = _settled(self.function(**_arguments(self.function, group, where)))
+            values = settled(self.function(*positional, **named))
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            line = line_of(error, folder_of(plain(self.function)))
             if self.on_error == "skip":
-                _warn_once(self.function, f"{where} raised {type(error).__name__}: {error}. {_line(error)} Not scored.")
+                _warn_once(self.function, f"{where} raised {type(error).__name__}: {error}. {line} Not scored.")
                 return [{name: math.nan} for _ in group.completions]
             raise InputError(
-                f"{where} raised {type(error).__name__}: {error}. {_line(error)} Mend it, or leave such answers unscored "
+                f"{where} raised {type(error).__name__}: {error}. {line} Mend it, or leave such answers unscored "
                 "with --task-options.on_error skip."
             ) from error
         return [{name: self.weight * value} for value in _rewards(values, len(group.completions), where)]
@@ -97,17 +105,25 @@ class Several:
     def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
         return self.judges[0].right_answers(task)
 
+    def begin_step(self, step: int) -> dict[str, float]:
+        return self.judges[0].begin_step(step)  # they share one environment and one progress
+
     def score(self, group: Group) -> list[dict[str, float]]:
         scores = [judge.score(group) for judge in self.judges]
         return [{name: value for part in parts for name, value in part.items()} for parts in zip(*scores, strict=True)]
 
 
-def judged(environment: Environment, judges: Sequence[tuple[Callable[..., Any], float]], on_error: str) -> Environment:
-    """The problems of `environment`, judged by functions with weights."""
+def judged(splits: Splits, judges: Sequence[tuple[Callable[..., Any], float]], on_error: str) -> Splits:
+    """The problems of `splits`, judged by functions with weights."""
     if on_error not in ("stop", "skip"):
         raise unknown("on_error", on_error, ["stop", "skip"])
-    parts = [Rewarded(environment, function, on_error, weight) for function, weight in judges]  # type: ignore[arg-type]
-    return parts[0] if len(parts) == 1 else Several(parts)
+    progress = Progress()
+
+    def judge(environment: Environment) -> Environment:
+        parts = [Rewarded(environment, function, on_error, weight, progress) for function, weight in judges]  # type: ignore[arg-type]
+        return parts[0] if len(parts) == 1 else Several(parts)
+
+    return replace(splits, train=judge(splits.train), eval=judge(splits.eval))
 
 
 _warned: set[int] = set()
@@ -117,34 +133,6 @@ def _warn_once(function: Callable[..., Any], message: str) -> None:
     if id(function) not in _warned:
         _warned.add(id(function))
         warnings.warn(message, stacklevel=3)
-
-
-def _arguments(function: Callable[..., Any], group: Group, where: str) -> dict[str, Any]:
-    """All columns, or only those that the function names if it takes no **kwargs."""
-    count, prompt = len(group.completions), group.task.prompt
-    chat = not isinstance(prompt, str)
-    texts = [completion.text for completion in group.completions]
-    offered: dict[str, Any] = {column: [value] * count for column, value in group.task.data.items()}
-    offered |= {
-        "prompts": [list(prompt) if chat else prompt] * count,
-        "completions": [[{"role": "assistant", "content": text}] for text in texts] if chat else texts,
-        "completion_ids": [list(completion.tokens) for completion in group.completions],
-    }
-    parameters = inspect.signature(function).parameters.values()
-    wanted = {p.name: p.default is p.empty for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    for name, required in wanted.items():
-        if required and name not in offered:
-            raise unknown(f"argument of {where}:", name, offered, more=" The task has no such column.")
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return {name: value for name, value in offered.items() if takes_all or name in wanted}
-
-
-def _settled(values: Any) -> Any:
-    """The value of an async function's coroutine; anything else as it is."""
-    if not isinstance(values, Coroutine):
-        return values
-    with ThreadPoolExecutor(1) as thread:  # a notebook's own event loop runs in this one
-        return thread.submit(asyncio.run, values).result()
 
 
 def _rewards(values: Any, count: int, where: str) -> list[float]:
@@ -159,13 +147,6 @@ def _rewards(values: Any, count: int, where: str) -> list[float]:
     return rewards
 
 
-def _line(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"See {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}." if trace else ""
-
-
 def load_functions(spec: str) -> list[tuple[Callable[..., Any], float]]:
     """Functions with weights from `FILE.py:NAME`, several divided by commas, a weight after a star: `a.py:f,a.py:g*0.5`."""
     found: list[tuple[Callable[..., Any], float]] = []
@@ -178,7 +159,7 @@ def load_functions(spec: str) -> list[tuple[Callable[..., Any], float]]:
         if not math.isfinite(factor):
             raise InputError(f"--reward {part.strip()!r}: {weight!r} is no weight. Write FILE.py:NAME*0.5.")
         found.append((load_function(place if star else part.strip()), factor))
-    names = [getattr(function, "__name__", type(function).__name__) for function, _ in found]
+    names = [name_of(function) for function, _ in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--reward names two functions {name!r}; their rewards need different names.")
@@ -186,27 +167,8 @@ def load_functions(spec: str) -> list[tuple[Callable[..., Any], float]]:
 
 
 def load_function(spec: str, flag: str = "--reward") -> Callable[..., Any]:
-    """The function (or class) that FILE.py:NAME names."""
-    file, colon, name = spec.rpartition(":")
-    if not colon or not file.endswith(".py") or not name:
-        raise InputError(f"{flag} {spec!r} names no function. Write FILE.py:NAME, as in rewards.py:length.")
-    path = Path(file)
-    if not path.is_file():
-        raise InputError(f"{flag} {spec!r}: the file {path} does not exist. Check the path (read from {Path.cwd()}).")
-    module_spec = importlib.util.spec_from_file_location(f"rung_reward_{path.stem}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path} cannot be imported: {type(error).__name__}: {error}. {_line(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        own = [
-            k
-            for k, v in vars(module).items()
-            if inspect.isfunction(v) or getattr(v, "__module__", "") == module.__name__
-        ]
-        raise unknown(f"function in {path}:", name, own)
-    return function  # type: ignore[no-any-return]
+    """The function that FILE.py:NAME names."""
+    found = load_object(spec, flag)
+    if not callable(found):
+        raise InputError(f"{flag} {spec}: a {type(found).__name__}, which cannot be called. Name a function.")
+    return found  # type: ignore[no-any-return]

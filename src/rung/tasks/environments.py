@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError
-from rung.tasks import adapters, dataset, registry
+from rung.tasks import dataset, python_file, registry
 from rung.tasks.environment import Environment, Splits
 from rung.tasks.gymnasium_environment import Gymnasium, check
 from rung.tasks.rows import SUFFIXES
@@ -40,7 +40,7 @@ def load(
     if environment.startswith(PREFIX):
         _alone(environment, task, reward)
         return _gymnasium(environment.removeprefix(PREFIX), options)
-    found = adapters.load_function(environment, "--environment")
+    found = python_file.load_object(environment, "--environment")
     if isinstance(found, type) and hasattr(found, "reset") and not hasattr(found, "__getitem__"):
         if hasattr(found, "step"):
             _alone(environment, task, reward)

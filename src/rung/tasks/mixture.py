@@ -148,6 +148,8 @@ class Mixture:
                 break
             self.stage += 1
             self._seen.clear()
+        for part in self.parts.values():
+            getattr(part, "begin_step", lambda step: None)(step)
         return {"task/stage": float(self.stage)} if len(self.stages) > 1 else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -179,8 +181,12 @@ def is_mixture(name: str) -> bool:
     return name.endswith(".toml") or ("," in name and all(":" in part for part in name.split(",")))
 
 
-def splits(name: str, path: Path | None, options: Mapping[str, Any], load: Callable[..., Splits]) -> Splits:
-    """The mixture `name`. path: the data of parts that have none of their own. load: makes a part (registry.load)."""
+def splits(
+    name: str, path: Path | None, options: Mapping[str, Any], load: Callable[..., Splits], reward: str | None = None
+) -> Splits:
+    """The mixture `name`. load: makes a part (registry.load). path, reward: of parts that have none of their own."""
+    options = dict(options)
+    skip = {"on_error": options.pop("on_error")} if reward is not None and "on_error" in options else {}
     if options:
         raise InputError(f"{name} is a mixture; the option {next(iter(options))!r} belongs to a part, in a .toml file.")
     if name.endswith(".toml"):
@@ -198,6 +204,8 @@ def splits(name: str, path: Path | None, options: Mapping[str, Any], load: Calla
             )
         weights[part] = _weight(row.pop("weight", 1), name)
         own = row.pop("path", path if task == "gsm8k" else None)
+        if reward is not None and "reward" not in row:
+            row |= {"reward": reward, "options": {**skip, **row.get("options", {})}}
         parts[part] = load(task, path=own, **row)
     staged = [_stage(stage, parts, name, last=stage is stages[-1]) for stage in stages] or [Stage(weights)]
     train = Mixture({part: both.train for part, both in parts.items()}, staged, repeat=True)

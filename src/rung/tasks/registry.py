@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,10 +44,10 @@ def load(
     """
     options = dict(options)
     judges = adapters.load_functions(reward) if reward is not None else []  # before anything slow is loaded
-    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
     if mixture.is_mixture(name):
-        splits = mixture.splits(name, path, options, load)
-    elif name == "gsm8k":
+        return mixture.splits(name, path, options, load, reward)
+    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
+    if name == "gsm8k":
         if path is None:
             raise InputError("the task gsm8k needs its data. Give its JSONL file or directory with --task-path.")
         splits = dataset.gsm8k(path, verifier=str(options.pop("verifier", verifier)), options=options)
@@ -62,10 +61,7 @@ def load(
         splits = dataset.splits(Path(name), **columns, answers=not judges, options=options)
     else:
         splits = _generated(name, path, verifier, options)
-    if not judges:
-        return splits
-    train, held_out = (adapters.judged(split, judges, on_error) for split in (splits.train, splits.eval))
-    return dataclasses.replace(splits, train=train, eval=held_out)
+    return adapters.judged(splits, judges, on_error) if judges else splits
 
 
 def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str, Any]) -> Splits:

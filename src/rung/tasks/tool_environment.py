@@ -12,8 +12,16 @@ from rung.errors import InputError
 from rung.records import Completion, Group, Message, Prompt, Step, Task
 from rung.tasks import tools
 from rung.tasks.environment import Environment
+from rung.tasks.waiting import settled
 
 NOT_TOOLS = ("reset", "get_reward", "close")
+
+
+@dataclass(frozen=True)
+class ToolTask(Task):
+    """A problem whose prompt describes the tools; `asked` is the row's own prompt."""
+
+    asked: Prompt = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class ToolEnvironment:
 
     def __getitem__(self, index: int) -> Task:
         task = self.rows[index]
-        return replace(task, prompt=_with_tools(task.prompt, self.described))
+        return ToolTask(task.id, _with_tools(task.prompt, self.described), task.data, task.prompt)
 
     @cached_property
     def described(self) -> str:
@@ -43,10 +51,15 @@ class ToolEnvironment:
     def session(self, task: Task) -> ToolSession:
         return ToolSession(task, self.factory())
 
+    def begin_step(self, step: int) -> dict[str, float]:
+        begin = getattr(self.rows, "begin_step", None)
+        told: dict[str, float] = begin(step) if begin else {}
+        return told
+
     def score(self, group: Group) -> list[dict[str, float]]:
         instances = [completion.session.instance for completion in group.completions]
         own = hasattr(instances[0], "get_reward")
-        judged = self.rows.score(group) if self.judge or not own else [{} for _ in instances]
+        judged = self.rows.score(_as_trl(group)) if self.judge or not own else [{} for _ in instances]
         if not own:
             return judged
         name = type(instances[0]).__name__
@@ -60,9 +73,15 @@ class ToolSession:
     task: Task
     instance: Any
     counters: dict[str, float] = field(default_factory=lambda: {"calls": 0.0, "failures": 0.0})
+    told: str = ""
+
+    @property
+    def asked(self) -> Prompt:
+        """The row's own prompt, without the tools."""
+        return self.task.asked if isinstance(self.task, ToolTask) else self.task.prompt
 
     def reset(self) -> Prompt:
-        row = {**self.task.data, "prompt": self.task.prompt}
+        row = {**self.task.data, "prompt": self.asked}
         parameters = inspect.signature(self.instance.reset).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             row = {name: value for name, value in row.items() if name in parameters}
@@ -73,7 +92,8 @@ class ToolSession:
             raise InputError(
                 f"{name}.reset for problem {self.task.id!r} raised {type(error).__name__}: {error}"
             ) from error
-        return _with_more(self.task.prompt, told) if told is not None else self.task.prompt
+        self.told = told or ""
+        return _with_more(self.task.prompt, self.told)
 
     def step(self, completion: Completion) -> Step:
         calls = tools.parse(completion.text)
@@ -99,8 +119,19 @@ def methods(instance: Any) -> Mapping[str, Callable[..., Any]]:
     return {n: f for n in public if inspect.ismethod(f := getattr(instance, n)) or inspect.isfunction(f)}
 
 
+def _as_trl(group: Group) -> Group:
+    """The same for a reward function: the prompt with what reset() told and without the tools, and tool calls as such."""
+    session: ToolSession = group.completions[0].session
+    task = replace(group.task, prompt=_with_more(session.asked, session.told))
+    said = [
+        replace(c, messages=[tools.spoken(m["content"]) if m["role"] == "assistant" else m for m in c.messages])
+        for c in group.completions
+    ]
+    return Group(task, said if not isinstance(task.prompt, str) else group.completions)
+
+
 def _reward(instance: Any) -> float:
-    value = tools.settled(instance.get_reward())
+    value = settled(instance.get_reward())
     return float("nan") if value is None else float(value)
 
 

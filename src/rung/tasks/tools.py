@@ -11,15 +11,16 @@ What the model writes is data: it is parsed as JSON, checked against the tool's 
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from rung.records import Message
+from rung.tasks.waiting import settled
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
@@ -59,6 +60,21 @@ def _call(body: str) -> Call:
     return Call(value["name"], arguments)
 
 
+def spoken(text: str) -> Message:
+    """A turn as TRL gives it to reward functions: thoughts and calls apart from the content, which stays whole if a call is
+    none."""
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    thought, closed, rest = text.partition("</think>")
+    if closed and thought.lstrip().startswith("<think>"):
+        message |= {"reasoning_content": thought.partition("<think>")[2].strip(), "content": rest.lstrip()}
+    calls = parse(message["content"])
+    if calls and not any(call.error for call in calls):
+        named = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
+        message["content"] = message["content"].partition(OPEN)[0].rstrip("\n")
+        message["tool_calls"] = [{"type": "function", "function": function} for function in named]
+    return message
+
+
 def run(tools: Mapping[str, Callable[..., Any]], call: Call) -> tuple[bool, str]:
     """(whether it worked, what the model is told). Nothing that a call or a tool does wrong raises."""
     error = call.error
@@ -73,14 +89,6 @@ def run(tools: Mapping[str, Callable[..., Any]], call: Call) -> tuple[bool, str]
         return True, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except Exception as problem:  # noqa: BLE001  the tool's error is the model's to read
         return False, json.dumps({"error": f"{type(problem).__name__}: {problem}"}, ensure_ascii=False)
-
-
-def settled(value: Any) -> Any:
-    """The result of an async tool's coroutine; anything else as it is."""
-    if not isinstance(value, Coroutine):
-        return value
-    with ThreadPoolExecutor(1) as thread:  # a notebook's own event loop runs in this one
-        return thread.submit(asyncio.run, value).result()
 
 
 def _misfit(tool: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
