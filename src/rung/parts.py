@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from rung.maths.aggregate import Aggregate, FixedBudget, PromptMean, SequenceMean, SequenceSum, TokenMean
 from rung.maths.correction import (
@@ -34,19 +34,20 @@ from rung.maths.normalize import AsIs, Whiten
 from rung.maths.ratio import NoRatio, PerDecision, Ratio, SequenceProduct, SequenceRatio, TokenRatio
 from rung.maths.surrogate import CISPO, GMPO, SAPO, Clip, Importance, MirrorDescent, ScoreFunction, Surrogate
 from rung.maths.value import GAE, MC, TD, Critic, LengthAdaptiveGAE, NStep, Value
+from rung.ranges import Checked, Coefficient, Count, Natural, Share, above, between
 
 
 # -- update: how a gradient of J becomes new parameters (run by train/update.py) -----------------------------------
 @dataclass(frozen=True)
-class GradientSteps:
+class GradientSteps(Checked):
     """theta <- Adam(theta, grad J), `epochs` passes over the batch in `minibatches` parts, one optimizer step each.
 
     target_kl: stop the passes once the mean of log pi_old - log pi exceeds 1.5 target_kl (Spinning Up's early stop).
     """
 
-    epochs: int = 1
-    minibatches: int = 1
-    target_kl: float | None = None
+    epochs: Count = 1
+    minibatches: Count = 1
+    target_kl: Annotated[float, above(0, "at 0 the first pass would already stop")] | None = None
     needs: ClassVar[Needs] = frozenset()
     step_size: ClassVar[str] = "learning_rate"  # the setting that says how far one step goes; a fair comparison tunes it
 
@@ -56,19 +57,21 @@ class GradientSteps:
 
 
 @dataclass(frozen=True)
-class NaturalStep:
+class NaturalStep(Checked):
     """theta <- theta + s F^-1 g with mean KL(old||new) per token <= max_kl, then a line search   (arXiv:1502.05477).
 
     No learning rate, no Adam, no gradient clipping. `damping` I is added to F (singular for softmax models).
     curvature_tokens: F is averaged over about this many tokens of the batch; None uses all.
     """
 
-    max_kl: float = 0.01
-    damping: float = 0.1
-    cg_iterations: int = 10
-    backtracks: int = 10
-    shrink: float = 0.8
-    curvature_tokens: int | None = 1024
+    max_kl: Annotated[float, above(0, "a step of KL 0 is no step")] = 0.01
+    damping: Coefficient = 0.1
+    cg_iterations: Count = 10
+    backtracks: Count = 10
+    shrink: Annotated[
+        float, between(0, 1, "each trial of the line search is this share of the last", above=True, below=True)
+    ] = 0.8
+    curvature_tokens: Count | None = 1024
     needs: ClassVar[Needs] = frozenset()
     step_size: ClassVar[str] = "update.max_kl"
     reuses_batch: ClassVar[bool] = False
@@ -76,14 +79,14 @@ class NaturalStep:
 
 # -- data: which answers a step sees (run by rollout/collect.py) ---------------------------------------------------
 @dataclass(frozen=True)
-class Overlong:
+class Overlong(Checked):
     """R += clip((limit - buffer - L) / buffer, -1, 0) * factor: a slope before the token limit   (DAPO, arXiv:2503.14476 eq. 13).
 
     buffer is a fraction of max_new_tokens (4096 of 20480 in the paper).
     """
 
-    buffer: float = 0.2
-    factor: float = 1.0
+    buffer: Share = 0.2
+    factor: Coefficient = 1.0
 
     def __call__(self, length: int, limit: int) -> float:
         room = max(self.buffer * limit, 1.0)
@@ -91,7 +94,7 @@ class Overlong:
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Checked):
     """Which answers enter a step.
 
     resample: dynamic sampling (DAPO): replace prompts whose answers all got the same reward, at most this many times
@@ -101,9 +104,10 @@ class Data:
     overlong: a soft penalty near the limit.
     """
 
-    resample: int = 0
+    resample: Natural = 0
     drop_truncated: bool = False
     overlong: Overlong | None = None
 
 
-__all__ = [name for name in dir() if name[0].isupper() and name not in ("ClassVar", "Needs")]
+_TYPES = ("Annotated", "Checked", "ClassVar", "Coefficient", "Count", "Natural", "Needs", "Share")
+__all__ = [name for name in dir() if name[0].isupper() and name not in _TYPES]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import rung.parts as parts
 from rung.errors import InputError, unknown
+from rung.ranges import Checked, hints, options_of, read, refuse, shown
 from rung.recipes import LADDER, Recipe
 
 LABELS = ("name", "parent", "paper", "why", "silent")  # what describes a recipe, not what it computes
-PARTS = {name: part for name in parts.__all__ if is_dataclass(part := getattr(parts, name))}
+PARTS: dict[str, Any] = {
+    n: x for n in parts.__all__ if is_dataclass(x := getattr(parts, n)) and x is not parts.ReferenceKL
+}
 
 
 def all_recipes() -> dict[str, Recipe]:
@@ -35,10 +36,11 @@ def find(name: str) -> Recipe:
 
 # -- JSON ----------------------------------------------------------------------------------------------------------
 def to_dict(value: Any) -> Any:
-    """A recipe or part as plain data: {"part": "Clip", "low": 0.2, "high": 0.28}. None fields are left out."""
+    """A recipe or part as plain data: {"part": "Clip", "low": 0.2, "high": 0.28}. None, where usual, is left out."""
     if is_dataclass(value) and not isinstance(value, type):
         head = {} if isinstance(value, Recipe) else {"part": type(value).__name__}
-        body = {f.name: to_dict(x) for f in fields(value) if (x := getattr(value, f.name)) is not None}
+        held = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
+        body = {k: "none" if x is None else to_dict(x) for k, (x, usual) in held.items() if x is not None or usual}
         return {**head, **body}
     return list(value) if isinstance(value, tuple) else value
 
@@ -49,89 +51,89 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
     for key in data:
         if key not in known:
             raise unknown("field of a recipe", key, known)
-    values: dict[str, Any] = {k: tuple(v) if k == "silent" else _part(v) for k, v in data.items()}
+    wanted = hints(Recipe)
+    values: dict[str, Any] = {k: tuple(v) if k == "silent" else _value(v, None, wanted[k], k) for k, v in data.items()}
     return Recipe(**values)
-
-
-def _part(data: Any) -> Any:
-    if not isinstance(data, Mapping):
-        return data
-    cls = _part_class(str(data.get("part")))
-    known = {f.name for f in fields(cls)}
-    for key in data:
-        if key != "part" and key not in known:
-            raise unknown(f"field of {cls.__name__}", key, known)
-    return cls(**{k: _part(v) for k, v in data.items() if k != "part"})
-
-
-def _part_class(name: str) -> Any:
-    by_plain = {k.lower().replace("_", ""): v for k, v in PARTS.items()}
-    plain = name.lower().replace("_", "").replace("-", "")
-    if plain not in by_plain:
-        raise unknown("part", name, PARTS)
-    return by_plain[plain]
 
 
 # -- overrides -----------------------------------------------------------------------------------------------------
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with fields replaced by path: {"surrogate.high": 0.28, "kl": "K3", "kl.coef": 0.01}.
 
-    All changes are made before the recipe is checked, so that two of them may be legal only together.
+    Tables say the same: {"kl": {"part": "K3", "coef": 0.01}}; without "part" the fields of the part at hand change. All
+    changes are made before anything is checked, since two of them may be legal only together. Text, as it comes from the
+    command line, is read as the field's type.
     """
-    values = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in LABELS}
-    hints = typing.get_type_hints(Recipe, {**vars(importlib.import_module("rung.recipes"))})
-    for path, value in sorted(changes.items(), key=lambda item: item[0].count(".")):
-        name, _, rest = path.replace("-", "_").partition(".")
-        if name not in values:
-            raise unknown(f"field --recipe.{path}: a recipe has no", name, values)
-        values[name] = (
-            _set(values[name], rest.split("."), value, path) if rest else _fit(value, values[name], hints[name], path)
-        )
+    now = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in LABELS}
+    wanted, values = hints(Recipe), {}
+    for name, change in _tree(flatten(changes)).items():
+        if name not in now:
+            raise unknown(f"field --recipe.{name}: a recipe has no", name, now)
+        values[name] = _value(change, now[name], wanted[name], name)
     return replace(recipe, **values)
 
 
-def _set(part: Any, path: list[str], value: Any, whole: str) -> Any:
-    """`part` with the field at `path` replaced."""
-    if not is_dataclass(part) or isinstance(part, type):
-        raise InputError(f"--recipe.{whole}: {part!r} has no fields of its own. Leave out {'.'.join(path)!r}.")
+def flatten(changes: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
+    """Nested tables as paths: {"kl": {"part": "K3", "coef": 0.01}} as {"kl": "K3", "kl.coef": 0.01}; none twice."""
+    flat: dict[str, Any] = {}
+    for key, value in changes.items():
+        path = f"{inside}.{key}".strip(".").replace("-", "_").removesuffix(".part")
+        own = inside if key == "part" else path
+        for name, x in (flatten(value, path) if isinstance(value, Mapping) else {own: value}).items():
+            if name in flat:
+                raise InputError(
+                    f"--recipe.{name} is given twice, as {shown(flat[name])} and as {shown(x)}. Give it once."
+                )
+            flat[name] = x
+    return flat
+
+
+def _tree(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths as nested tables: the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for path, value in sorted(flat.items(), key=lambda item: item[0].count(".")):
+        *above, last = path.split(".")
+        node = tree
+        for step in above:
+            if not isinstance(node.setdefault(step, {}), dict):
+                node[step] = {"part": node[step]}
+            node = node[step]
+        node[last] = value
+    return tree
+
+
+def _value(change: Any, now: Any, hint: Any, path: str) -> Any:
+    """A field's new value. change: the value, its text, or a table of changes to a part's fields; now: the old value."""
+    kinds = tuple(k for k in options_of(hint) if isinstance(k, type) and issubclass(k, Checked))
+    if not isinstance(change, Mapping):
+        return _part(change, hint, kinds, path) if kinds else read(change, hint)
+    inner = {k: v for k, v in change.items() if k != "part"}
+    part: Any = _part(change["part"], hint, kinds, path) if "part" in change else now
+    if not hasattr(part, "__dataclass_fields__"):
+        raise InputError(
+            f"--recipe.{path}: {shown(part)} has no fields of its own. Leave out {next(iter(inner), 'part')!r}."
+        )
     known = {f.name for f in fields(part)}
-    if path[0] not in known:
-        raise unknown(f"field --recipe.{whole}: {type(part).__name__} has no", path[0], known)
-    now = getattr(part, path[0])
-    if len(path) > 1:
-        return replace(part, **{path[0]: _set(now, path[1:], value, whole)})
-    wanted = typing.get_type_hints(type(part), vars(importlib.import_module(type(part).__module__)))[path[0]]
-    return replace(part, **{path[0]: _fit(value, now, wanted, whole)})
+    for key in inner:
+        if key not in known:
+            raise unknown(f"field --recipe.{path}.{key}: {type(part).__name__} has no", key, known)
+    kind: Any = type(part)
+    wanted = hints(kind)
+    return replace(part, **{k: _value(v, getattr(part, k), wanted[k], f"{path}.{k}") for k, v in inner.items()})
 
 
-def _fit(value: Any, now: Any, wanted: Any, path: str) -> Any:
-    """`value`, perhaps text from the command line, as the field's type."""
-    if is_dataclass(value) and not isinstance(value, type):
+def _part(value: Any, hint: Any, kinds: tuple[type, ...], path: str) -> Any:
+    """The part that a name stands for, as it usually is; a part made in Python as it is."""
+    value = read(value, hint)
+    if not isinstance(value, str):
+        refuse(value, hint, f"--recipe.{path}")
         return value
-    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
-    if any(is_dataclass(o) or (isinstance(o, type) and o.__module__.startswith("rung.")) for o in options):
-        if isinstance(value, Mapping):
-            return _part(value)
-        if str(value).lower() == "none" and type(None) in options:
-            return None
-        part = _part_class(str(value))
-        if not issubclass(part, tuple(o for o in options if isinstance(o, type))):
-            raise InputError(f"--recipe.{path}: {part.__name__} is no such part; this field takes {wanted}.")
-        return part()
-    text = str(value)
-    if type(None) in options and text.lower() == "none":
-        return None
-    for kind in options:
-        if kind is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if kind in (int, float) and not isinstance(value, bool):
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-        if typing.get_origin(kind) is typing.Literal and text in typing.get_args(kind):
-            return text
-    raise InputError(f"--recipe.{path}: {value!r} does not fit; the value now is {now!r}, expected {wanted}.")
+    fitting = {name: part for name, part in PARTS.items() if issubclass(part, kinds)}
+    by_plain = {name.lower(): part for name, part in fitting.items()}
+    plain = value.lower().replace("_", "").replace("-", "")
+    if plain not in by_plain:
+        raise unknown(f"part for --recipe.{path}", value, fitting)
+    return by_plain[plain]()
 
 
 # -- comparison and explanation ------------------------------------------------------------------------------------
@@ -142,12 +144,12 @@ def diff(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def brief(value: Any, full: bool = False) -> str:
-    """A part on one line: Clip(high=0.28). Fields at their default are left out unless `full`; so are None fields."""
+    """A part on one line: Clip(high=0.28). Fields at their default are left out unless `full`; so is a usual None."""
     if is_dataclass(value) and not isinstance(value, type):
         usual = type(value)()
         chosen = [(f.name, getattr(value, f.name), getattr(usual, f.name)) for f in fields(value)]
-        shown = [f"{name}={brief(x, full)}" for name, x, default in chosen if x is not None and (full or x != default)]
-        return f"{type(value).__name__}({', '.join(shown)})"
+        said = [f"{k}={brief(x, full)}" for k, x, default in chosen if x != default or (full and x is not None)]
+        return f"{type(value).__name__}({', '.join(said)})"
     return repr(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import rung.parts as p
+from rung import ranges
 from rung.recipe_rules import check
 from rung.records import State
 
@@ -35,11 +36,12 @@ class Recipe:
     trust: p.NoTrust | p.OldKL = p.NoTrust()  # the leash to the old policy
     aggregate: p.Aggregate = p.SequenceSum()  # w: how tokens are averaged
     entropy: float = 0.0  # c_H
-    imitation: float = 0.0  # mu: log-likelihood of right answers
+    imitation: ranges.Coefficient = 0.0  # mu: log-likelihood of right answers
     update: p.GradientSteps | p.NaturalStep = p.GradientSteps()
     data: p.Data = p.Data()
 
     def __post_init__(self) -> None:
+        ranges.check(self)
         check(self)
 
     @property

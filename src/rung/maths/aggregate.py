@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rung.ranges import Checked, Count
 from rung.records import Totals
 
 
-class Aggregate:
+class Aggregate(Checked):
     """A part that maps (mask_BT, group_B, total) to w_BT, float64[B, T] without gradient."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
@@ -47,7 +48,7 @@ class FixedBudget(Aggregate):
     M is `max_new_tokens` unless `budget` sets a larger one; never the width that the batch happens to be padded to.
     """
 
-    budget: int | None = None
+    budget: Count | None = None
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
         return mask_BT.double() / (max(total.sequences, 1) * (self.budget or total.max_tokens))

@@ -8,14 +8,17 @@ d_bt = log pi_old - log mu.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from rung.maths.credit import Needs
 from rung.maths.ratio import LIMIT, log_difference
+from rung.ranges import Checked, Coefficient, above, ordered
 from rung.records import Batch
+
+Cap = Annotated[float, above(0, "a weight that is cut at 0 drops every token")]
 
 
 def _d(batch: Batch) -> Tensor:
@@ -26,7 +29,7 @@ def _whole(d_BT: Tensor) -> Tensor:
     return d_BT.sum(1, keepdim=True).clamp(-LIMIT, LIMIT).expand_as(d_BT)
 
 
-class Correction:
+class Correction(Checked):
     """A part that maps (batch, logp_BT, adv_BT) to c_BT, float[B, T] without gradient."""
 
     needs: ClassVar[Needs] = frozenset({"old_logp"})
@@ -49,7 +52,7 @@ class NoCorrection(Correction):
 class TokenTIS(Correction):
     """c_bt = min(exp d_bt, cap), truncated importance sampling per token   (Ionides 2008; for LLMs, cap about 2)."""
 
-    cap: float = 2.0
+    cap: Cap = 2.0
 
     def __call__(self, batch: Batch, logp_BT: Tensor, adv_BT: Tensor) -> Tensor:
         return _d(batch).exp().clamp(max=self.cap)
@@ -59,7 +62,7 @@ class TokenTIS(Correction):
 class SequenceTIS(Correction):
     """c_b = min(exp sum_t d_bt, cap) on every token; unbiased without the cap."""
 
-    cap: float = 2.0
+    cap: Cap = 2.0
 
     def __call__(self, batch: Batch, logp_BT: Tensor, adv_BT: Tensor) -> Tensor:
         return _whole(_d(batch)).exp().clamp(max=self.cap)
@@ -69,8 +72,12 @@ class SequenceTIS(Correction):
 class TokenMask(Correction):
     """c_bt = exp d_bt where low <= exp d_bt <= high, else 0   (IcePop, arXiv:2510.18855)."""
 
-    low: float = 0.5
-    high: float = 5.0
+    low: Coefficient = 0.5
+    high: Cap = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ordered(self, "low", "high")
 
     def __call__(self, batch: Batch, logp_BT: Tensor, adv_BT: Tensor) -> Tensor:
         c_BT = _d(batch).exp()
@@ -81,7 +88,7 @@ class TokenMask(Correction):
 class SequenceMask(Correction):
     """c_b = exp sum_t d_bt where that is <= cap, else 0: the whole answer is dropped   (masked importance sampling)."""
 
-    cap: float = 3.0
+    cap: Cap = 3.0
 
     def __call__(self, batch: Batch, logp_BT: Tensor, adv_BT: Tensor) -> Tensor:
         c_BT = _whole(_d(batch)).exp()
@@ -92,9 +99,13 @@ class SequenceMask(Correction):
 class GeometricMask(Correction):
     """c_bt = min(exp d_bt, cap) where low <= exp(mean_t d_bt) <= high, else 0: odd answers leave, the rest is corrected."""
 
-    low: float = 0.99
-    high: float = 1.01
-    cap: float = 2.0
+    low: Coefficient = 0.99
+    high: Cap = 1.01
+    cap: Cap = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ordered(self, "low", "high")
 
     def __call__(self, batch: Batch, logp_BT: Tensor, adv_BT: Tensor) -> Tensor:
         d_BT = _d(batch)

@@ -7,14 +7,19 @@ anywhere in the batch: `group_B` says which prompt a row answers. Advantages are
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from rung.ranges import Checked, Coefficient, between
 from rung.records import Batch, State
 
 Needs = frozenset[str]
+Discount = Annotated[float, between(0, 1, "a discount: above 1 a later reward would weigh more than an earlier one")]
+Rate = Annotated[
+    float, between(0, 1, "the share of a batch in the new mean: at 0 the baseline never moves", above=True)
+]
 EQUAL = 1e-6  # rewards of a group that differ by less carry no signal: float residue is not a difference
 
 
@@ -84,7 +89,7 @@ def _to_go(batch: Batch, gamma: float = 1.0) -> Tensor:
     return reward_to_go(batch.reward_BT.masked_fill(~batch.valid_B[:, None], 0.0), batch.mask_BT, gamma)
 
 
-class Credit:
+class Credit(Checked):
     """A part that turns a Batch into advantages. `needs` tells the loop what to prepare."""
 
     needs: ClassVar[Needs] = frozenset()
@@ -102,7 +107,7 @@ class Credit:
 class TotalReturn(Credit):
     """A_bt = sum_k gamma^k r_bk, the whole answer's return on every token   (Williams 1992, REINFORCE)."""
 
-    gamma: float = 1.0
+    gamma: Discount = 1.0
 
     def __call__(self, batch: Batch) -> Tensor:
         R_B = total_return(batch.reward_BT.double(), batch.mask_BT, self.gamma).masked_fill(~batch.valid_B, 0.0)
@@ -117,7 +122,7 @@ class RewardToGo(Credit):
     factor, and so does the default. `discount_state_weight=True` keeps it.
     """
 
-    gamma: float = 1.0
+    gamma: Discount = 1.0
     discount_state_weight: bool = False
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -136,7 +141,7 @@ class MovingAverage(Credit):
     gradient by (1 - rate). b starts at 0; `debias` divides by 1 - (1 - rate)^k, as Adam does.
     """
 
-    rate: float = 0.1
+    rate: Rate = 0.1
     debias: bool = True
 
     def baseline(self, state: State) -> float:
@@ -210,7 +215,7 @@ class GroupMean(Credit):
 
     scale: Literal["group", "none", "batch", "mean"] = "group"
     bessel: bool = True
-    eps: float = 1e-4
+    eps: Coefficient = 1e-4
     on_singleton: Literal["raise", "zero"] = "raise"
     needs: ClassVar[Needs] = frozenset({"groups"})
 
@@ -269,7 +274,7 @@ class StepMean(Credit):
     """
 
     bessel: bool = True
-    eps: float = 1e-4
+    eps: Coefficient = 1e-4
     needs: ClassVar[Needs] = frozenset({"groups", "steps"})
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -8,16 +8,19 @@ whole answers: k1 in the reward (with full return or reward-to-go, gamma = 1), a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rung.maths.credit import Needs
 from rung.maths.ratio import LIMIT
+from rung.ranges import Checked, Count, above, at_least
 from rung.records import Batch, Scores, State
 
 Where = Literal["loss", "reward"]
+Beta = Annotated[float, at_least(0, "below 0 it would reward divergence")]
+Target = Annotated[float, above(0, "beta adapts by the quotient of KL and target")]
 
 
 def k1(delta: Tensor) -> Tensor:
@@ -41,7 +44,7 @@ def difference(logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class ReferenceKL:
+class ReferenceKL(Checked):
     """beta * kappa to the reference policy, in the loss or in the reward.
 
     coef: beta. In the reward it counts per answer (a sum over tokens), in the loss per weighted token: the two are
@@ -51,10 +54,10 @@ class ReferenceKL:
         (Ziegler et al., arXiv:1909.08593 sec. 2.2); None keeps beta fixed.
     """
 
-    coef: float = 0.0
+    coef: Beta = 0.0
     where: Where = "loss"
-    target: float | None = None
-    horizon: int = 10_000
+    target: Target | None = None
+    horizon: Count = 10_000
 
     @property
     def needs(self) -> Needs:
@@ -97,7 +100,7 @@ class NoKL(ReferenceKL):
 class K1(ReferenceKL):
     """kappa = delta, in the reward: exactly the gradient of KL(pi || pi_ref) between answers   (arXiv:1909.08593)."""
 
-    coef: float = 0.05
+    coef: Beta = 0.05
     where: Where = "reward"
 
     def value(self, delta_BT: Tensor, log_ratio_BT: Tensor, scores: Scores) -> Tensor:
@@ -108,7 +111,7 @@ class K1(ReferenceKL):
 class K2(ReferenceKL):
     """kappa = delta^2 / 2, in the loss: the reverse KL's gradient per state   (REINFORCE++-baseline)."""
 
-    coef: float = 0.001
+    coef: Beta = 0.001
 
     def value(self, delta_BT: Tensor, log_ratio_BT: Tensor, scores: Scores) -> Tensor:
         return k2(delta_BT)
@@ -118,7 +121,7 @@ class K2(ReferenceKL):
 class K3(ReferenceKL):
     """kappa = q - log q - 1 with q = pi_ref/pi, in the loss: the FORWARD KL's gradient per state   (GRPO eq. 4)."""
 
-    coef: float = 0.04
+    coef: Beta = 0.04
 
     def value(self, delta_BT: Tensor, log_ratio_BT: Tensor, scores: Scores) -> Tensor:
         return k3(delta_BT)
@@ -128,7 +131,7 @@ class K3(ReferenceKL):
 class RatioK3(ReferenceKL):
     """kappa = rho (q - log q - 1), gradient through rho: the reverse KL, unbiased off-policy   (arXiv:2512.02556)."""
 
-    coef: float = 0.001
+    coef: Beta = 0.001
 
     def value(self, delta_BT: Tensor, log_ratio_BT: Tensor, scores: Scores) -> Tensor:
         return log_ratio_BT.exp() * k3(delta_BT)
@@ -138,7 +141,7 @@ class RatioK3(ReferenceKL):
 class StraightThrough(ReferenceKL):
     """kappa = stop_gradient[k3 - k2] + k2: the value of k3 with the gradient of k2   (Schulman 2020; verl's "k3+")."""
 
-    coef: float = 0.001
+    coef: Beta = 0.001
 
     def value(self, delta_BT: Tensor, log_ratio_BT: Tensor, scores: Scores) -> Tensor:
         return (k3(delta_BT) - k2(delta_BT)).detach() + k2(delta_BT)
@@ -148,7 +151,7 @@ class StraightThrough(ReferenceKL):
 class SequenceK2(ReferenceKL):
     """kappa_t = (sum_t delta_t)^2 / (2 L): with SequenceSum exactly the gradient of the KL between answers, on-policy."""
 
-    coef: float = 0.001
+    coef: Beta = 0.001
 
     def value(self, delta_BT: Tensor, log_ratio_BT: Tensor, scores: Scores) -> Tensor:
         live_BT = delta_BT != 0
@@ -159,7 +162,7 @@ class SequenceK2(ReferenceKL):
 class FullKL(ReferenceKL):
     """kappa = sum_v pi(v) (log pi(v) - log pi_ref(v)), over the whole vocabulary: exact per state, least variance."""
 
-    coef: float = 0.001
+    coef: Beta = 0.001
 
     @property
     def needs(self) -> Needs:
@@ -172,7 +175,7 @@ class FullKL(ReferenceKL):
 
 # -- to the old policy ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class NoTrust:
+class NoTrust(Checked):
     """No KL to the old policy."""
 
     coef: ClassVar[float] = 0.0
@@ -183,15 +186,15 @@ class NoTrust:
 
 
 @dataclass(frozen=True)
-class OldKL:
+class OldKL(Checked):
     """- beta_old KL(pi_old || pi), full vocabulary per state   (PPO, arXiv:1707.06347 eq. 8).
 
     With `target`, beta_old halves after an update with KL < target / 1.5 and doubles after one with KL > 1.5 target.
     Its gradient is zero at pi_old: it does nothing to the first step on a batch.
     """
 
-    coef: float = 1.0
-    target: float | None = None
+    coef: Beta = 1.0
+    target: Target | None = None
     needs: ClassVar[Needs] = frozenset({"old_full"})
 
     def observe(self, state: State, kl: float) -> State:

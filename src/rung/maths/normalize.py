@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from rung.maths.credit import EQUAL
+from rung.ranges import Checked, Coefficient
 
 
 @dataclass(frozen=True)
-class AsIs:
+class AsIs(Checked):
     """A <- A: advantages are not normalized."""
 
     def __call__(self, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -19,7 +20,7 @@ class AsIs:
 
 
 @dataclass(frozen=True)
-class Whiten:
+class Whiten(Checked):
     """A <- (A - mean) / sqrt(var + eps) over all action tokens of the whole optimizer batch   (REINFORCE++ eq. 8-10).
 
     `shift=False` only divides, which keeps every sign. With fewer than two tokens, or no variance, the centered
@@ -28,7 +29,7 @@ class Whiten:
 
     shift: bool = True
     bessel: bool = True
-    eps: float = 1e-8
+    eps: Coefficient = 1e-8
 
     def __call__(self, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         n = mask_BT.sum()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rung.ranges import Checked
+
 LIMIT = 20.0  # |log ratio| beyond this is cut before any exp: exp(20) = 5e8 is no longer a weight but an accident
 
 
@@ -19,7 +21,7 @@ def _mean(d_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return d_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
 
 
-class Ratio:
+class Ratio(Checked):
     """A part that maps (logp_BT, old_logp_BT, mask_BT) to log rho_BT, float[B, T] with gradient."""
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:

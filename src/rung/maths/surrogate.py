@@ -7,13 +7,17 @@ They differ in what happens once the policy has moved.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from rung.ranges import Checked, Coefficient, above, between
 
-class Surrogate:
+Bound = Annotated[float, above(1, "the ratio is 1 at pi_old, where a smaller bound would silence every bad token")]
+
+
+class Surrogate(Checked):
     """A part that maps (log_ratio_BT, logp_BT, adv_BT, mask_BT) to a gain per token, float[B, T] with gradient."""
 
     acts_without_advantage: ClassVar[bool] = False  # whether a row with A = 0 still has a gradient
@@ -29,6 +33,9 @@ class Surrogate:
     def bounded(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> Tensor:
         """Tokens with A < 0 that have risen so far that a second bound (dual, two-sided) silences them: bool[B, T]."""
         return torch.zeros_like(adv_BT, dtype=torch.bool)
+
+
+Temperature = Annotated[float, above(0, "the gain is divided by it")]
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,10 @@ class Clip(Surrogate):
     two_sided  rho is cut at this in the first branch (INTELLECT-2, arXiv:2505.07291, two_sided = 4).
     """
 
-    low: float = 0.2
-    high: float = 0.2
-    dual: float | None = None
-    two_sided: float | None = None
+    low: Coefficient = 0.2
+    high: Coefficient = 0.2
+    dual: Bound | None = None
+    two_sided: Bound | None = None
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         rho_BT = log_ratio_BT.exp()
@@ -87,8 +94,8 @@ class CISPO(Surrogate):
     arXiv:2510.13786; the first paper does not disclose 1 + eps_high); `low` = 0 caps on one side only.
     """
 
-    low: float = 0.0
-    high: float = 5.0
+    low: Annotated[float, between(0, 1, "the ratio is 1 at pi_old, and must keep its weight there")] = 0.0
+    high: Annotated[float, above(0, "a weight that is cut at 0 drops every token")] = 5.0
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         return log_ratio_BT.detach().exp().clamp(self.low, self.high) * adv_BT * logp_BT
@@ -101,8 +108,8 @@ class SAPO(Surrogate):
     A soft gate instead of a hard clip: slope sech^2(tau (rho-1)/2), which is 1 at rho = 1; the value there is 2/tau.
     """
 
-    positive: float = 1.0
-    negative: float = 1.05
+    positive: Temperature = 1.0
+    negative: Temperature = 1.05
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         tau_BT = torch.full_like(adv_BT, self.negative).masked_fill(adv_BT > 0, self.positive)
@@ -116,7 +123,7 @@ class GMPO(Surrogate):
     Delta_t is cut at +width for A > 0 and at -width for A < 0, in log space; the same gain stands on every token.
     """
 
-    width: float = 0.4
+    width: Annotated[float, above(0, "at 0 a ratio may not move at all")] = 0.4
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         near_BT = log_ratio_BT.clamp(-self.width, self.width)
@@ -138,7 +145,7 @@ class MirrorDescent(Surrogate):
     gradient; later it is A - tau sum Delta: a squared pull back instead of an importance ratio.
     """
 
-    tau: float = 0.1
+    tau: Temperature = 0.1
     acts_without_advantage: ClassVar[bool] = True
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:

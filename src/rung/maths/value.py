@@ -6,11 +6,13 @@ MC -> TD -> n-step -> GAE: from no bias and much variance to the reverse; lambda
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from rung.maths.credit import Credit, Needs
+from rung.maths.credit import Credit, Discount, Needs
+from rung.ranges import Checked, Coefficient, Count, Natural, above, between
 from rung.records import Batch
 
 
@@ -41,11 +43,11 @@ def gae(
 
 
 @dataclass(frozen=True)
-class GAE:
+class GAE(Checked):
     """A_t = sum_l (gamma lam)^l delta_{t+l}   (arXiv:1506.02438 eq. 16): lam = 1 is Monte Carlo - V, lam = 0 is TD."""
 
-    gamma: float = 1.0
-    lam: float = 0.95
+    gamma: Discount = 1.0
+    lam: Annotated[float, between(0, 1, "the share of each longer estimate: above 1 the farthest weighs most")] = 0.95
 
     def __call__(self, batch: Batch, last_value_B: Tensor | None) -> Tensor:
         assert batch.value_BT is not None
@@ -53,48 +55,50 @@ class GAE:
 
 
 @dataclass(frozen=True)
-class MC:
+class MC(Checked):
     """A_t = G_t - V(s_t), the Monte Carlo return with a learned baseline   (Sutton et al. 2000)."""
 
-    gamma: float = 1.0
+    gamma: Discount = 1.0
 
     def __call__(self, batch: Batch, last_value_B: Tensor | None) -> Tensor:
         return GAE(self.gamma, 1.0)(batch, last_value_B)
 
 
 @dataclass(frozen=True)
-class TD:
+class TD(Checked):
     """A_t = delta_t = r_t + gamma V(s_{t+1}) - V(s_t), one-step temporal difference   (Sutton 1988)."""
 
-    gamma: float = 1.0
+    gamma: Discount = 1.0
 
     def __call__(self, batch: Batch, last_value_B: Tensor | None) -> Tensor:
         return GAE(self.gamma, 0.0)(batch, last_value_B)
 
 
 @dataclass(frozen=True)
-class NStep:
+class NStep(Checked):
     """A_t = sum_{k<n} gamma^k r_{t+k} + gamma^n V(s_{t+n}) - V(s_t), cut at the end of the answer   (arXiv:1602.01783)."""
 
-    n: int = 5
-    gamma: float = 1.0
+    n: Count = 5
+    gamma: Discount = 1.0
 
     def __call__(self, batch: Batch, last_value_B: Tensor | None) -> Tensor:
         # A^(n)_t = sum_{l<n} gamma^l delta_{t+l}: n terms of the sum that GAE(lam=1) takes to the end.
         delta_BT = GAE(self.gamma, 0.0)(batch, last_value_B)
         order_BT = batch.mask_BT.long().argsort(dim=1, descending=True, stable=True)  # compacted: actions first
         compact_BT = delta_BT.gather(1, order_BT)
-        padded_BT = torch.nn.functional.pad(compact_BT, (0, self.n))
-        total_BT = sum(self.gamma**k * padded_BT[:, k : k + compact_BT.shape[1]] for k in range(self.n))
+        T = compact_BT.shape[1]
+        n = min(self.n, T)
+        padded_BT = torch.nn.functional.pad(compact_BT, (0, n))
+        total_BT = sum(self.gamma**k * padded_BT[:, k : k + T] for k in range(n))
         return torch.zeros_like(delta_BT).scatter(1, order_BT, torch.as_tensor(total_BT)) * batch.mask_BT
 
 
 @dataclass(frozen=True)
-class LengthAdaptiveGAE:
+class LengthAdaptiveGAE(Checked):
     """GAE with lam_i = max(0, 1 - 1/(alpha L_i)), so that credit reaches alpha L tokens back   (VAPO, arXiv:2504.05118)."""
 
-    gamma: float = 1.0
-    alpha: float = 0.05
+    gamma: Discount = 1.0
+    alpha: Annotated[float, above(0, "credit reaches alpha times the length back")] = 0.05
 
     def __call__(self, batch: Batch, last_value_B: Tensor | None) -> Tensor:
         assert batch.value_BT is not None
@@ -104,7 +108,7 @@ class LengthAdaptiveGAE:
 
 
 @dataclass(frozen=True)
-class Critic:
+class Critic(Checked):
     """L_V = 1/2 (V - target)^2, or its clipped form max(., (clip(V, V_old +- clip) - target)^2)   (arXiv:1707.06347).
 
     shared: True reads V from the policy's own trunk (then `coef` scales its gradient there); False gives the critic
@@ -115,12 +119,12 @@ class Critic:
     """
 
     shared: bool = False
-    coef: float = 0.5
-    learning_rate: float = 5.0
-    epochs: int = 1
-    minibatches: int = 4
-    clip: float | None = None
-    warmup: int = 0
+    coef: Coefficient = 0.5
+    learning_rate: Coefficient = 5.0
+    epochs: Count = 1
+    minibatches: Count = 4
+    clip: Annotated[float, above(0, "within 0 of the old value nothing is learned")] | None = None
+    warmup: Natural = 0
 
     def loss(self, value_BT: Tensor, old_value_BT: Tensor, target_BT: Tensor, weight_BT: Tensor) -> Tensor:
         """sum_bt w_bt L_V: a scalar with gradient. `weight_BT` already holds mask and denominator."""

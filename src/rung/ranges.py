@@ -1,0 +1,206 @@
+"""What a field may hold: its type and its range, said once beside the field and checked whenever a record is made.
+
+    @dataclass(frozen=True)
+    class MovingAverage(Checked):
+        rate: Annotated[float, between(0, 1, above=True, why="at 0 the baseline never moves")] = 0.1
+
+The same annotation reads text from the command line (`read`) and refuses what does not fit (`check`), so that flags,
+TOML and Python meet one rule and one message. NaN and infinity are refused everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from rung.errors import InputError
+
+LARGEST = 1e9  # of a number with a fraction: a larger one is a slip
+LARGEST_WHOLE = 2**53  # up to here a float holds every whole number
+
+
+@dataclass(frozen=True)
+class Range:
+    """low <= x <= high; `above`, `below` leave an end out; `or_zero`: 0 too, which is off.  why: said when it is broken."""
+
+    low: float = -LARGEST
+    high: float | None = None
+    above: bool = False
+    below: bool = False
+    or_zero: bool = False
+    why: str = ""
+
+    def holds(self, x: float) -> bool:
+        """Whether x lies inside; NaN and infinity never do."""
+        if self.or_zero and x == 0:
+            return True
+        high = self.high if self.high is not None else LARGEST_WHOLE if isinstance(x, int) else LARGEST
+        return (self.low < x if self.above else self.low <= x) and (x < high if self.below else x <= high)
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.above else 'of at least'} {self.low:g}" if self.low > -LARGEST else "that is finite"
+        high = f" and {'below' if self.below else 'at most'} {self.high:.16g}" if self.high is not None else ""
+        both = low + high if not high or self.above or self.below else f"from {self.low:g} to {self.high:.16g}"
+        return both + (", or 0" if self.or_zero else "") + (f" ({self.why})" if self.why else "")
+
+
+def at_least(low: float, why: str = "", *, or_zero: bool = False) -> Range:
+    return Range(low, or_zero=or_zero, why=why)
+
+
+def above(low: float, why: str = "") -> Range:
+    return Range(low, above=True, why=why)
+
+
+def between(
+    low: float, high: float, why: str = "", *, above: bool = False, below: bool = False, or_zero: bool = False
+) -> Range:
+    return Range(low, high, above, below, or_zero, why)
+
+
+FINITE = Range()
+Count = Annotated[int, at_least(1)]
+Natural = Annotated[int, at_least(0)]
+Coefficient = Annotated[float, at_least(0)]
+Share = Annotated[float, between(0, 1)]
+Seed = Annotated[int, between(0, LARGEST_WHOLE)]
+
+
+class Checked:
+    """A dataclass whose fields are checked against their annotations whenever one is made."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@lru_cache(maxsize=512)
+def hints(cls: Any) -> dict[str, Any]:
+    """{field: its annotation with all ranges} of a dataclass; each base class in the names of its own module."""
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise InputError(
+            f"{cls.__name__}: {error}, so its fields cannot be checked. Import what they are annotated with at the top "
+            "of its module."
+        ) from error
+
+
+def check(record: Any) -> None:
+    """Refuse a record with a field of the wrong type or out of its range. InputError: which, its value, and why."""
+    kind: Any = type(record)
+    annotated = hints(kind)
+    for f in fields(record):
+        refuse(getattr(record, f.name), annotated[f.name], f"{type(record).__name__}.{f.name}")
+
+
+def refuse(value: Any, hint: Any, where: str) -> None:
+    """InputError unless `value` is what `hint` asks for."""
+    problem = problem_of(value, hint)
+    if problem is not None:
+        raise InputError(f"{where} is {shown(value)}; it must be {problem}.")
+
+
+def problem_of(value: Any, hint: Any) -> str | None:
+    """None if the value fits; else what it must be, in words: its range if the type is right, the type otherwise."""
+    options = options_of(hint)
+    if any(_is_a(value, _plain(o)) and _inside(value, o) for o in options):
+        return None
+    right = [o for o in options if _is_a(value, _plain(o))]
+    return " or ".join(_said(o) for o in right or options)
+
+
+def ordered(record: Any, low: str, high: str) -> None:
+    """Refuse a record whose field `low` is larger than its field `high`: nothing lies between them."""
+    least, most = getattr(record, low), getattr(record, high)
+    if least > most:
+        name = type(record).__name__
+        raise InputError(f"{name}.{low} is {least} and {name}.{high} {most}: nothing lies between. Exchange them.")
+
+
+# -- from text -----------------------------------------------------------------------------------------------------
+def read(value: Any, hint: Any) -> Any:
+    """Text as what the annotation asks for: "0.28" as 0.28, "true" as True, "none" as None; 1 as 1.0. Else as it is."""
+    kinds = [_plain(option) for option in options_of(hint)]
+    whole = isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds
+    if not (whole or isinstance(value, str)):
+        return value
+    for kind in (type(None), bool, int, float):
+        if kind in kinds:
+            try:
+                return float(value) if whole else _READERS[kind](value)
+            except (ValueError, KeyError, OverflowError):
+                continue
+    return value
+
+
+_READERS: dict[Any, Any] = {
+    type(None): lambda text: {"none": None}[text.lower()],
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    int: int,
+    float: float,
+}
+
+
+# -- annotations ---------------------------------------------------------------------------------------------------
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, also of one inside Annotated; a single type alone."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return tuple(o for member in typing.get_args(hint) for o in options_of(member))
+    if origin is Annotated and typing.get_origin(_plain(hint)) in (typing.Union, types.UnionType):
+        return options_of(_plain(hint))
+    return (hint,)
+
+
+def _plain(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    if kind is bool or isinstance(value, bool):
+        return kind in (bool, object) and isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float)
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return value in typing.get_args(kind)
+    if origin is tuple:
+        inner = typing.get_args(kind)[0]
+        return isinstance(value, tuple) and all(_is_a(x, inner) for x in value)
+    kind = origin or kind
+    return isinstance(value, kind) if isinstance(kind, type) and not getattr(kind, "_is_protocol", False) else True
+
+
+def _inside(value: Any, hint: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return True
+    ranges = [r for r in typing.get_args(hint)[1:] if isinstance(r, Range)] if _plain(hint) is not hint else []
+    return all(r.holds(value) for r in ranges or [FINITE])
+
+
+def _said(hint: Any) -> str:
+    ranges = [str(r) for r in typing.get_args(hint)[1:] if isinstance(r, Range)] if _plain(hint) is not hint else []
+    kind = _plain(hint)
+    if kind is type(None):
+        return "none"
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    name = words.get(kind) or str(getattr(kind, "__name__", kind))
+    limits = ranges or ([str(FINITE)] if kind is float else [])
+    return " ".join([name, *limits])
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a whole number of {math.floor(math.log10(abs(value))) + 1} digits"
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
