@@ -5,7 +5,7 @@
         rate: Annotated[float, between(0, 1, above=True, why="at 0 the baseline never moves")] = 0.1
 
 The same annotation reads text from the command line (`read`) and refuses what does not fit (`check`), so that flags,
-TOML and Python meet one rule and one message. NaN and infinity are refused everywhere.
+TOML and Python meet one rule and one message. NaN is refused everywhere, infinity wherever a range does not name it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Range:
     why: str = ""
 
     def holds(self, x: float) -> bool:
-        """Whether x lies inside; NaN and infinity never do."""
+        """Whether x lies inside; NaN never does."""
         if self.or_zero and x == 0:
             return True
         high = self.high if self.high is not None else LARGEST_WHOLE if isinstance(x, int) else LARGEST
@@ -44,6 +44,7 @@ class Range:
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'of at least'} {self.low:g}" if self.low > -LARGEST else "that is finite"
         high = f" and {'below' if self.below else 'at most'} {self.high:.16g}" if self.high is not None else ""
+        high = ", infinity included" if self.high == math.inf else high
         both = low + high if not high or self.above or self.below else f"from {self.low:g} to {self.high:.16g}"
         return both + (", or 0" if self.or_zero else "") + (f" ({self.why})" if self.why else "")
 
@@ -52,8 +53,8 @@ def at_least(low: float, why: str = "", *, or_zero: bool = False) -> Range:
     return Range(low, or_zero=or_zero, why=why)
 
 
-def above(low: float, why: str = "") -> Range:
-    return Range(low, above=True, why=why)
+def above(low: float, why: str = "", *, high: float | None = None) -> Range:
+    return Range(low, high, above=True, why=why)
 
 
 def between(

@@ -18,8 +18,13 @@ from rung.recipes import Recipe
 RECIPES = all_recipes()
 inf, nan = math.inf, math.nan
 
+CAPS = {
+    "TokenTIS.cap", "SequenceTIS.cap", "SequenceMask.cap", "GeometricMask.cap", "GeometricMask.high", "TokenMask.high",
+    "CISPO.high",
+}  # fmt: skip
 KLS = ("NoKL", "K1", "K2", "K3", "RatioK3", "StraightThrough", "SequenceK2", "FullKL")
-# Part.field: the smallest and the largest legal value; a bracket in front or behind says which end is left out.
+# Part.field: the smallest and the largest legal value; a bracket in front or behind says which end is left out. A cap may
+# be infinite, which is none.
 RANGES = {
     "TotalReturn.gamma": "0 1", "RewardToGo.gamma": "0 1", "MovingAverage.rate": "(0 1", "GroupMean.eps": "0 inf",
     "StepMean.eps": "0 inf", "GAE.gamma": "0 1", "GAE.lam": "0 1", "MC.gamma": "0 1", "TD.gamma": "0 1", "NStep.n": "1 inf",
@@ -58,11 +63,31 @@ def test_a_number_is_checked_where_the_part_is_made(cls, name):
     least, most = float(low.strip("(")), float(high.strip(")"))
     whole = any(get_args(o)[:1] == (int,) for o in options_of(hints(cls)[name]))
     tiny = 1 if whole else 1e-9
-    inside = [least + tiny, *([] if "(" in low else [least]), *([] if ")" in high else [min(most, 1e9)])]
+    inside = [
+        least + tiny,
+        *([] if "(" in low else [least]),
+        *([] if ")" in high else [min(most, 2**53 if whole else 1e9)]),
+    ]
     outside = [least if "(" in low else least - tiny, most if ")" in high else most + tiny, 2 * most, -1e300, 1e300]
-    for value in (int(x) if whole else x for x in inside if math.isfinite(x)):
+    inside = [x for x in inside if math.isfinite(x)] + [0] * (least < 0)
+    inside += [inf] if f"{cls.__name__}.{name}" in CAPS else []
+    for value in (int(x) if whole else x for x in inside):
         assert getattr(made(cls, **{name: value}), name) == value
-    wrong = [*outside, nan, inf, -inf, 10**400, -(10**5000), "many", "", [1.0], {}, True, *([1.5] if whole else [])]
+    capped = f"{cls.__name__}.{name}" in CAPS
+    outside = [x for x in outside if not (capped and x > least)]
+    wrong = [
+        *outside,
+        nan,
+        -inf,
+        *([] if capped else [inf, 10**400]),
+        -(10**5000),
+        "many",
+        "",
+        [1.0],
+        {},
+        True,
+        *([1.5] if whole else []),
+    ]
     for value in wrong:
         with pytest.raises(
             InputError, match=rf"^{cls.__name__}\.({name} is .*must be|low is .*nothing lies)"

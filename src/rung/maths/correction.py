@@ -18,7 +18,7 @@ from rung.maths.ratio import LIMIT, log_difference
 from rung.ranges import Checked, Coefficient, above, ordered
 from rung.records import Batch
 
-Cap = Annotated[float, above(0, "a weight that is cut at 0 drops every token")]
+Cap = Annotated[float, above(0, "a weight that is cut at 0 drops every token", high=torch.inf)]
 
 
 def _d(batch: Batch) -> Tensor:

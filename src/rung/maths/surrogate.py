@@ -95,7 +95,7 @@ class CISPO(Surrogate):
     """
 
     low: Annotated[float, between(0, 1, "the ratio is 1 at pi_old, and must keep its weight there")] = 0.0
-    high: Annotated[float, above(0, "a weight that is cut at 0 drops every token")] = 5.0
+    high: Annotated[float, above(0, "a weight that is cut at 0 drops every token", high=torch.inf)] = 5.0
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         return log_ratio_BT.detach().exp().clamp(self.low, self.high) * adv_BT * logp_BT
