@@ -195,7 +195,7 @@ def test_every_field_of_every_part_can_be_set_by_flag_toml_and_python(name):
 def test_what_is_wrong_is_refused_alike_by_flag_toml_and_python(name):
     recipe = RECIPES[name]
     for path, _now, hint in paths(recipe, ""):
-        for value in ("nonsense", *((nan, inf, -inf) if is_number(hint) else ())):
+        for value in ("nonsense", *((nan, -inf) if is_number(hint) else ())):
             messages = {
                 outcome(lambda: override(recipe, {path: value})),  # noqa: B023
                 outcome(lambda: by_flag(recipe, path, value)),  # noqa: B023
