@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError
 from rung.io import tables
 from rung.io.run_dir import RunDir
 from rung.io.tables import check_json_target, show
@@ -24,8 +24,8 @@ from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import Effect, bootstrap, effects, scipy_stats
 from rung.lab.variance import quality
 from rung.lab.variance_frozen import UNBIASED, Frozen
-from rung.lab.why_exact import drift
-from rung.lab.why_experiments import EXPERIMENTS, Arm, Experiment, Measure
+from rung.lab.why_exact import mean_gradient
+from rung.lab.why_experiments import EXPERIMENTS, NONE, Arm, Experiment, Measure
 from rung.lab.world import World
 from rung.recipe_io import find, override
 from rung.recipes import Recipe
@@ -79,8 +79,8 @@ def named(name: str) -> list[Experiment]:
         return list(EXPERIMENTS)
     recipe = find(name).name
     chosen = [e for e in EXPERIMENTS if e.recipe == recipe]
-    if not chosen:
-        raise unknown("experiment: there is none for the recipe", recipe, {e.recipe for e in EXPERIMENTS} | {"all"})
+    if recipe in NONE:
+        raise InputError(f"there is no experiment for {recipe}. {NONE[recipe]}")
     return chosen
 
 
@@ -146,7 +146,7 @@ def _exact(experiment: Experiment, out: Path, seeds: int, workers: int) -> tuple
     """One row per arm and world. Nothing is stored: all worlds together take seconds."""
     worlds = [World(**experiment.settings, seed=seed) for seed in range(seeds)]
     parent, child = (
-        [{"recipe": arm.recipe, "label": arm.label, "seed": w.seed, **drift(recipe_of(arm), w)} for w in worlds]
+        [{"recipe": arm.recipe, "label": arm.label, "seed": w.seed, **mean_gradient(recipe_of(arm), w)} for w in worlds]
         for arm in (experiment.parent, experiment.child)
     )
     return parent, child

@@ -58,6 +58,7 @@ class Experiment:
 
 ACCURACY = Measure("accuracy", "held-out accuracy")
 TRACE = Measure("trace", "gradient variance", "ratio", "lower")
+SNR = Measure("snr", "signal to noise of the gradient", "ratio", "higher")
 SECONDS = Measure("seconds_per_step", "seconds a step", "ratio", "lower")
 STATE = Measure("state_mb", "MB of weights and optimizers", "ratio", "lower")
 SMALL = {"prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 3e-4, "tokens": 45_000, "eval_every": 30}
@@ -68,6 +69,16 @@ FROZEN = {"prompts": 8, "samples": 8, "batches": 8, "warmup": 20}
 def _arm(recipe: str, label: str = "", settings: Mapping[str, Any] | None = None, **overrides: Any) -> Arm:
     fields = {k.replace("__", "."): v for k, v in overrides.items()}
     return Arm(label or recipe, recipe, fields, settings or {})
+
+
+def _reuse(recipe: str, claim: str) -> Experiment:
+    """A surrogate against GRPO's clip, on batches that are used sixteen times."""
+    passes = {"update__epochs": 4, "update__minibatches": 4}
+    return Experiment(
+        recipe, "reuse", "training", claim=claim, stress="4 passes of 4 minibatches over every batch",
+        parent=_arm("grpo", "grpo, 4 x 4", kl="NoKL", **passes), child=_arm(recipe, f"{recipe}, 4 x 4", **passes),
+        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 30_000},
+    )  # fmt: skip
 
 
 def _zero(recipe: str, parent: str) -> Experiment:
@@ -180,12 +191,72 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         parent=_arm("ppo"), child=_arm("reinforce_pp"), measures=(STATE, SECONDS, ACCURACY),
         settings={**SMALL, "prompts_per_step": 32, "samples_per_prompt": 1},
     ),
+    _reuse("gspo", "one ratio per answer is steadier than a ratio per token"),
+    _reuse("cispo", "capping the weight keeps tokens that a clip would silence"),
+    _reuse("gmpo", "a geometric mean of ratios does not follow its outliers"),
+    _reuse("sapo", "a gradient that fades is steadier than one that is switched off at an edge"),
+    _zero("remax", "reinforce"),
     Experiment(
-        "gspo", "reuse", "training",
-        claim="one ratio per answer is steadier than a ratio per token",
-        stress="4 passes of 4 minibatches over every batch",
-        parent=_arm("grpo", "grpo, 4 x 4", update__epochs=4, update__minibatches=4, kl="NoKL"),
-        child=_arm("gspo", "gspo, 4 x 4", update__epochs=4, update__minibatches=4),
-        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 30_000},
+        "ppo_kl", "cost", "training",
+        claim="a price on the KL costs a fraction of TRPO's linear solve and line search",
+        stress="equal tokens, a tuned learning rate",
+        parent=_arm("trpo"), child=_arm("ppo_kl"), measures=(SECONDS, ACCURACY),
+        settings={**SMALL, "samples_per_prompt": 8, "learning_rate": 4e-4, "tokens": 20_000, "eval_every": 10},
+    ),
+    Experiment(
+        "vapo", "critic", "training",
+        claim="a critic that is warmed up and trained on full returns makes up for its slow start",
+        stress="equal tokens, a tuned learning rate",
+        parent=_arm("ppo"), child=_arm("vapo"), measures=(ACCURACY,),
+        settings={**SMALL, "samples_per_prompt": 8, "learning_rate": 4e-4, "tokens": 20_000, "eval_every": 10},
+    ),
+    Experiment(
+        "grpo_process", "steps", "training",
+        claim="rewards for steps tell good steps from bad ones within an answer",
+        stress="a task that judges each reasoning step, few tokens",
+        parent=_arm("grpo", "grpo without its KL", kl="NoKL"),
+        child=_arm("grpo_process", "grpo_process without its KL", kl="NoKL"),
+        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 20_000, "eval_every": 10},
+    ),
+    Experiment(
+        "lite_ppo", "direction", "exact",
+        claim="the std of a small group bends the mean gradient, that of the whole batch bends it less",
+        stress="small worlds of two prompts of different difficulty, every batch enumerated",
+        parent=_arm("grpo", "grpo with a token mean, without its KL", kl="NoKL", aggregate="TokenMean"),
+        child=_arm("lite_ppo"), measures=(Measure("direction", "cosine of the mean gradient to the policy gradient"),),
+        settings={"vocabulary": 3, "horizon": 2, "prompts": 2, "samples": 3, "reward": "binary"}, seeds=30,
+    ),
+    Experiment(
+        "maxrl", "likelihood", "exact",
+        claim="dividing by the success rate climbs the log-likelihood of right answers faster",
+        stress="small worlds of two prompts of different difficulty, every batch enumerated",
+        parent=_arm("grpo", "grpo without its KL", kl="NoKL", aggregate="SequenceSum"), child=_arm("maxrl"),
+        measures=(Measure("likelihood", "mean log success rate gained on a step of length 1"),),
+        settings={"vocabulary": 3, "horizon": 2, "prompts": 2, "samples": 4, "reward": "binary"}, seeds=30,
+    ),
+    Experiment(
+        "opo", "length", "gradient",
+        claim="a baseline that weighs rewards by length takes more noise out than none",
+        stress="answers of different length",
+        parent=_arm("reinforce", "reinforce with a token mean", aggregate="TokenMean"), child=_arm("opo"),
+        measures=(SNR,), settings={**FROZEN, "batches": 24},
+    ),
+    Experiment(
+        "reinforce_pp_baseline", "difficulty", "gradient",
+        claim="subtracting the group's mean takes the prompt's difficulty out of the noise",
+        stress="problems of very different difficulty",
+        parent=_arm("reinforce_pp"), child=_arm("reinforce_pp_baseline"),
+        measures=(SNR,), settings={**FROZEN, "batches": 24},
+    ),
+    Experiment(
+        "kimi", "reuse", "training",
+        claim="fitting the distance to the optimum takes more than one step from a batch",
+        stress="few tokens, equal for both",
+        parent=_arm("leave_one_out"), child=_arm("kimi", "kimi, 4 steps a batch", update__minibatches=4),
+        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 10_000, "eval_every": 5},
     ),
 )  # fmt: skip
+
+NONE: Mapping[str, str] = {  # recipes that have no experiment, and why
+    "reinforce": "It is the foot of the ladder: there is no parent whose failure it repairs.",
+}
