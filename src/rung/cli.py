@@ -137,10 +137,12 @@ def _settings(argv: list[str], command: str, more: str, description: str) -> Any
 def _dry_run(config: Any) -> int:
     """Everything is checked and loaded, nothing is written: the settings as they would run."""
     from rung.io.tables import show
+    from rung.io.terminal import say_notes
     from rung.recipe_io import brief
     from rung.train.setup import prepare
 
     setup = prepare(config)
+    say_notes(setup.splits.notes)
     rows = [(k, str(v)) for k, v in vars(setup.config).items() if v is not None]
     show("settings", ("setting", "value"), rows)
     parts = [(f.name, brief(getattr(setup.recipe, f.name))) for f in dataclasses.fields(setup.recipe)]

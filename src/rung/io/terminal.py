@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import unicodedata
+from collections.abc import Iterable
 from typing import IO, cast
 
 import rich.console
@@ -27,6 +29,12 @@ def clean(text: str, encoding: str = "utf-8", *, lines: bool = False) -> str:
 
     cleaned = text if text.isascii() and text.isprintable() else "".join(map(safe, text))
     return cleaned.encode(encoding, "replace").decode(encoding)
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """What a command has found out or decided unasked, on standard error, where no table is."""
+    for note in notes:
+        print(f"note: {clean(note)}", file=sys.stderr)
 
 
 class _Pipe(io.TextIOBase):

@@ -92,6 +92,8 @@ class EvalSpec:
 
     def filled(self, environment: Environment, max_new_tokens: int) -> EvalSpec:
         """The spec with the task's defaults in it."""
+        if not len(environment):
+            raise InputError(f"the task {self.name} has no problems on its side {self.split!r}. Choose the other --split.")
         return replace(
             self,
             problems=min(self.problems, len(environment)),

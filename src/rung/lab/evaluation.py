@@ -16,6 +16,7 @@ from rung.errors import InputError
 from rung.io.files import to_json
 from rung.io.run_dir import RunDir
 from rung.io.tables import cell, check_json_target, show
+from rung.io.terminal import say_notes
 from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
 from rung.lab.evalspec import EvalSpec, fingerprint, spec_from
 from rung.records import Completion
@@ -24,6 +25,7 @@ from rung.rollout.sampler import TorchSampler
 from rung.tasks import environments
 from rung.tasks.environment import Environment
 from rung.train.answers import answer_row
+from rung.train.defaults import shortened_for
 from rung.train.evaluate import Evaluation, evaluate
 from rung.train.setup import locate
 
@@ -112,6 +114,10 @@ def run_eval(args: Eval) -> int:
     splits = environments.load(
         spec.task, environment=spec.environment, path=path, reward=spec.reward, options=spec.options()
     )
+    if spec.max_new_tokens is None:
+        for _, directory, _ in directories:
+            splits = shortened_for(splits, directory)
+    say_notes(splits.notes)
     environment = splits.eval if spec.split == "eval" else splits.train
     spec = spec.filled(environment, splits.max_new_tokens)
     seen = fingerprint(environment, spec.problems)

@@ -60,8 +60,9 @@ class Verify:
     """FILE.py:NAME, reward functions instead of the task's verifier"""
     verifier: str = "auto"
     """for tasks from rows: auto, exact, numeric, choice, math or code"""
-    prompt_column: str = "prompt"
-    answer_column: str = "answer"
+    prompt_column: str | None = None
+    answer_column: str | None = None
+    """for tasks from rows: names of columns, with dots into them; None: found (docs/tasks.md)"""
     task_options: Suppress[dict[str, Any]] = field(default_factory=dict)
     problems: int = 10
     all: bool = False

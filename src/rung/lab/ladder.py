@@ -17,6 +17,7 @@ from typing import Any
 from rung.errors import InputError
 from rung.io import tables
 from rung.io.tables import check_json_target, show
+from rung.io.terminal import say_notes
 from rung.lab.flags import Ladder
 from rung.lab.runs import Job, Row, fingerprint, key, parts_of, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
@@ -28,7 +29,9 @@ from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout import model as models
 from rung.tasks import registry
+from rung.tasks.environment import Splits
 from rung.train.config import TrainConfig
+from rung.train.defaults import shortened_for
 from rung.train.setup import locate
 
 SWEEP_SEED = 1_000  # the sweep's seeds begin here, far from those of the comparison
@@ -104,6 +107,7 @@ def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
         raise InputError(f"--seeds {args.seeds}: from {SWEEP_SEED} on the seeds are the sweep's. Use fewer.")
     if args.gradient_batches and args.gradient_batches < 3:
         raise InputError(f"--gradient-batches {args.gradient_batches}: a variance needs at least 3; 0 leaves it out.")
+    say_notes(_splits(args).notes)
     limit = _limit(args)
     if args.tokens < step * limit:
         raise InputError(
@@ -116,8 +120,9 @@ def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
         )  # fmt: skip
 
 
-def _splits(args: Ladder) -> Any:
-    return registry.load(job_of(args, "reinforce", 1.0, 0).config.resolved().task or "", path=args.task_path)
+def _splits(args: Ladder) -> Splits:
+    splits = registry.load(job_of(args, "reinforce", 1.0, 0).config.resolved().task or "", path=args.task_path)
+    return splits if args.max_new_tokens else shortened_for(splits, locate(args.model))
 
 
 def _limit(args: Ladder) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rung.errors import InputError
 from rung.io.tables import check_json_target, show, write_json
+from rung.io.terminal import say_notes
 from rung.lab.evaluation import resolve
 from rung.lab.flags import Variance
 from rung.lab.statistics import Interval, scipy_stats
@@ -29,6 +30,7 @@ from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
 from rung.tasks.environment import Environment
+from rung.train.defaults import shortened
 from rung.train.learner import Hyper
 
 UNBIASED = "leave_one_out"
@@ -112,6 +114,9 @@ def run_variance(args: Variance) -> int:
     path = args.task_path or (Path(stored["task_path"]) if "task_path" in stored and args.task is None else None)
     options: dict[str, Any] = dict(stored.get("task_options", {})) if args.task is None else {}
     splits = registry.load(task, path=path, options=options)
+    model = models.load(directory)
+    splits = splits if args.max_new_tokens else shortened(splits, model)
+    say_notes(splits.notes)
     law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens)
     for recipe in recipes:
         check_sampling(
@@ -119,7 +124,7 @@ def run_variance(args: Variance) -> int:
             temperature=law.temperature, is_full=law.is_full, max_new_tokens=law.max_new_tokens,
         )  # fmt: skip
     frozen = Frozen(
-        models.load(directory), splits.train, law, args.prompts_per_step, args.samples_per_prompt, args.learning_rate,
+        model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, args.learning_rate,
         args.process,
     )  # fmt: skip
     found, b = qualities(frozen.gradients(recipes, args.batches, args.warmup_batches, args.seed))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rung.errors import InputError
 from rung.io.tables import check_json_target, show
+from rung.io.terminal import say_notes
 from rung.records import Completion, Group
 from rung.tasks import registry
 from rung.tasks.environment import Environment
@@ -130,6 +131,7 @@ def run_verify(args: Verify) -> int:
         answer_column=args.answer_column,
         options=args.task_options,
     )
+    say_notes(splits.notes)
     environment = splits.eval if len(splits.eval) else splits.train
     result = verification(environment, args.problems)
     totals = [result.total(kind) for kind in ("gold", "corrupted", "adversarial")]

@@ -53,6 +53,8 @@ class Collector:
     phase: Phase = lambda name: nullcontext()
 
     def __post_init__(self) -> None:
+        if not len(self.env):
+            raise InputError("the task has no training problems, so there is nothing to draw from. Give more rows.")
         if self.prompts > len(self.env):
             raise InputError(
                 f"prompts_per_step is {self.prompts}, but the task has only {len(self.env)} training problems, and a step "

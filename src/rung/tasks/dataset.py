@@ -18,10 +18,11 @@ from typing import Any
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Prompt, Task
 from rung.tasks import hub
+from rung.tasks.columns import extended, find, require
 from rung.tasks.environment import Splits
 from rung.tasks.extract import marked, number, question_text, uncut
 from rung.tasks.probes import in_forms
-from rung.tasks.rows import SUFFIXES, Row, read
+from rung.tasks.rows import SUFFIXES, Row, read, stem
 from rung.tasks.verify import Verifier, by_name, fitting
 
 GSM8K = "Reason step by step. Then give the final answer as a number on the last line, after ####."
@@ -75,14 +76,15 @@ class Rows:
 def splits(
     path: Path,
     *,
-    prompt_column: str = "prompt",
-    answer_column: str = "answer",
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
     verifier: str = "auto",
     answers: bool = True,
     options: Mapping[str, Any] | None = None,
 ) -> Splits:
-    r"""The task in a JSONL, CSV or Parquet file, in a directory with train.* and test.* files, or a saved dataset.
+    r"""The task in a file of rows, in a directory with train.* and test.* files, or a saved dataset.
 
+    columns: None: found as columns.py says, with a note in the Splits.
     answers: whether rows must have an answer (not when a reward function judges).
     options: eval_share, the share of a single file's prompts that is held back (default 1/8; 1.0 evaluates on all);
              instruction, a sentence below each prompt, such as "Put the final answer in \boxed{}."
@@ -90,19 +92,21 @@ def splits(
     options = dict(options or {})
     share, instruction = options.pop("eval_share", 1 / 8), str(options.pop("instruction", ""))
     sources = read_sources(path, options)
+    columns = find(sources[0][0], prompt_column, answer_column, answers=answers)
 
     def task(row: Row) -> Task:
-        prompt = _instructed(row.prompt(prompt_column), instruction)
-        if answers:
-            row.require(answer_column, "--task-options.answer_column")
-        return Task(id=row.place, prompt=prompt, data=row.values)
+        prompt = _instructed(columns.ask(row), instruction)
+        data = {**row.values, gold_column: columns.gold(row)} if answers else row.values
+        return Task(id=row.place, prompt=prompt, data=data)
 
+    gold_column = columns.answer or "answer"
     train, held_out = _divide(path, sources, task, share)
-    golds = [gold_text(task.data[answer_column]) for task in (*train, *held_out)] if answers else []
+    golds = [gold_text(task.data[gold_column]) for task in (*train, *held_out)] if answers else []
     chosen = fitting(golds) if verifier == "auto" else by_name(verifier)
-    name = hub.dataset_name(path) or path.stem
-    sides = [Rows(name, tasks, chosen, answer_column) for tasks in (train, held_out)]
-    return Splits(name, sides[0], sides[1], max_new_tokens=256)
+    name = hub.dataset_name(path) or stem(path)
+    sides = [Rows(name, tasks, chosen, gold_column) for tasks in (train, held_out)]
+    notes = tuple(f"{path.name}: {note}" for note in columns.notes)
+    return Splits(name, sides[0], sides[1], max_new_tokens=256, notes=notes)
 
 
 def gold_text(value: Any) -> str:
@@ -117,11 +121,7 @@ def _source(value: Any) -> str:
 
 
 def _instructed(prompt: Prompt, instruction: str) -> Prompt:
-    if not instruction:
-        return prompt
-    if isinstance(prompt, str):
-        return f"{prompt}\n{instruction}"
-    return [*prompt[:-1], {**prompt[-1], "content": f"{prompt[-1]['content']}\n{instruction}"}]
+    return extended(prompt, instruction) if instruction else prompt
 
 
 def gsm8k(path: Path, *, verifier: str = "auto", options: Mapping[str, Any] | None = None) -> Splits:
@@ -134,7 +134,7 @@ def gsm8k(path: Path, *, verifier: str = "auto", options: Mapping[str, Any] | No
 
 
 def _gsm8k_task(row: Row) -> Task:
-    question, solution = row.require("question", "--task"), row.require("answer", "--task")
+    question, solution = require(row, "question", "--task"), require(row, "answer", "--task")
     gold = _GSM8K_GOLD.search(str(solution))
     if gold is None:
         raise InputError(f"{row.place}: the answer has no '#### NUMBER' at its end, as GSM8K's rows do.")

@@ -68,3 +68,4 @@ class Splits:
     train: Environment
     eval: Environment
     max_new_tokens: int = 64  # a sensible answer budget for this task
+    notes: tuple[str, ...] = ()  # what was found out or decided unasked, a sentence each, for the user to read

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError
-from rung.tasks import dataset, python_file, registry
+from rung.tasks import python_file, registry
 from rung.tasks.environment import Environment, Splits
 from rung.tasks.gymnasium_environment import Gymnasium, check
-from rung.tasks.rows import SUFFIXES
 from rung.tasks.tool_environment import ToolEnvironment
 
 PREFIX = "gymnasium:"
@@ -105,9 +104,7 @@ def _rows(
 ) -> Splits:
     if task is None:
         raise InputError(f"--environment {environment}: its reset(**row) needs rows. Give them with --task.")
-    if hasattr(found, "get_reward") and reward is None and task.endswith(SUFFIXES):  # nobody asks for an answer column
-        return dataset.splits(Path(task), answers=False, options=options)
-    return registry.load(task, path=path, reward=reward, options=options)
+    return registry.load(task, path=path, reward=reward, options=options, answers=not hasattr(found, "get_reward"))
 
 
 def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:

@@ -39,7 +39,7 @@ from typing import Any
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Task
 from rung.tasks.environment import Environment, Splits, Stepwise
-from rung.tasks.rows import SUFFIXES
+from rung.tasks.rows import is_path, stem
 
 SLOTS = 100  # of a curriculum's cycle, so that ratios are kept to one percent in every stage
 WINDOW = 200  # groups over which the accuracy of a stage is taken
@@ -197,7 +197,7 @@ def splits(
     weights: dict[str, Fraction] = {}
     for row in rows:
         task = row.pop("task")
-        part = row.pop("name", None) or Path(task).stem
+        part = row.pop("name", None) or stem(Path(task))
         if part in parts or "/" in part:
             raise InputError(
                 f"{name}: two parts, or a part with a slash, are named {part!r}. Give each a `name` of its own."
@@ -211,7 +211,8 @@ def splits(
     train = Mixture({part: both.train for part, both in parts.items()}, staged, repeat=True)
     last = Stage(staged[-1].weights)
     held_out = Mixture({part: both.eval for part, both in parts.items()}, [last], repeat=False)
-    return Splits("mixture", train, held_out, max(both.max_new_tokens for both in parts.values()))
+    notes = tuple(f"{part}: {note}" for part, both in parts.items() for note in both.notes)
+    return Splits("mixture", train, held_out, max(both.max_new_tokens for both in parts.values()), notes)
 
 
 def _short(part: str) -> dict[str, Any]:
@@ -249,7 +250,7 @@ def _from_toml(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         if not isinstance(row.get("task"), str):
             raise InputError(f'{path}: part {number} names no task. Add task = "NAME".')
         for key in ("task", "path", "reward"):
-            if key in row and (key != "task" or row["task"].endswith(SUFFIXES) or (path.parent / row["task"]).is_dir()):
+            if key in row and (key != "task" or is_path(row["task"]) or (path.parent / row["task"]).is_dir()):
                 row[key] = str(path.parent / row[key])
         if "path" in row:
             row["path"] = Path(row["path"])

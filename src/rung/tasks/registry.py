@@ -11,7 +11,7 @@ from typing import Any
 from rung.errors import InputError, unknown
 from rung.tasks import adapters, dataset, gym, hub, mixture
 from rung.tasks.environment import Splits
-from rung.tasks.rows import SUFFIXES
+from rung.tasks.rows import is_path
 
 BUILT_IN = ("chained_arithmetic", "gsm8k")
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -27,20 +27,22 @@ def load(
     *,
     path: Path | None = None,
     reward: str | None = None,
-    prompt_column: str = "prompt",
-    answer_column: str = "answer",
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
     verifier: str = "auto",
     options: Mapping[str, Any] = _NONE,
+    answers: bool = True,
 ) -> Splits:
     """The task `name`: a built-in task, a reasoning-gym dataset, a file or dataset with rows, or a mixture of these.
 
-    name:     also the path of a .jsonl, .csv or .parquet file, of a directory with train.* and test.* files, or of a saved
+    name:     also the path of a file of rows (rows.py), of a directory with train.* and test.* files, or of a saved
               Hugging Face dataset; hf:NAME, one of the hub; A:3,B:1 or a .toml file, a mixture (mixture.py).
     path:     the data of a task that has none of its own (gsm8k).
     reward:   FILE.py:NAME, reward functions of TRL's signature that replace the task's verifier (adapters.py).
     verifier: auto, exact, numeric, choice, math or code; for tasks from rows.
     options:  settings of the task itself, such as a reasoning-gym dataset's configuration. For tasks from rows also
               prompt_column, answer_column and verifier; with a reward function on_error, "stop" or "skip".
+    answers:  whether rows must have an answer; where a reward function judges they need none.
     """
     options = dict(options)
     judges = adapters.load_functions(reward) if reward is not None else []  # before anything slow is loaded
@@ -51,14 +53,16 @@ def load(
         if path is None:
             raise InputError("the task gsm8k needs its data. Give its JSONL file or directory with --task-path.")
         splits = dataset.gsm8k(path, verifier=str(options.pop("verifier", verifier)), options=options)
-    elif name.endswith(SUFFIXES) or name.startswith(hub.PREFIX) or Path(name).is_dir():
+    elif is_path(name) or name.startswith(hub.PREFIX):
         _refuse(name, path=path)
-        columns = {
-            "prompt_column": str(options.pop("prompt_column", prompt_column)),
-            "answer_column": str(options.pop("answer_column", answer_column)),
-            "verifier": str(options.pop("verifier", verifier)),
-        }
-        splits = dataset.splits(Path(name), **columns, answers=not judges, options=options)
+        splits = dataset.splits(
+            Path(name),
+            prompt_column=_name(options.pop("prompt_column", prompt_column)),
+            answer_column=_name(options.pop("answer_column", answer_column)),
+            verifier=str(options.pop("verifier", verifier)),
+            answers=answers and not judges,
+            options=options,
+        )
     else:
         splits = _generated(name, path, verifier, options)
     return adapters.judged(splits, judges, on_error) if judges else splits
@@ -83,6 +87,10 @@ def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str
         raise unknown("task", name, [*BUILT_IN, *known_datasets], more=more)
     _refuse(name, path=path, verifier=verifier)
     return gym.splits(name, options)
+
+
+def _name(column: Any) -> str | None:
+    return None if column is None else str(column)
 
 
 def _refuse(name: str, *, path: Path | None, verifier: str = "auto") -> None:

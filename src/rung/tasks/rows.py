@@ -1,89 +1,126 @@
-"""Rows from JSONL, CSV and Parquet files, each with the place it came from, so that errors can name file and line."""
+"""Rows from JSON, JSONL, CSV and Parquet files, each with the place it came from, so that errors can name file and line."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from rung.errors import InputError, unknown
-from rung.records import Prompt
+import zstandard
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
+from rung.errors import InputError
+
+KINDS = (".jsonl", ".json", ".csv")
+PACKED = ("", ".gz", ".zst")
+SUFFIXES = (*(kind + packed for packed in PACKED for kind in KINDS), ".parquet")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record of a file; `place` is FILE:LINE (for Parquet the row number), unique within a file."""
+    """One record of a file; `place` is FILE:LINE (for Parquet and JSON lists the row number), unique within a file."""
 
     place: str
     values: Mapping[str, Any]
 
-    def require(self, column: str, flag: str) -> Any:
-        """The value of a column that the task cannot do without."""
-        if column not in self.values:
-            more = f" It is in {self.place}; name the right one with {flag}."
-            raise unknown("column", column, self.values, more=more)
-        value = self.values[column]
-        if value is None or value == "":
-            raise InputError(f"{self.place}: the column {column!r} is empty. Fill it in or remove the row.")
-        return value
 
-    def prompt(self, column: str) -> Prompt:
-        """The prompt: a text, or a list of messages with role and content."""
-        value = self.require(column, "--task-options.prompt_column")
-        if isinstance(value, str):
-            return value
-        messages = value if isinstance(value, list) else []
-        if not messages or not all(map(_is_message, messages)):
-            raise InputError(
-                f"{self.place}: the prompt in column {column!r} is neither a text nor a list of messages. "
-                'Write "..." or [{"role": "user", "content": "..."}].'
-            )
-        return messages
+def is_path(name: str) -> bool:
+    """Whether a task's name is the path of rows; no other task's name has a dot or a slash."""
+    return not name.startswith("hf:") and ("." in name or "/" in name or Path(name).is_dir())
 
 
-def _is_message(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("role", "content"))
+def stem(path: Path) -> str:
+    """The file's name without what says its kind: rows of data/rows.jsonl.gz."""
+    return path.name[: -len(_suffix(path)) or None] if path.is_file() else path.name
+
+
+def _suffix(path: Path) -> str:
+    """The longest known suffix, else the last one."""
+    name = path.name.lower()
+    return max((s for s in SUFFIXES if name.endswith(s)), key=len, default=path.suffix)
 
 
 def read(path: Path) -> list[Row]:
     """All rows of a file; at least one."""
-    if not path.is_file() and path.suffix in ("", *SUFFIXES):
+    suffix = _suffix(path)
+    if suffix not in ("", *SUFFIXES) or (path.is_file() and suffix == ""):
+        raise InputError(f"{path}: cannot read a file of kind {suffix!r}. Known: {', '.join(SUFFIXES)}.")
+    if not path.is_file():
         raise InputError(f"the file {path} does not exist. Check the path (it is read from {Path.cwd()}).")
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: cannot read a file of kind {path.suffix!r}. Known: {', '.join(SUFFIXES)}.")
-    reader = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[path.suffix]
+    reader = {"jsonl": _jsonl, "json": _json, "csv": _csv, "parquet": _parquet}[suffix.split(".")[1]]
     try:
         rows = list(reader(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}. It must be a {path.suffix} file in UTF-8.") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, zstandard.ZstdError) as error:
+        raise InputError(f"{path} cannot be read: {error}. It must be a {suffix} file in UTF-8.") from error
     if not rows:
         raise InputError(f"{path} holds no rows. A task needs at least one problem.")
     return rows
 
 
+def _open(path: Path) -> IO[str]:
+    packed = path.suffix.lower()
+    if packed == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    if packed == ".zst":
+        return zstandard.open(path, "rt", encoding="utf-8-sig", newline="")  # type: ignore[no-any-return]
+    return path.open(encoding="utf-8-sig", newline="")
+
+
 def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for line_number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{path.name}:{line_number}"
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{line_number}: not a JSON object: {error}. Each line must be one.") from error
-            if not isinstance(values, dict):
-                kind = type(values).__name__
-                raise InputError(f"{path}:{line_number}: a JSON {kind}, but each line must be an object.")
-            yield Row(place, values)
+    with _open(path) as lines:
+        yield from _lines(path, lines)
+
+
+def _lines(path: Path, lines: Iterator[str] | IO[str]) -> Iterator[Row]:
+    for line_number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{line_number}: not a JSON object: {error}. Each line must be one.") from error
+        if not isinstance(values, dict):
+            kind = type(values).__name__
+            raise InputError(f"{path}:{line_number}: a JSON {kind}, but each line must be an object.")
+        yield Row(f"{path.name}:{line_number}", values)
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """A list of objects, an object that holds one such list, or an object a line."""
+    with _open(path) as file:
+        text = file.read()
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError:
+        yield from _lines(path, iter(text.split("\n")))
+        return
+    listed = _listed(data)
+    if listed is None:
+        what = f"an object with {', '.join(map(str, data))}" if isinstance(data, dict) else f"a {type(data).__name__}"
+        raise InputError(f"{path} holds {what}. Give a list of objects, one a problem, or an object a line.")
+    for row_number, values in enumerate(listed, start=1):
+        if not isinstance(values, dict):
+            raise InputError(f"{path}:{row_number}: a JSON {type(values).__name__}, but each row must be an object.")
+        yield Row(f"{path.name}:{row_number}", values)
+
+
+def _listed(data: Any) -> list[Any] | None:
+    if isinstance(data, list):
+        return data
+    if not isinstance(data, dict):
+        return None
+    lists = [v for v in data.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)]
+    lists = [v for v in lists if not all("role" in x for x in v)]  # messages of a single row
+    plain = [v for v in data.values() if isinstance(v, str | int | float)]
+    return lists[0] if len(lists) == 1 else [data] if plain and not lists else None
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    with _open(path) as lines:
         reader = csv.DictReader(lines)
         for values in reader:
             if None in values or None in values.values():

@@ -108,6 +108,8 @@ class _Loop:
         first, before = self._resume() if config.resume else (0, None)
         assert config.steps is not None
         self.console.start(self._header(), config.steps, first)
+        for note in setup.splits.notes:
+            self.console.message(f"note: {note}")
         if plain_prompts(setup.model, setup.splits):
             self.console.message(
                 "note: the prompts are plain text, so the model's chat template is not used. If the model was trained to chat, "

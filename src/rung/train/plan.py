@@ -11,11 +11,12 @@ import math
 from dataclasses import dataclass, replace
 
 from rung.io.tables import show
+from rung.io.terminal import say_notes
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
 from rung.rollout.sampler import TorchSampler
-from rung.train import fit
+from rung.train import defaults, fit
 from rung.train.config import TrainConfig
 from rung.train.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.train.rehearsal import Line, Rates, Timings, measure_rates, rehearse
@@ -132,6 +133,7 @@ class Plan:
     rates: Rates
     phases: list[Phase]
     evaluation: float
+    notes: tuple[str, ...] = ()
 
     @property
     def step_seconds(self) -> float:
@@ -152,8 +154,10 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     Raises:
         InputError: the settings are refused by `rung train` too, or the run cannot fit into memory.
     """
-    config, recipe, splits = settle(config)
+    given = config
+    config, recipe, splits = settle(given)
     model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
+    config, splits = defaults.by_model(given, config, splits, model)
     shape = Shape.of(model, config)
     work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)
     on = fit.device()
@@ -167,12 +171,13 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     rows = min(work.eval_rows, TorchSampler.max_batch)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
     evaluation += ANSWER_SECONDS * work.eval_rows
-    return Plan(config, shape, work, need, room, rates, step, evaluation)
+    return Plan(config, shape, work, need, room, rates, step, evaluation, splits.notes)
 
 
 def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | None) -> int:
     """The command: three tables, or all their rows as JSON."""
     p = plan(config, answer_tokens)
+    say_notes(p.notes)
     rows = [
         *[("memory", f"{when}: {name}", round(size / GIB, 3), "GiB", None) for when, name, size in p.need.rows()],
         ("memory", "peak", round(p.need.peak / GIB, 3), "GiB", None),

@@ -23,7 +23,7 @@ from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import environments
 from rung.tasks.environment import Splits, talks
-from rung.train import fit
+from rung.train import defaults, fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
 
@@ -67,7 +67,7 @@ def settle(
 
     splits, own: problems and a recipe made in Python, instead of those that `config` names.
     """
-    config = config.resolved()
+    given, config = config, config.resolved()
     recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -76,6 +76,7 @@ def settle(
             config.task, environment=config.environment, path=config.task_path, reward=config.reward,
             options=config.task_options,
         )  # fmt: skip
+    config, splits = defaults.by_task(given, splits)
     config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
     assert config.prompts_per_step and config.max_new_tokens
     check_sampling(
@@ -91,8 +92,8 @@ def settle(
 
 def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None) -> Setup:
     """Check the settings, cheapest first, then load task and model and build the learner. Arguments as of `settle`."""
-    config, recipe, splits = settle(config, splits, own)
-    assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
+    given = config
+    config, recipe, splits = settle(given, splits, own)
     torch.manual_seed(config.seed)
     where = locate(config.model)
     fit.check(config, recipe, where, (splits.train, splits.eval))
@@ -110,6 +111,8 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
         checkpointing.enable(model)
     if torch.cuda.is_available():
         model.hf.to("cuda")
+    config, splits = defaults.by_model(given, config, splits, model)
+    assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
     for env in (splits.train, splits.eval):  # a task none of whose prompts fit is refused now
         first = [env[i] for i in range(min(len(env), PROMPTS_TRIED))]
         if first and not any(len(model.encode(task.prompt)) + config.max_new_tokens <= model.context for task in first):
