@@ -17,6 +17,8 @@ from tyro.conf import Positional
 from rung.errors import InputError, unknown
 from rung.lab.flags import Eval, Ladder, Variance, Verify, Why
 
+OPTIONS = ("task_options", "template_options")  # settings with names of their own: --task-options.NAME VALUE
+
 
 # -- commands: each is a dataclass of its flags and a function -----------------------------------------------------
 @dataclass(frozen=True)
@@ -117,14 +119,18 @@ def _settings(argv: list[str], command: str, more: str, description: str) -> Any
     from rung.train.config import TrainConfig, from_toml
 
     argv, overrides = _prefixed(argv, "--recipe")
-    argv, options = _prefixed(argv, "--task-options")
+    given = {}
+    for name in OPTIONS:
+        argv, found = _prefixed(argv, "--" + name.replace("_", "-"))
+        given[name] = {k: _literal(v) for k, v in found.items()}
     argv, config_file = _take(argv, "--config")
     defaults = from_toml(Path(config_file)) if config_file else {}
     if argv and not argv[0].startswith("-"):
         defaults["recipe"], argv = argv[0], argv[1:]
     defaults["overrides"] = {**defaults.get("overrides", {}), **overrides}
-    defaults["task_options"] = {**defaults.get("task_options", {}), **{k: _literal(v) for k, v in options.items()}}
-    usage = "[RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE]"
+    for name, options in given.items():
+        defaults[name] = {**defaults.get(name, {}), **options}
+    usage = "[RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE] [--template-options.NAME VALUE]"
     return tyro.cli(
         TrainConfig,
         prog=f"rung {command} {usage} {more}",
@@ -324,12 +330,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec, run, _ = COMMANDS[words[0]]
         if spec is None:
             return run(words[1:])
-        takes_options = any(f.name == "task_options" for f in dataclasses.fields(spec))
-        argv, options = _prefixed(words[1:], "--task-options") if takes_options else (words[1:], {})
-        args = tyro.cli(spec, prog=f"rung {words[0]}", args=argv)
-        return run(
-            dataclasses.replace(args, task_options={k: _literal(v) for k, v in options.items()}) if options else args
-        )
+        argv, options = words[1:], {}
+        for name in OPTIONS:
+            if any(f.name == name for f in dataclasses.fields(spec)):
+                argv, found = _prefixed(argv, "--" + name.replace("_", "-"))
+                options[name] = {k: _literal(v) for k, v in found.items()}
+        return run(dataclasses.replace(tyro.cli(spec, prog=f"rung {words[0]}", args=argv), **options))
     except InputError as error:
         print(f"rung: {error}", file=sys.stderr)
         return 2

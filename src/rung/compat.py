@@ -67,6 +67,7 @@ class GRPOConfig:
     bf16: bool = False
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+    chat_template_kwargs: Mapping[str, Any] | None = None
 
     def __init__(self, **arguments: Any) -> None:
         known = {f.name: f.default for f in fields(self)}
@@ -110,6 +111,7 @@ class GRPOConfig:
             "dtype": "bfloat16" if self.bf16 else "float32",
             "gradient_checkpointing": self.gradient_checkpointing,
             "trust_remote_code": self.trust_remote_code,
+            "template_options": dict(self.chat_template_kwargs or {}),
             **turns,
             **({"out": Path(self.output_dir)} if self.output_dir else {}),
         }

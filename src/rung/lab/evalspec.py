@@ -22,6 +22,7 @@ _SETTINGS = (
     "task",
     "task_path",
     "task_options",
+    "template_options",
     "split",
     "problems",
     "samples",
@@ -47,6 +48,7 @@ class EvalSpec:
     environment: str | None = None  # a run's --environment; then a conversation has the run's limits
     task_path: str | None = None
     task_options: dict[str, Any] = field(default_factory=dict)
+    template_options: dict[str, Any] = field(default_factory=dict)
     reward: str | None = None
     split: str = "eval"
     problems: int = 256
@@ -130,6 +132,8 @@ def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
     if "task" not in given:
         own = _OWN + (_TALK if stored.get("environment") else ())  # as the run was trained, unless a flag says otherwise
         given = {key: stored[key] for key in own if stored.get(key) is not None} | given
+    if stored.get("template_options"):
+        given.setdefault("template_options", stored["template_options"])
     if not given.keys() & {"task", "environment"} and args.model == "starter":
         given["task"] = "chained_arithmetic"
     if not given.keys() & {"task", "environment"}:

@@ -27,7 +27,7 @@ from rung.tasks.environment import Environment
 from rung.train.answers import answer_row
 from rung.train.defaults import shortened_for
 from rung.train.evaluate import Evaluation, evaluate
-from rung.train.setup import locate
+from rung.train.setup import is_run, locate, unread_letters
 
 if TYPE_CHECKING:
     from rung.lab.flags import Eval
@@ -137,15 +137,16 @@ def run_eval(args: Eval) -> int:
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """The model's directory, and the settings of the run if `name` is one."""
     path = Path(name).expanduser()
-    if (path / "config.toml").is_file():
-        run = RunDir.open(path)
-        return str(run.model_path()), run.config() | {"directory": str(path)}
-    return locate(name), {}
+    stored = RunDir.open(path).config() | {"directory": str(path)} if is_run(path) else {}
+    return locate(name), stored
 
 
 def measure(name: str, directory: str, environment: Environment, spec: EvalSpec) -> Measured:
     """The model's answers under the spec."""
     model = models.load(directory)
+    model.use_template(spec.template_options)
+    if note := unread_letters(model, environment):
+        print(note, file=sys.stderr)
     if torch.cuda.is_available():
         model.hf.to("cuda")
     result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)

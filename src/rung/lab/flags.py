@@ -1,6 +1,6 @@
 """The flags of the lab's commands; here and not beside their code, so that the command line starts without torch.
 
-`eval` and `verify` also take --task-options.NAME VALUE, which cli.py reads.
+`eval` and `verify` also take --task-options.NAME VALUE, `eval` --template-options.NAME VALUE, which cli.py reads.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Eval:
     task_path: Path | None = None
     """data of a task that has none of its own (gsm8k)"""
     task_options: Suppress[dict[str, Any]] = field(default_factory=dict)
+    template_options: Suppress[dict[str, Any]] = field(default_factory=dict)
     split: str | None = None
     """eval (default) or train"""
     problems: int | None = None

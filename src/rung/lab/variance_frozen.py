@@ -123,6 +123,8 @@ def run_variance(args: Variance) -> int:
             recipe, samples_per_prompt=args.samples_per_prompt, rows=args.prompts_per_step * args.samples_per_prompt,
             temperature=law.temperature, is_full=law.is_full, max_new_tokens=law.max_new_tokens,
         )  # fmt: skip
+    model = models.load(directory)
+    model.use_template(stored.get("template_options", {}))
     frozen = Frozen(
         model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, args.learning_rate,
         args.process,

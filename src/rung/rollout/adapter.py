@@ -38,7 +38,7 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
         raise InputError(f"--lora-rank is {rank}; a rank is at least 1.")
     if has_adapter(model.hf):
         raise InputError(
-            "--model is a LoRA adapter already. Go on with its run by --resume, or merge it into its base model first."
+            "this model has a LoRA adapter already. Load it with merge=True, which adds the adapter to the weights."
         )
     names = "all-linear" if targets == "all-linear" else [x.strip() for x in targets.split(",") if x.strip()]
     head = next((n for n, m in model.hf.named_modules() if m is model.hf.get_output_embeddings()), "lm_head")

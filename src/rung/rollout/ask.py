@@ -15,6 +15,7 @@ from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
 from rung.rollout.talk import Phase, Talk, converse, mix
+from rung.rollout.text import begun
 from rung.tasks.environment import Conversational, Environment, talks
 
 __all__ = ["Phase", "ask", "encode", "mix", "score"]
@@ -58,7 +59,8 @@ def score(
     env: Environment, model: Model, task: Task, rollouts: Sequence[Rollout], law: SamplingLaw, data: Data
 ) -> list[Scored]:
     """Rewards of all answers to one task; `reward` is the sum of the finite ones, NaN if there is none."""
-    completions = [Completion(model.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
+    said = begun(task.prompt)
+    completions = [Completion(said + model.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
     rewards = _rewards(env, Group(task, completions))
     out = []
     for rollout, completion, parts in zip(rollouts, completions, rewards, strict=True):

@@ -17,6 +17,7 @@ from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State,
 from rung.rollout.ask import Phase, ask, encode, mix, score
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
+from rung.rollout.text import begun
 from rung.tasks.environment import Environment, Stepwise, talks
 
 __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
@@ -183,7 +184,8 @@ class Collector:
         """(index of the token that ends a step, its reward) for one answer."""
         assert isinstance(self.env, Stepwise)
         ids = row.rollout.tokens
-        read = [len(self.model.decode(ids[: t + 1])) for t in range(len(ids))]
+        said = len(begun(row.task.prompt))
+        read = [said + len(self.model.decode(ids[: t + 1])) for t in range(len(ids))]
         ends = self.env.steps(row.task, Completion(row.text, row.rollout.stop, ids))
         return [(next(t for t, n in enumerate(read) if n >= at), reward) for at, reward in ends]
 

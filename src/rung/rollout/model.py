@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from logging import ERROR, getLogger
-from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -18,8 +15,10 @@ from transformers.utils import logging
 from rung.errors import InputError
 from rung.maths.products import through_onednn
 from rung.records import Message, Prompt
+from rung.rollout import text
 from rung.rollout.attention import Decode, Packed, packed_attention
 from rung.rollout.llama import LlamaStep, fits
+from rung.rollout.place import Place, place
 
 
 @dataclass
@@ -36,6 +35,7 @@ class Model:
     end_ids: frozenset[int]
     packs: bool = field(default=False)
     steps: bool = field(default=False)
+    template: Mapping[str, Any] = field(default_factory=dict)  # arguments of the chat template
 
     @property
     def device(self) -> torch.device:
@@ -60,11 +60,28 @@ class Model:
         layer: Any = self.hf.get_output_embeddings()
         return layer(hidden).float()  # type: ignore[no-any-return]
 
+    def use_template(self, options: Mapping[str, Any]) -> None:
+        """Pass these arguments to the chat template from now on (enable_thinking=False)."""
+        text.check_options(self.tokenizer, options)
+        self.template = dict(options)
+
+    def ids(self, words: str, *, special: bool = False) -> list[int]:
+        """Text -> token ids that the model has embeddings for."""
+        ids = text.to_ids(self.tokenizer, words, special=special)
+        rows = self.hf.get_input_embeddings().weight.shape[0]
+        if beyond := sorted({i for i in ids if i >= rows}):
+            names = text.listed([str(x) for x in self.tokenizer.convert_ids_to_tokens(beyond)])
+            raise InputError(
+                f"the tokenizer gives {names} the ids {text.listed(beyond)}, but the model's embedding has only {rows} rows. "
+                "Resize the embedding (resize_token_embeddings) and save the model, or use its own tokenizer."
+            )
+        return ids
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Prompt -> token ids: the only place where a chat template is applied, and at most one BOS stands in front."""
         tok = self.tokenizer
         if isinstance(prompt, str):
-            ids = list(tok(prompt)["input_ids"])
+            ids = self.ids(prompt, special=True)
             if ids and ids[-1] in self.end_ids and len(ids) > 1:  # tokenizers that close a sequence by themselves
                 ids = ids[:-1]
         else:
@@ -73,63 +90,78 @@ class Model:
                     "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
                     "Use an instruction-tuned model, or a task whose prompts are plain text."
                 )
-            ids = list(tok(self.render(prompt, answer=True), add_special_tokens=False)["input_ids"])
+            ids = self.ids(self.render(prompt, answer=True))
         if tok.bos_token_id is not None and ids[:2] == [tok.bos_token_id] * 2:
             ids = ids[1:]
         return ids
 
+    def unread(self, prompt: Prompt) -> list[str]:
+        """Pieces of the prompt that the tokenizer does not know and replaces."""
+        return text.unread(self.tokenizer, prompt if isinstance(prompt, str) else self.render(prompt, answer=True))
+
     def render(self, messages: Sequence[Message], *, answer: bool) -> str:
-        """Messages as the chat template writes them; with `answer`, up to where the model's next answer begins."""
-        listed = [dict(m) for m in messages]
-        try:
-            return str(self.tokenizer.apply_chat_template(listed, tokenize=False, add_generation_prompt=answer))
-        except TemplateError as error:
-            roles = ", ".join(dict.fromkeys(m["role"] for m in listed))
-            raise InputError(f"the model's chat template refuses messages of the roles {roles}: {error}") from error
+        """Messages as the chat template writes them; with `answer`, up to where the model goes on."""
+        return text.render(self.tokenizer, messages, self.template, answer=answer)
 
     def decode(self, tokens: tuple[int, ...]) -> str:
-        """Answer tokens -> text for verifiers and people, without the end token and other special tokens."""
-        kept = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
-        return str(self.tokenizer.decode(list(kept), skip_special_tokens=True))
+        """Answer tokens -> text, without the tokens that frame an answer; special tokens inside it stay."""
+        return text.to_text(self.tokenizer, tokens, self.end_ids)
 
 
-def place(name: str) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a directory, a GGUF file or a hub id; a path that is none is refused."""
-    path = Path(name).expanduser()
-    if not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InputError(
-            f"model {name!r}: there is no such directory. Give a directory with a Hugging Face model, or a hub id."
-        )
-    if path.suffix == ".gguf":
-        return _gguf(path)
-    return {"pretrained_model_name_or_path": path if path.exists() else name}
+def load(
+    name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, merge: bool = False
+) -> Model:
+    """A model by its directory or hub id. Dropout is off for good: log-probabilities must not depend on a draw.
 
-
-def load(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Model:
-    """A model by its directory or hub id. Dropout is off for good: log-probabilities must not depend on a draw."""
-    logging.disable_progress_bar()
-    getLogger("huggingface_hub").setLevel(ERROR)
+    merge: add an adapter's product to the weights that it belongs to, so that the model is a plain one.
+    """
+    quiet()
     where = place(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=trust_remote_code)
-        hf = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(**where.tokenizer, trust_remote_code=trust_remote_code)
+        hf = AutoModelForCausalLM.from_pretrained(**where.model, dtype=dtype, trust_remote_code=trust_remote_code)
+        if "gguf_file" in where.model:
+            _forget_quantization(hf)
+        hf = _with_adapters(hf, where, merge)
+        hf.name_or_path = hf.config.name_or_path = where.name  # a new adapter writes down what it was trained on
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"model {name!r} could not be loaded: {first} Give 'starter', 'smollm2', a directory with a Hugging Face model "
-            "(config.json, weights, tokenizer), or a hub id that this machine can reach."
+            f"model {name!r} could not be loaded: {first} Give 'starter', 'smollm2', a run, a directory with a Hugging Face "
+            "model (config.json, weights, tokenizer), or a hub id that this machine can reach."
         ) from error
+    rows = hf.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > rows:  # tokens added behind may go unused: `Model.ids` looks at those
+        raise InputError(
+            f"model {name!r}: its tokenizer has {tokenizer.vocab_size} tokens, but its embedding only {rows} rows, so they do "
+            "not belong together. Put the model's own tokenizer into its directory."
+        )
     return wrap(hf, tokenizer)
 
 
-def _gguf(path: Path) -> dict[str, Any]:
-    """A local GGUF file as transformers wants it: a directory and a name. Its weights are dequantized when they are read."""
-    if not path.is_file():
-        raise InputError(f"model {path}: there is no such file. Give the path of a GGUF file.")
-    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
-    if missing:
-        raise InputError(f"model {path}: GGUF files need {' and '.join(missing)}. Install: pip install 'rung[gguf]'.")
-    return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+def quiet() -> None:
+    """Without the readers' progress bars and remarks; errors still raise."""
+    logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel(ERROR)
+
+
+def _with_adapters(hf: PreTrainedModel, where: Place, merge: bool) -> PreTrainedModel:
+    for i, adapter in enumerate(where.adapters):
+        if merge or i + 1 < len(where.adapters):
+            from peft import PeftModel
+
+            hf = PeftModel.from_pretrained(hf, str(adapter)).merge_and_unload().requires_grad_(True)
+        else:
+            hf.load_adapter(str(adapter))
+    return hf
+
+
+def _forget_quantization(hf: Any) -> None:
+    """The weights are floats now, but a model that calls itself quantized cannot be saved."""
+    hf.hf_quantizer, hf.is_quantized = None, False
+    for owner, name in ((hf, "quantization_method"), (hf.config, "quantization_config"), (hf.config, "_is_quantized")):
+        if name in vars(owner):
+            delattr(owner, name)
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:

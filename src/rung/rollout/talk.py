@@ -16,6 +16,7 @@ from rung.errors import InputError
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
+from rung.rollout.text import begun, inside
 from rung.tasks.environment import Session
 
 Phase = Callable[[str], AbstractContextManager[object]]
@@ -80,10 +81,14 @@ class Talk:
             tuple(self.actions[:n]),
         )  # fmt: skip
 
+    def text(self, model: Model) -> str:
+        """The newest turn; the first one goes on from what the opening has begun."""
+        return (begun(self.opening) if len(self.stops) <= 1 else "") + model.decode(self.said)
+
     def completion(self, model: Model) -> Completion:
         stop = self.rollout().stop
-        text, first = model.decode(self.said), len(_messages(self.opening))
-        return Completion(text, stop, tuple(self.tokens), tuple(self.messages), self.session, first)
+        first = len(_messages(self.opening)) - inside(self.opening)
+        return Completion(self.text(model), stop, tuple(self.tokens), tuple(self.messages), self.session, first)
 
     def episode(self) -> Episode:
         counters = dict(getattr(self.session, "counters", {}))
@@ -136,7 +141,9 @@ def _open(model: Model, law: SamplingLaw, group: Sequence[Talk]) -> None:
 
 def _answer(model: Model, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
     """Let the environment answer the model's newest turn."""
-    text = model.decode(talk.said)
+    text = talk.text(model)
+    if len(talk.stops) == 1 and inside(talk.opening):
+        talk.messages.pop()
     talk.messages.append({"role": "assistant", "content": text})
     if talk.over:  # cut in the middle of a turn: nothing that could be acted on
         return
@@ -185,7 +192,8 @@ def extension(model: Model, opening: Prompt, observation: Sequence[Message], las
         mark = MARK
         while any(mark in m["content"] for m in (*opening, *observation)):
             mark += "-"
-        history = [*opening, {"role": "assistant", "content": mark}]
+        before = opening[:-1] if inside(opening) else opening
+        history = [*before, {"role": "assistant", "content": begun(opening) + mark}]
         try:
             whole = model.render([*history, *observation], answer=True)
         except InputError:  # a template without the role "tool"
@@ -197,7 +205,7 @@ def extension(model: Model, opening: Prompt, observation: Sequence[Message], las
                 "the model's chat template changes or drops an answer once another message follows, so a conversation cannot "
                 "be continued token by token. Use a template that only appends."
             )
-    ids = list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = model.ids(text)
     return ids[1:] if ids and last in model.end_ids and ids[0] in model.end_ids else ids
 
 

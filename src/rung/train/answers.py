@@ -10,6 +10,7 @@ import torch
 from rung.io.summary import Example
 from rung.records import Scored
 from rung.rollout.collect import Collected
+from rung.rollout.text import inside
 from rung.train.evaluate import Evaluation
 
 
@@ -26,7 +27,7 @@ def examples(before: Evaluation, after: Evaluation, count: int = 3) -> list[Exam
 
 def prompt_text(row: Scored) -> str:
     prompt = row.task.prompt
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+    return prompt if isinstance(prompt, str) else str(prompt[-2 if inside(prompt) and prompt[1:] else -1]["content"])
 
 
 def answer_row(row: Scored) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class TrainConfig:
     recipe: str = "dr_grpo"
     """name of the recipe (`rung recipes` lists them)"""
     model: str = "starter"
-    """starter, smollm2, a directory with a Hugging Face model, or a hub id"""
+    """starter, smollm2, a run, a directory with a Hugging Face model, a .gguf file, or a hub id"""
     task: str | None = None
     """a task's name or a .jsonl/.csv/.parquet file; None: the model's default task"""
     task_path: Path | None = None
@@ -36,6 +36,8 @@ class TrainConfig:
     """FILE.py:NAME or gymnasium:ID, what the model talks to in several turns (docs/environments.md)"""
     task_options: dict[str, Any] = field(default_factory=dict)
     """settings of the task itself, e.g. min_digits=2"""
+    template_options: dict[str, Any] = field(default_factory=dict)
+    """arguments of the model's chat template, e.g. enable_thinking=False"""
 
     steps: int | None = None
     """training steps"""

@@ -95,6 +95,7 @@ def check(config: TrainConfig, recipe: Recipe, located: str, envs: Sequence[Envi
         model = sketch(located, config.dtype, trust_remote_code=config.trust_remote_code)
     except InputError:
         return  # loading it will say what is wrong with it
+    model.use_template(config.template_options)
     on = device()
     refuse(config, recipe, model, Workload.of(config, model, envs), on, room(on))
 

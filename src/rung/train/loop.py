@@ -28,7 +28,7 @@ from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation, evaluate
 from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
-from rung.train.setup import Setup, plain_prompts, prepare, restore
+from rung.train.setup import Setup, plain_prompts, prepare, restore, unread_letters
 
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
@@ -115,6 +115,8 @@ class _Loop:
                 "note: the prompts are plain text, so the model's chat template is not used. If the model was trained to chat, "
                 'give messages instead: "prompt": [{"role": "user", "content": ...}]'
             )
+        if note := unread_letters(setup.model, setup.splits.train, setup.splits.eval):
+            self.console.message(note)
         done = first
         with _Interrupt(self.console) as asked:
             if before is None:

@@ -21,7 +21,8 @@ from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
 from rung.rollout.matmul import few
-from rung.rollout.model import Model, place
+from rung.rollout.model import Model, quiet
+from rung.rollout.place import place
 from rung.rollout.sampler import TorchSampler
 from rung.tasks.environment import Environment
 from rung.train.config import TrainConfig
@@ -124,10 +125,11 @@ class Workload:
 
 def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:
     """The model on the meta device: its configuration and tokenizer are read, its weights are not."""
+    quiet()
     where = place(name)
     try:
-        config = AutoConfig.from_pretrained(**where, trust_remote_code=trust_remote_code)
-        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(**where.model, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(**where.tokenizer, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             hf = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:

@@ -157,6 +157,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     given = config
     config, recipe, splits = settle(given)
     model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
+    model.use_template(config.template_options)
     config, splits = defaults.by_model(given, config, splits, model)
     shape = Shape.of(model, config)
     work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)

@@ -6,12 +6,14 @@ import difflib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from rung import starter
 from rung.errors import InputError, unknown
 from rung.io import smollm2
+from rung.io.run_dir import RunDir
 from rung.io.state import load_state
 from rung.recipe_io import override
 from rung.recipe_rules import check_sampling
@@ -20,15 +22,18 @@ from rung.rollout import adapter, checkpointing
 from rung.rollout import model as models
 from rung.rollout.collect import Collector, encode
 from rung.rollout.model import Model
+from rung.rollout.place import place
 from rung.rollout.sampler import TorchSampler
+from rung.rollout.text import listed
 from rung.tasks import environments
-from rung.tasks.environment import Splits, talks
+from rung.tasks.environment import Environment, Splits, talks
 from rung.train import defaults, fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
 
 OURS = ("starter", "smollm2")
 PROMPTS_TRIED = 512
+PROMPTS_LOOKED_AT = 64
 
 
 @dataclass
@@ -44,8 +49,12 @@ class Setup:
     collector: Collector
 
 
+def is_run(path: Path) -> bool:
+    return (path / "config.toml").is_file()
+
+
 def locate(name: str) -> str:
-    """'starter' and 'smollm2' to the directories they stand for; anything else as it is."""
+    """'starter', 'smollm2' and a run's directory to the directory of the model they stand for; anything else as it is."""
     if name == "starter":
         return str(starter.path())
     if name == "smollm2":
@@ -55,8 +64,11 @@ def locate(name: str) -> str:
                 "the model smollm2 is not on this machine yet. Run `make smollm2` (or `rung smollm2`) once, then try again."
             )
         return str(found)
+    if is_run(path := Path(name).expanduser()):
+        return str(RunDir.open(path).model_path())
     if "/" not in name and not Path(name).exists() and difflib.get_close_matches(name.lower(), OURS, n=1, cutoff=0.75):
         raise unknown("model", name, OURS, more=" Or give a directory with a Hugging Face model, or a hub id.")
+    place(name)  # refuses a path without a model
     return name
 
 
@@ -97,16 +109,15 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     torch.manual_seed(config.seed)
     where = locate(config.model)
     fit.check(config, recipe, where, (splits.train, splits.eval))
-    model = models.load(where, dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code)
+    model = models.load(
+        where, dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code, merge=True
+    )
     if config.trainable is not None:
         train_only(model, config.trainable)
     if config.lora_rank:
         adapter.add(model, config.lora_rank, config.lora_alpha, config.lora_targets)
-    elif adapter.has_adapter(model.hf):
-        raise InputError(
-            f"model {config.model!r} is a LoRA adapter. Go on with its run by --resume and the run's --lora-rank, or merge it "
-            "into its base model first."
-        )
+    model.use_template(config.template_options)
+    try_saving(model)
     if config.gradient_checkpointing:
         checkpointing.enable(model)
     if torch.cuda.is_available():
@@ -138,6 +149,19 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     return Setup(config, recipe, splits, model, learner, sampler, collector)
 
 
+def try_saving(model: Model) -> None:
+    """Everything of a checkpoint but the weights, written and thrown away: what cannot be saved is not trained."""
+    with TemporaryDirectory() as directory:
+        try:
+            model.hf.save_pretrained(directory, state_dict={})
+            model.tokenizer.save_pretrained(directory)
+        except Exception as error:  # whatever saving raises, it would raise after the training too
+            raise InputError(
+                f"this model cannot be saved, so a training would be lost ({type(error).__name__}: {error}). Give the model "
+                "with plain weights, or train an adapter (--lora-rank)."
+            ) from error
+
+
 def plain_prompts(model: Model, splits: Splits) -> bool:
     """Whether problems are plain text although the model has a chat template, which then stays unused.
 
@@ -146,6 +170,19 @@ def plain_prompts(model: Model, splits: Splits) -> bool:
     if model.tokenizer.chat_template is None or talks(splits.train):
         return False
     return any(isinstance(env[i].prompt, str) for env in (splits.train, splits.eval) for i in range(min(len(env), 8)))
+
+
+def unread_letters(model: Model, *envs: Environment) -> str | None:
+    """A note for people if the tokenizer reads some of the first prompts' letters as its token for the unknown."""
+    tasks = [env[i] for env in envs if not talks(env) for i in range(min(len(env), PROMPTS_LOOKED_AT))]
+    found = [pieces for task in tasks if (pieces := model.unread(task.prompt))]
+    if not found:
+        return None
+    pieces = list(dict.fromkeys(p for part in found for p in part))
+    return (
+        f"note: {len(found)} of {len(tasks)} prompts contain {listed(pieces)}, which the model's tokenizer does not know: it "
+        f"reads each of them as {model.tokenizer.unk_token!r}."
+    )
 
 
 def train_only(model: Model, pattern: str) -> None:
