@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import rung.parts as p
-from rung.errors import InputError
+from rung.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from rung.recipes import Recipe
 
 Rule = tuple[Callable[["Recipe"], bool], str]
+
+
+NEEDS: Mapping[str, str] = {  # what a part may ask for; train/needs.py says what prepares each
+    "groups": "several answers to each prompt (group_B)",
+    "greedy": "the reward of the greedy answer to each prompt (greedy_B)",
+    "steps": "rewards of reasoning steps, where the task has them (step_end_BT)",
+    "old_logp": "the trainer's own log-probabilities at rollout time (old_logp_BT)",
+    "ref_logp": "the reference policy's log-probabilities (ref_logp_BT)",
+    "values": "V before each token, from a learned critic (value_BT)",
+    "bootstrap": "V after the last token of truncated answers (bootstrap_B)",
+    "ref_full": "KL(pi || pi_ref) over the full vocabulary (ref_kl_BT)",
+    "old_full": "KL(pi_old || pi) over the full vocabulary (old_kl_BT)",
+}
+
+
+def needs_of(part: Any) -> frozenset[str]:
+    """What a part asks for; most ask for nothing."""
+    return frozenset(getattr(part, "needs", ()))
 
 
 def _group_scaled(r: Recipe) -> bool:
@@ -109,6 +128,10 @@ RULES: tuple[Rule, ...] = (
         "never reach it. Use Critic(shared=False).",
     ),
     (
+        lambda r: bool(r.needs & {"values", "bootstrap"}) and not isinstance(r.credit, p.Value),
+        "a part needs a learned value, but the critic that learns it belongs to credit=Value(...). Derive the part from Value.",
+    ),
+    (
         lambda r: isinstance(r.credit, p.Value) and r.data.resample > 0,
         "dynamic sampling throws out the prompts whose answers all earn the same, but the critic has to learn from them. "
         "Use data without resampling.",
@@ -118,6 +141,9 @@ RULES: tuple[Rule, ...] = (
 
 def check(recipe: Recipe) -> None:
     """Refuse a recipe whose parts contradict each other. InputError with the reason and what to use instead."""
+    for part in (getattr(recipe, f.name) for f in fields(recipe)):
+        for need in sorted(needs_of(part) - NEEDS.keys()):
+            raise unknown(f"need of the part {type(part).__name__}:", need, NEEDS, more=" Nothing prepares another.")
     for broken, reason in RULES:
         if broken(recipe):
             raise InputError(f"recipe {recipe.name!r}: {reason}")
@@ -146,6 +172,18 @@ def check_sampling(
         raise InputError(
             f"{name}: FixedBudget(budget={recipe.aggregate.budget}) is smaller than max_new_tokens {max_new_tokens}, so an "
             "answer could weigh more than the budget allows. Use a budget of at least max_new_tokens, or None."
+        )
+    prompts, update = rows // samples_per_prompt, recipe.update
+    if isinstance(update, p.GradientSteps) and prompts < update.minibatches:
+        raise InputError(
+            f"{name} makes {update.minibatches} minibatches of whole prompts, but a step has {prompts}. Use --prompts-per-step "
+            f"{update.minibatches} or more, or --recipe.update.minibatches {prompts} or fewer."
+        )
+    critic = recipe.credit.critic if isinstance(recipe.credit, p.Value) else None
+    if critic is not None and not critic.shared and rows < critic.minibatches:
+        raise InputError(
+            f"{name}: the critic learns in {critic.minibatches} minibatches, but a step has {rows} answers. Use more answers, or "
+            f"--recipe.credit.critic.minibatches {rows} or fewer."
         )
     if isinstance(recipe.normalize, p.Whiten) and rows < 2:
         raise InputError(f"{name} whitens advantages over the batch, but the batch has one answer. Use more samples.")

@@ -8,12 +8,12 @@ A recipe is a value: one part per question. `rung explain NAME` prints the equat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import rung.parts as p
 from rung import ranges
-from rung.recipe_rules import check
+from rung.recipe_rules import check, needs_of
 from rung.records import State
 
 
@@ -47,7 +47,7 @@ class Recipe:
     @property
     def needs(self) -> frozenset[str]:
         """What the loop must prepare: groups, values, ref_logp, greedy, ... The loop asks this, never the name."""
-        return self.credit.needs | self.kl.needs | self.correction.needs | self.trust.needs
+        return frozenset().union(*(needs_of(getattr(self, f.name)) for f in fields(self)))
 
     def initial_state(self) -> State:
         return State(kl_coef=self.kl.coef, trust_coef=self.trust.coef)

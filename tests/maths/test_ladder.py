@@ -1,6 +1,7 @@
 """What the recipes are made of: what each needs, what each rung changed, and which combinations are refused."""
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import ClassVar
 
 import pytest
 
@@ -143,6 +144,13 @@ def test_the_tree_has_no_loop():
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Curious(p.RewardToGo):
+    """A user's own part that asks for values and brings no critic."""
+
+    needs: ClassVar = frozenset({"values"})
+
+
 R = RECIPES
 ILLEGAL = [  # below, changes, a word of the reason, and a legal neighbor
     ("reinforce", {"update": p.GradientSteps(epochs=2)}, "another policy", {"update": p.GradientSteps(target_kl=0.1)}),
@@ -199,6 +207,7 @@ ILLEGAL = [  # below, changes, a word of the reason, and a legal neighbor
         "never reach it",
         {"credit": p.Value(p.GAE())},
     ),
+    ("reinforce", {"credit": Curious()}, "belongs to credit=Value", {"credit": p.Value()}),
     ("ppo", {"data": p.Data(resample=1)}, "the critic has to learn", {"data": p.Data(drop_truncated=True)}),
 ]
 
@@ -222,7 +231,7 @@ def test_every_rule_has_its_example():
         assert any(reason in m for m in messages), reason
 
 
-GOOD_SAMPLING = {"samples_per_prompt": 4, "rows": 8, "temperature": 1.0, "is_full": True, "max_new_tokens": 16}
+GOOD_SAMPLING = {"samples_per_prompt": 4, "rows": 16, "temperature": 1.0, "is_full": True, "max_new_tokens": 16}
 
 
 @every_recipe
@@ -237,7 +246,7 @@ def test_ordinary_sampling_is_accepted(recipe):
         (R["reinforce"], {"temperature": 0.0}, "greedy answers are all the same"),
         (R["reinforce"], {"is_full": False}, "the gradient would be biased"),
         (replace(R["dr_grpo"], aggregate=p.FixedBudget(15)), {}, "more than the budget allows"),
-        (R["reinforce_pp"], {"rows": 1}, "the batch has one answer"),
+        (R["reinforce_pp"], {"samples_per_prompt": 1, "rows": 1}, "the batch has one answer"),
     ],
 )
 def test_sampling_that_contradicts_the_recipe_is_refused(recipe, changes, why):
@@ -249,4 +258,4 @@ def test_sampling_at_the_edge_is_accepted():
     check_sampling(R["reinforce"], **{**GOOD_SAMPLING, "samples_per_prompt": 1, "rows": 1, "temperature": 0.01})
     check_sampling(R["grpo"], **{**GOOD_SAMPLING, "samples_per_prompt": 2})
     check_sampling(replace(R["dr_grpo"], aggregate=p.FixedBudget(16)), **GOOD_SAMPLING)
-    check_sampling(R["reinforce_pp"], **{**GOOD_SAMPLING, "rows": 2})
+    check_sampling(R["reinforce_pp"], **{**GOOD_SAMPLING, "samples_per_prompt": 2, "rows": 2})

@@ -44,9 +44,9 @@ def test_only_the_adapter_moves_and_the_reference_is_the_model_without_it(name):
     learner, collector = fresh(name)
     model = learner.model
     base = {k: v.clone() for k, v in model.hf.state_dict().items() if "lora_" not in k}
-    start = learner._logp(learner.policy, collector.collect(0, learner.state).tokens)
+    start = learner.logp(learner.policy, collector.collect(0, learner.state).tokens)
     with adapter.adapter_off(model.hf):
-        without = learner._logp(learner.policy, collector.collect(0, learner.state).tokens)
+        without = learner.logp(learner.policy, collector.collect(0, learner.state).tokens)
     assert torch.equal(start, without), "B is zero: a fresh adapter changes nothing, bit for bit"
     for step in range(3):
         collected = collector.collect(step, learner.state)
@@ -63,9 +63,9 @@ def test_only_the_adapter_moves_and_the_reference_is_the_model_without_it(name):
         tokens = collected.tokens
         whole = models.load(str(starter.path()))
         untouched = Learner(find("reinforce"), whole, Hyper())
-        expected = untouched._logp(untouched.policy, tokens)
-        assert torch.equal(learner._logp(learner.reference, tokens), expected)
-        assert not torch.equal(learner._logp(learner.policy, tokens), expected), "and the adapter is on again"
+        expected = untouched.logp(untouched.policy, tokens)
+        assert torch.equal(learner.logp(learner.reference, tokens), expected)
+        assert not torch.equal(learner.logp(learner.policy, tokens), expected), "and the adapter is on again"
         assert metrics["kl"] > 0
 
 

@@ -19,7 +19,7 @@ from rung.lab.evaluation import resolve
 from rung.lab.flags import Variance
 from rung.lab.statistics import Interval, scipy_stats
 from rung.lab.variance import Quality, baseline_gradients, gradients, optimal_baseline, quality
-from rung.parts import Data
+from rung.parts import Data, GradientSteps
 from rung.recipe_io import find
 from rung.recipe_rules import check_sampling
 from rung.recipes import LADDER, Recipe
@@ -120,7 +120,8 @@ def run_variance(args: Variance) -> int:
     law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens)
     for recipe in recipes:
         check_sampling(
-            recipe, samples_per_prompt=args.samples_per_prompt, rows=args.prompts_per_step * args.samples_per_prompt,
+            replace(recipe, update=GradientSteps()),  # the gradient of a whole batch: nothing is updated
+            samples_per_prompt=args.samples_per_prompt, rows=args.prompts_per_step * args.samples_per_prompt,
             temperature=law.temperature, is_full=law.is_full, max_new_tokens=law.max_new_tokens,
         )  # fmt: skip
     model = models.load(directory)

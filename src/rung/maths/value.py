@@ -153,8 +153,9 @@ class Value(Credit):
         return frozenset({"values", "bootstrap"} if self.bootstrap_truncated else {"values"})
 
     def _last(self, batch: Batch) -> Tensor | None:
-        if not self.bootstrap_truncated or batch.bootstrap_B is None:
+        if not self.bootstrap_truncated:
             return None
+        assert batch.bootstrap_B is not None, "train/needs.py prepares bootstrap_B where a part needs it"
         return torch.where(batch.truncated_B, batch.bootstrap_B, 0.0)
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -54,6 +54,19 @@ class ValueModel:
             V_BT[rows, : part.mask_BT.shape[1]] = self.values(part)
         return V_BT
 
+    @torch.no_grad()
+    def after(self, tokens: Tokens, wanted_B: Tensor) -> Tensor:
+        """V(s_L), of the state after the last token, for the wanted rows: float32[B], zero for the others."""
+        length_B, one = tokens.length_B, torch.nn.functional.pad
+        at_T = torch.arange(tokens.tokens_BT.shape[1] + 1, device=length_B.device)
+        longer = replace(  # as if one token more were to be scored, which nothing reads
+            tokens, tokens_BT=one(tokens.tokens_BT, (0, 1)), mask_BT=at_T == length_B[:, None], length_B=length_B + 1,
+        )  # fmt: skip
+        V_B = torch.zeros(len(length_B), device=length_B.device)
+        for rows in microbatches(longer, wanted_B.nonzero()[:, 0].cpu(), 4 * self.micro_tokens):
+            V_B[rows] = self.values(longer.rows(rows)).sum(1)
+        return V_B
+
     def fit(self, batch: Batch, tokens: Tokens, credit: Value, clip_norm: float, seed: int) -> float:
         """AdamW on the value loss, a token mean over each minibatch (its valid rows learn, all of them are counted).
 

@@ -24,6 +24,7 @@ from rung.rollout.model import Model
 from rung.train.base_policy import BasePolicy
 from rung.train.critic import ValueModel, explained_variance
 from rung.train.metrics import advantage_metrics, reference_metrics
+from rung.train.needs import PREPARED
 from rung.train.optimizer import MasterAdamW
 from rung.train.policy import Policy, activation_bytes_per_token, microbatches
 from rung.train.update import Work, gradient_steps, natural_step
@@ -80,7 +81,7 @@ class Learner:
             raise InputError(
                 f"recipe {self.recipe.name!r} solves a linear system, which needs float32 weights. Use --dtype float32."
             )
-        self.reference = self._frozen_copy() if "ref_logp" in needs else None
+        self.reference = self._frozen_copy() if needs & {"ref_logp", "ref_full"} else None
         self.critic: ValueModel | None = None
         if isinstance(self.recipe.credit, Value):
             config = self.recipe.credit.critic
@@ -142,17 +143,14 @@ class Learner:
     def _prepare(self, batch: Batch, tokens: Tokens) -> Batch:
         """Fill in what the recipe's parts need, all of it without gradient and before any update."""
         batch = replace(batch, state=self.state)
-        needs = self.recipe.needs
-        if "old_logp" in needs:
-            batch = replace(batch, old_logp_BT=self._logp(self.policy, tokens))
-        if self.reference is not None:
-            batch = replace(batch, ref_logp_BT=self._logp(self.reference, tokens))
-        if self.critic is not None:
-            batch = replace(batch, value_BT=self.critic.predict(tokens))
+        for need, prepare in PREPARED.items():
+            if need in self.recipe.needs:
+                batch = prepare(self, batch, tokens)
         return batch
 
     @torch.no_grad()
-    def _logp(self, policy: Policy, tokens: Tokens) -> Tensor:
+    def logp(self, policy: Policy, tokens: Tokens) -> Tensor:
+        """What `policy` says about a whole step, some rows at a time: float32[B, T]."""
         logp_BT = torch.zeros(tokens.mask_BT.shape, device=tokens.mask_BT.device)
         for rows in microbatches(tokens, torch.arange(len(tokens.length_B)), 4 * self.micro_tokens):
             part = tokens.rows(rows)

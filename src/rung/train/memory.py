@@ -220,7 +220,7 @@ def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
         "weights": s.parameters * s.width,
         "optimizer (float32 moments, masters)": adam_held,
         "adapter": 4.0 * s.trainable * s.adapter,
-        "reference policy": s.parameters * s.width if "ref_logp" in recipe.needs and not s.adapter else 0,
+        "reference policy": s.parameters * s.width if recipe.needs & {"ref_logp", "ref_full"} and not s.adapter else 0,
     }
     critic_step = 0
     if isinstance(recipe.credit, Value) and not recipe.credit.critic.shared:
@@ -255,15 +255,14 @@ def _updating(s: Shape, w: Workload, recipe: Recipe, adam_step: int, critic_step
     }
     gradients = float(s.trainable * (4 if s.adapter else s.width))
     parts = -(-whole // s.micro_tokens)
-    if {"ref_full", "old_full"} & recipe.needs:
-        copies = len({"ref_full", "old_full"} & recipe.needs)
+    natural = isinstance(recipe.update, NaturalStep)
+    if copies := len({"ref_full", "old_full"} & (recipe.needs | ({"old_full"} if natural else set()))):
         work["remembered distributions"] = copies * (parts * s.V * s.D * s.width + w.P * w.G * w.T * s.D * s.width)
     if isinstance(recipe.update, NaturalStep):
         # g, the direction, its residual, the step, the old weights and products: seven vectors of float32
         curved = min(recipe.update.curvature_tokens or w.fed, w.fed)
         work["natural step: vectors"] = 7.0 * 4 * s.trainable
         work["natural step: curvature graph"] = 3 * activation_bytes(s, curved, curved * 2) + 6 * 4 * curved * s.V
-        work["remembered distributions"] = parts * s.V * s.D * s.width + w.P * w.G * w.T * s.D * s.width
         return work | {"gradients": gradients}
     step = {"gradients": gradients, "optimizer step": float(max(adam_step, critic_step))}
     if parts > 1:  # the gradients of earlier micro-batches wait

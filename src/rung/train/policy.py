@@ -56,10 +56,13 @@ def predicting_logits(model: Model, tokens: Tokens) -> Tensor:
 
 
 def _padded(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompt and answer of each row, right-padded: ids and attention mask [B, W], and where each answer starts [B]."""
+    """Prompt and answer of each row but its last token, which predicts nothing that is scored, right-padded: ids and
+    attention mask [B, W], and where each answer starts [B].
+    """
     prompt_of = [tokens.prompts[int(g)] for g in tokens.group_B]
     rows = [
-        torch.cat([p, row[: int(n)]]) for p, row, n in zip(prompt_of, tokens.tokens_BT, tokens.length_B, strict=True)
+        torch.cat([p, row[: max(int(n) - 1, 0)]])
+        for p, row, n in zip(prompt_of, tokens.tokens_BT, tokens.length_B, strict=True)
     ]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     width_B = torch.tensor([len(x) for x in rows], device=ids.device)
@@ -140,7 +143,10 @@ def _unflatten(x_n: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def minibatches(group_B: Tensor, parts: int, seed: int) -> list[Tensor]:
-    """Row numbers in `parts` equal parts at random, an optimizer step each; whole prompts together where there are enough."""
+    """Row numbers in exactly `parts` parts at random, an optimizer step each, as even as can be: [3, 3, 2, 2] of 10 prompts.
+
+    The answers to a prompt stay together; only where there are fewer prompts than parts are they split by the row.
+    """
     group_B = group_B.cpu()
     if parts == 1:
         return [torch.arange(len(group_B))]
@@ -148,8 +154,8 @@ def minibatches(group_B: Tensor, parts: int, seed: int) -> list[Tensor]:
     prompts = int(group_B.max()) + 1
     if prompts >= parts:
         order = torch.randperm(prompts, generator=generator)
-        return [torch.isin(group_B, chunk).nonzero()[:, 0] for chunk in order.chunk(parts)]
-    return list(torch.randperm(len(group_B), generator=generator).chunk(parts))
+        return [torch.isin(group_B, chunk).nonzero()[:, 0] for chunk in order.tensor_split(parts)]
+    return list(torch.randperm(len(group_B), generator=generator).tensor_split(parts))
 
 
 def microbatches(tokens: Tokens, rows: Tensor, budget: int) -> Iterator[Tensor]:

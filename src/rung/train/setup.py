@@ -30,6 +30,7 @@ from rung.tasks.environment import Environment, Splits, talks
 from rung.train import defaults, fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
+from rung.train.needs import collected
 
 OURS = ("starter", "smollm2")
 PROMPTS_TRIED = 512
@@ -144,7 +145,7 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     sampler = TorchSampler(model)
     collector = Collector(
         splits.train, model, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
-        config.seed, greedy="greedy" in recipe.needs, steps="steps" in recipe.needs,
+        config.seed, **collected(recipe.needs),
     )  # fmt: skip
     return Setup(config, recipe, splits, model, learner, sampler, collector)
 

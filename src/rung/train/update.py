@@ -22,6 +22,7 @@ from rung.parts import GradientSteps, NaturalStep
 from rung.recipes import Recipe
 from rung.records import Batch, Scores, Tokens, Totals
 from rung.train.metrics import Drift
+from rung.train.needs import FROZEN
 from rung.train.optimizer import MasterAdamW
 from rung.train.policy import Heads, Policy, microbatches, minibatches, predicting_logits, predicting_states
 
@@ -66,13 +67,11 @@ class Work:
             T = tokens.mask_BT.shape[1]
             yield Part(_narrow(self.batch.rows(index), T), tokens, self.adv_BT[index, :T], index)
 
-    def freeze(self, parts: list[Part]) -> list[Part]:
-        """Add what must be remembered from before the update: pi_old's and the reference's full distributions."""
-        needs = self.recipe.needs
-        if "ref_full" in needs and self.reference is not None:
-            parts = [replace(p, ref=self.reference.freeze(p.tokens)) for p in parts]
-        if "old_full" in needs:
-            parts = [replace(p, old=self.policy.freeze(p.tokens)) for p in parts]
+    def freeze(self, parts: list[Part], needs: frozenset[str] = frozenset()) -> list[Part]:
+        """Add what must be remembered from before the update, for the recipe and for `needs` of the rule's own."""
+        for need, remember in FROZEN.items():
+            if need in self.recipe.needs | needs:
+                parts = [remember(self, p) for p in parts]
         return parts
 
     def J(self, part: Part, total: Totals) -> tuple[Tensor, Scores]:
@@ -149,7 +148,7 @@ def _moved(work: Work, parts: list[Part]) -> float:
 def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dict[str, float]:
     """theta + s x with (F + damping I) x = grad J and KL(old||new) <= max_kl per token; else theta, bit for bit."""
     total = count(work.batch, work.max_tokens)
-    parts = [replace(p, old=work.policy.freeze(p.tokens)) for p in work.parts(work.active)]
+    parts = work.freeze(list(work.parts(work.active)), needs=frozenset({"old_full"}))
     before = [p.detach().clone() for p in parameters]
     gain_old = 0.0
     for part in parts:
