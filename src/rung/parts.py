@@ -64,8 +64,8 @@ class NaturalStep(Checked):
     curvature_tokens: F is averaged over about this many tokens of the batch; None uses all.
     """
 
-    max_kl: Annotated[float, above(0, "a step of KL 0 is no step")] = 0.01
-    damping: Coefficient = 0.1
+    max_kl: Annotated[float, above(0, "a step of KL 0 is no step")] = 0.003
+    damping: Coefficient = 1.0
     cg_iterations: Count = 10
     backtracks: Count = 10
     shrink: Annotated[

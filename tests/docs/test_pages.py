@@ -246,7 +246,7 @@ def test_the_natural_direction_is_as_the_page_says():
     assert isinstance(part, p.NaturalStep)
     want = full_step(lambda v: fisher @ v, g, part.max_kl, part.damping, part.cg_iterations)
     torch.testing.assert_close(direction(lambda v: fisher @ v, g), want, rtol=1e-10, atol=1e-12)
-    step = direction(lambda v: fisher @ v, g, iterations=12)
+    step = direction(lambda v: fisher @ v, g, max_kl=0.01, damping=0.1, iterations=12)
     H = fisher + 0.1 * torch.eye(12, dtype=torch.float64)
     assert float(step @ H @ step / 2) == pytest.approx(0.01, rel=1e-10)
     solved = torch.linalg.solve(H, g)
