@@ -1,12 +1,17 @@
 """rung.compat: every argument is translated or refused by name, and rewards mean what they mean in TRL."""
 
 import math
+import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig
+from peft import IA3Config, LoraConfig
+from transformers import TrainingArguments
 
 from rung.compat import GRPOConfig, GRPOTrainer
+from rung.compat.fields import DIFFERS, LORA_ANY, LORA_WHY, NOTED, ONLY, lora
+from rung.compat.trainer import NOT_TRANSLATED
 from rung.errors import InputError
 from rung.recipe_io import find, override
 from rung.records import Completion, Group
@@ -67,7 +72,9 @@ def test_each_argument_changes_its_part(arguments, path, value):
     ("arguments", "message"),
     [
         ({"vllm_mode": "server"}, "vllm_mode"),
-        ({"learning_rte": 1e-5}, "learning_rate"),
+        ({"learning_rte": 1e-5}, "Did you mean 'learning_rate'"),
+        ({"top_p": 0.9}, "top_p=0.9: rung learns from the law that it samples"),
+        ({"adam_beta2": 0.999}, "adam_beta2=0.999: rung's optimizer is AdamW"),
         ({"report_to": "wandb"}, "report_to"),
         ({"use_vllm": True}, "use_vllm"),
     ],
@@ -82,7 +89,8 @@ def test_arguments_that_are_not_translated_are_refused_by_name(arguments, messag
     [
         ({}, "max_steps"),
         ({"max_steps": 1, "num_generations": 3}, "multiple of num_generations"),
-        ({"max_steps": 1, "loss_type": "luspo"}, "luspo"),
+        ({"max_steps": 1, "loss_type": "luspo"}, "loss_type='luspo': only 'grpo'"),
+        ({"max_steps": 1, "save_strategy": "best"}, "save_strategy='best'"),
         ({"max_steps": 1, "lr_scheduler_type": "cosine"}, "cosine.*linear"),
     ],
 )
@@ -154,6 +162,15 @@ def test_an_environment_class_and_an_adapter_are_passed_on():
         ({"train_dataset": None}, "train_dataset"),
         ({"train_dataset": [{"question": "?"}] * 16}, "prompt"),
         ({"peft_config": LoraConfig(r=4, lora_dropout=0.1)}, "lora_dropout"),
+        ({"peft_config": LoraConfig(r=4, target_modules=".*q_proj")}, "a pattern"),
+        ({"peft_config": IA3Config()}, "of the kind IA3Config"),
+        ({"environment_factory": {"a": right}}, "environment_factory"),
+        ({"model_init": 1}, "model_init: there is no such argument"),
+        ({"train_dataset": {"test": ROWS}}, "split of train_dataset 'train'. Known: test"),
+        ({"train_dataset": []}, "0 rows to train on and 0 to evaluate on"),
+        ({"train_dataset": ROWS[:1]}, "0 rows to train on and 1 to evaluate on"),
+        ({"eval_dataset": []}, "16 rows to train on and 0 to evaluate on"),
+        ({"train_dataset": ["a", "b"]}, "is a str; each row must be a dictionary"),
         ({"args": GRPOConfig(max_steps=1, reward_weights=[1.0, 2.0])}, "reward_weights"),
     ],
 )
@@ -162,9 +179,121 @@ def test_trainer_arguments_that_are_not_translated_are_refused(arguments, messag
         trainer(**arguments)
 
 
-def test_the_page_lists_what_is_translated():
-    page = (Path(__file__).parents[1] / "docs" / "port_from_trl.md").read_text(encoding="utf-8")
-    from dataclasses import fields
+# -- every name of TRL's and PEFT's --------------------------------------------------------------------------------
+# The fields of TRL 1.16.0's GRPOConfig that are its own; the others are those of transformers' TrainingArguments.
+OWN = [
+    "learning_rate", "model_init_kwargs", "trust_remote_code", "router_aux_loss_coef", "disable_dropout",
+    "cast_lm_head_to_fp32", "remove_unused_columns", "num_generations", "num_generations_eval",
+    "max_completion_length", "ds3_gather_for_generation", "shuffle_dataset", "pad_to_multiple_of",
+    "generation_batch_size", "steps_per_generation", "temperature", "top_p", "top_k", "min_p", "generation_kwargs",
+    "chat_template_kwargs", "repetition_penalty", "cache_implementation", "use_vllm", "vllm_mode",
+    "vllm_model_impl", "vllm_enable_sleep_mode", "vllm_structured_outputs_regex", "vllm_server_base_url",
+    "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization",
+    "vllm_max_model_length", "vllm_tensor_parallel_size", "beta", "num_iterations", "epsilon", "delta",
+    "epsilon_high", "sapo_temperature_neg", "sapo_temperature_pos", "vespo_k_pos", "vespo_lambda_pos",
+    "vespo_k_neg", "vespo_lambda_neg", "importance_sampling_level", "reward_weights", "multi_objective_aggregation",
+    "scale_rewards", "loss_type", "mask_truncated_completions", "sync_ref_model", "ref_model_mixup_alpha",
+    "ref_model_sync_steps", "top_entropy_quantile", "entropy_coef", "use_adaptive_entropy", "entropy_coef_min",
+    "entropy_coef_max", "entropy_coef_delta", "entropy_target", "max_tool_calling_iterations",
+    "vllm_importance_sampling_correction", "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max",
+    "vllm_importance_sampling_clip_min", "off_policy_mask_threshold", "use_bias_correction_kl", "log_completions",
+    "log_multimodal", "num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo",
+    "use_transformers_continuous_batching", "transformers_continuous_batching_config", "use_transformers_paged",
+    "vllm_importance_sampling_cap",
+]  # fmt: skip
+INHERITED = [f.name for f in fields(TrainingArguments) if f.init]
+TRANSLATED = [f.name for f in fields(GRPOConfig)]
+# A value of each translated argument that is not its default.
+OTHER = {
+    "output_dir": "there", "max_steps": 7, "learning_rate": 2e-5, "per_device_train_batch_size": 16,
+    "gradient_accumulation_steps": 3, "num_generations": 4, "max_completion_length": 77, "temperature": 0.7,
+    "chat_template_kwargs": {"enable_thinking": False}, "beta": 0.1, "use_bias_correction_kl": False, "epsilon": 0.3,
+    "epsilon_high": 0.28, "num_iterations": 2, "loss_type": "dr_grpo", "scale_rewards": "batch",
+    "importance_sampling_level": "sequence", "mask_truncated_completions": True, "max_tool_calling_iterations": 2,
+    "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_steps": 0.1, "lr_scheduler_type": "constant", "save_strategy": "no",
+    "save_steps": 50, "seed": 1, "bf16": True, "gradient_checkpointing": True, "trust_remote_code": True,
+}  # fmt: skip
 
-    missing = [f.name for f in fields(GRPOConfig) if f"`{f.name}`" not in page]
-    assert not missing
+
+@pytest.mark.parametrize("name", sorted({*OWN, *INHERITED}))
+def test_every_argument_of_trls_is_translated_noted_or_refused(name):
+    assert (name in TRANSLATED) + (name in ONLY) + (name in NOTED) == 1
+    if name in ONLY:
+        with pytest.raises(InputError, match=rf"\n  {name}=.*: {re.escape(ONLY[name][1])}\. Only"):
+            GRPOConfig(**{name: "something else"})
+        for value in ONLY[name][0]:
+            GRPOConfig(**{name: value})
+    if name in NOTED:
+        assert f"GRPOConfig({name}='x'): {NOTED[name]}" in GRPOConfig(**{name: "x"}).notes
+
+
+def test_nothing_is_listed_that_trl_does_not_have():
+    assert {*TRANSLATED, *ONLY, *NOTED} <= {*OWN, *INHERITED}
+
+
+@pytest.mark.parametrize("name", sorted({*TRANSLATED} - {"reward_weights"}))
+def test_every_translated_argument_changes_the_run(name):
+    base = {"max_steps": 40, **({"beta": 0.2} if name == "use_bias_correction_kl" else {})}
+    assert GRPOConfig(**{**base, name: OTHER[name]}).settings() != GRPOConfig(**base).settings()
+
+
+def test_trls_defaults_are_taken_or_said_to_differ():
+    """An argument that is given as TRL has it anyway is no reason to refuse, but where rung's way is another one."""
+    defaults = {f.name: f.default for f in fields(TrainingArguments) if f.init and f.default is not MISSING}
+    for name in set(INHERITED) & set(ONLY) - set(DIFFERS) - set(OWN):
+        GRPOConfig(**{name: defaults.get(name)})
+    (said,) = GRPOConfig().notes
+    assert all(text in said for text in DIFFERS.values())
+    given = {"bf16": False, "gradient_checkpointing": True, "adam_beta2": 0.95, "disable_dropout": True}
+    assert not GRPOConfig(**given).notes
+
+
+def test_a_share_of_the_steps():
+    settings = GRPOConfig(max_steps=25, warmup_steps=0.1, save_steps=0.5).settings()
+    assert (settings["warmup_steps"], settings["decay_steps"], settings["save_every"]) == (3, 22, 13)
+
+
+@pytest.mark.parametrize("name", sorted(f.name for f in fields(LoraConfig)))
+def test_every_field_of_an_adapter_is_translated_refused_or_without_effect(name):
+    config = LoraConfig(target_modules=["q_proj"])
+    setattr(config, name, "other")
+    found, _ = lora(config)
+    if name in ("r", "lora_alpha") or name in LORA_ANY:
+        assert not found
+    else:
+        assert len(found) == 1 and f"{name}='other'" in found[0]
+    assert not lora(LoraConfig(target_modules=["q_proj"]))[0]
+    assert set(LORA_WHY) <= {f.name for f in fields(LoraConfig)}
+
+
+def test_everything_is_refused_at_once():
+    with pytest.raises(InputError) as error:
+        GRPOConfig(use_vllm=True, top_p=0.9, deepspeed="zero3.json", learning_rte=1)
+    assert all(word in str(error.value) for word in ("4 refused", "use_vllm=", "top_p=", "deepspeed=", "learning_rte"))
+    with pytest.raises(InputError) as error:
+        trainer(
+            args=GRPOConfig(num_generations=3, loss_type="vespo"), callbacks=[1], tools=[right],
+            peft_config=LoraConfig(use_rslora=True, rank_pattern={"q_proj": 4}),
+        )  # fmt: skip
+    words = ("callbacks", "tools", "use_rslora", "rank_pattern", "num_generations", "vespo", "max_steps")
+    assert all(word in str(error.value) for word in words)
+
+
+def test_what_stands_for_not_given_is_not_refused():
+    trainer(callbacks=[], tools=None, optimizers=(None, None), processing_class=None, quantization_config=None)
+
+
+def test_a_dictionary_of_splits_is_taken_apart():
+    splits = trainer(train_dataset={"train": ROWS, "validation": ROWS[:2]}).splits
+    assert (len(splits.train), len(splits.eval)) == (16, 2)
+
+
+def test_notes_go_with_the_run():
+    notes = trainer(args=GRPOConfig("x", max_steps=1, logging_steps=5), peft_config=LoraConfig(r=4)).splits.notes
+    assert any("logging_steps=5" in n for n in notes) and any("without target_modules" in n for n in notes)
+
+
+def test_the_page_lists_every_name():
+    page = (Path(__file__).parents[1] / "docs" / "port_from_trl.md").read_text(encoding="utf-8")
+    names = {*TRANSLATED, *ONLY, *NOTED, *NOT_TRANSLATED, *LORA_WHY, *LORA_ANY}
+    assert not [name for name in names if f"`{name}`" not in page]

@@ -115,8 +115,8 @@ class _Loop:
                 "note: the prompts are plain text, so the model's chat template is not used. If the model was trained to chat, "
                 'give messages instead: "prompt": [{"role": "user", "content": ...}]'
             )
-        if note := unread_letters(setup.model, setup.splits.train, setup.splits.eval):
-            self.console.message(note)
+        if unread := unread_letters(setup.model, setup.splits.train, setup.splits.eval):
+            self.console.message(unread)
         done = first
         with _Interrupt(self.console) as asked:
             if before is None:
