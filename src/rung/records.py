@@ -131,7 +131,10 @@ class Episode:
 
 @dataclass(frozen=True)
 class Scored:
-    """A rollout with its rewards. `reward` is their (weighted) sum, NaN when the verifier could not tell."""
+    """A rollout with its rewards. `reward` is their (weighted) sum, NaN when the verifier could not tell.
+
+    earned: the part of `reward` that the task pays, without a penalty for length; None: all of it.
+    """
 
     task: Task
     rollout: Rollout
@@ -139,6 +142,11 @@ class Scored:
     rewards: Mapping[str, float]
     reward: float
     episode: Episode | None = None
+    earned: float | None = None
+
+    @property
+    def task_reward(self) -> float:
+        return self.reward if self.earned is None else self.earned
 
 
 @dataclass(frozen=True)
@@ -169,11 +177,13 @@ class State:
 class Batch:
     """One optimizer step's answers, right-padded to T. Optional fields exist only if a part's `needs` names them.
 
-    reward_BT    float: the reward of each action; an outcome reward lies on the last action token.
+    reward_BT    float64: the reward of each action; an outcome reward lies on the last action token.
     mask_BT      bool:  True on sampled tokens, the end token included; False on padding and observations.
     group_B      int:   index of the prompt that the row answers, 0..P-1; rows of a group may lie anywhere.
     valid_B      bool:  the row has an action and a finite reward, so it may enter statistics and loss.
     keep_B       bool:  the row may enter the loss (False: overlong filter); says nothing about statistics.
+    dull_B       bool:  dynamic sampling found no difference in what the task pays and nothing to put in the row's place:
+                        no advantage, though a penalty for length may differ. None: nothing was filtered.
     truncated_B  bool:  the answer was cut by the token limit.
     behavior_logp_BT    log mu, as reported by the sampler that drew the tokens.
     old_logp_BT         log pi_old, the trainer's own at rollout time; equals behavior_logp_BT unless recomputed.
@@ -192,6 +202,7 @@ class Batch:
     bootstrap_B: Tensor | None = None  # V(s_L) of truncated rows, where they are bootstrapped
     greedy_B: Tensor | None = None  # reward of the greedy answer to the row's prompt
     step_end_BT: Tensor | None = None  # bool: a reasoning step ends here; None: one step, the whole answer
+    dull_B: Tensor | None = None
     state: State = State()
 
     def rows(self, index: Any) -> Batch:

@@ -212,8 +212,8 @@ def test_one_answer_to_a_prompt_is_refused_or_zero_never_raw(batch_of, part):
     ("rewards", "signal", "why"),
     [
         ([0.1, 0.1, 0.1], False, "equal rewards"),
-        ([0.1, 0.1 + 1e-7, 0.1], False, "float residue is not a difference"),
-        ([0.1, 0.1 + 1e-5, 0.1], True, "a small difference is one"),
+        ([0.1 + 0.2, 0.3, 0.3], False, "float residue is not a difference"),
+        ([0.1, 0.1 + 1e-9, 0.1], True, "a small difference is one"),
         ([NAN, 0.1, 0.1], False, "an unknown reward is not a difference"),
         ([NAN, 0.1, 0.3], True, "two known rewards differ"),
         ([NAN, NAN, 0.3], False, "one known reward has nothing to differ from"),

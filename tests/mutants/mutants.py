@@ -43,10 +43,10 @@ HAND_ROWS = "tests/maths/test_hand_rows_*.py"
 TESTS = {  # one round after the other, until one fails: the quick and telling ones first
     "maths/logprob.py": ["tests/maths/test_hand_rows_logprob.py"],
     "maths/natural.py": ["tests/maths/test_hand_rows_natural.py"],
-    "maths/": [HAND_ROWS, "tests/maths/test_peers_bugs.py", "tests/maths/test_conformance.py"],
+    "maths/": [HAND_ROWS, "tests/maths/test_peers_bugs.py", "tests/maths/test_conformance.py", "tests/maths/test_scales.py"],
     "rollout/attention.py": ["tests/rollout/test_attention.py"],
     "rollout/sampler.py": ["tests/rollout/test_attention.py"],
-    "rollout/collect.py": ["tests/rollout/test_collect_masks.py"],
+    "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/train/test_scales.py"],
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "rollout/llama.py": ["tests/rollout/test_llama.py"],
     "train/policy.py": ["tests/rollout/test_attention.py"],

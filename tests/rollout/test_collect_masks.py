@@ -144,9 +144,9 @@ def test_dull_prompts_are_replaced_as_often_as_allowed():
 
 
 def test_differs():
-    rows = lambda *r: [SimpleNamespace(reward=x) for x in r]  # noqa: E731
+    rows = lambda *r: [SimpleNamespace(task_reward=x) for x in r]  # noqa: E731
     assert differs(rows(0.0, 1.0))
-    assert not differs(rows(1.0, 1.0 + 1e-9))
+    assert not differs(rows(0.1 + 0.2, 0.3)) and differs(rows(1.0, 1.0 + 1e-9)) and differs(rows(0.0, 1e-300))
     assert not differs(rows(1.0, NAN))
     assert differs(rows(1.0, NAN, 2.0))
     assert not differs(rows(NAN, NAN))

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from rung.errors import InputError
 from rung.lab.world import F64, LONGEST, SECONDS_PER_BATCH, Scene, World, duration
-from rung.maths.credit import has_signal, total_return
 from rung.maths.logprob import full_kl
 from rung.maths.natural import full_step
 from rung.maths.objective import count, objective, positive
+from rung.maths.returns import has_signal, total_return, varies
 from rung.parts import NaturalStep
 from rung.recipes import Recipe
 from rung.records import Batch, Scores, Totals
@@ -129,10 +129,7 @@ def _resampled(recipe: Recipe, scene: Scene, group_MG: Tensor, prob_PM: Tensor) 
     """Per slot: a group with a signal of the slot's prompt, else of a prompt drawn anew, `resample` times; then what was first."""
     w = scene.world
     cells_PMG = torch.stack([p * w.answers + group_MG for p in range(w.prompts)])
-    batch = scene.rows(Recipe(name=recipe.name, data=recipe.data))  # its rewards, whatever its other parts need
-    R_C = total_return(batch.reward_BT, batch.mask_BT)
-    rows, ids = cells_PMG.flatten(), torch.arange(cells_PMG.shape[0] * cells_PMG.shape[1]).repeat_interleave(w.samples)
-    signal = has_signal(R_C[rows], torch.ones_like(rows, dtype=torch.bool), ids).view(w.prompts, -1, w.samples)[..., 0]
+    signal = _differ(scene, cells_PMG.flatten(0, 1)).view(w.prompts, -1)
     good_PM = prob_PM * signal
     dull_P = 1 - good_PM.sum(1)
     fresh = sum(float(dull_P.mean()) ** k for k in range(recipe.data.resample))  # expected draws after the first
@@ -142,6 +139,13 @@ def _resampled(recipe: Recipe, scene: Scene, group_MG: Tensor, prob_PM: Tensor) 
         weight_PM[s] += good_PM[s] + prob_PM[s] * ~signal[s] * float(dull_P.mean()) ** recipe.data.resample
         out.append((cells_PMG.flatten(0, 1), weight_PM.flatten()))
     return out
+
+
+def _differ(scene: Scene, cells_NG: Tensor) -> Tensor:
+    """Whether the task pays the answers of each group differently, whatever their length costs: bool[N]."""
+    earned_C = total_return(scene.reward_PAT.flatten(0, 1), scene.tree.mask_AT.repeat(scene.world.prompts, 1))
+    rows, ids = cells_NG.flatten(), torch.arange(len(cells_NG)).repeat_interleave(cells_NG.shape[1])
+    return has_signal(earned_C[rows], torch.ones_like(rows, dtype=torch.bool), ids).view(cells_NG.shape)[:, 0]
 
 
 # -- one expected gradient -----------------------------------------------------------------------------------------
@@ -165,7 +169,7 @@ def batch_gradients(recipe: Recipe, scene: Scene, batches: Batches) -> Tensor:
     shaped = recipe.kl.shape_reward(rows)
     key = (recipe.credit, recipe.normalize, recipe.data, recipe.kl if recipe.kl.where == "reward" else None, N)
     if key not in scene.advantages:  # recipes that differ after the credit share it
-        scene.advantages[key] = advantages(recipe, scene.world, shaped, batches)
+        scene.advantages[key] = advantages(recipe, scene, rows, shaped, batches)
     adv_NBT = scene.advantages[key]
     _check_sum_over_rows(recipe, scene, shaped, batches, adv_NBT)
     pull_CNBT = torch.zeros(len(Scene.CHANNELS), N, B, T, dtype=F64)
@@ -182,14 +186,19 @@ def batch_gradients(recipe: Recipe, scene: Scene, batches: Batches) -> Tensor:
     return out_ND
 
 
-def advantages(recipe: Recipe, world: World, shaped: Batch, batches: Batches) -> Tensor:
-    """normalize(credit(batch)) of each batch: [N, B, T]. Side by side where the parts allow it."""
-    adv_NBT = _each(lambda batch, _: recipe.credit(batch), world, shaped, batches, None)
+def advantages(recipe: Recipe, scene: Scene, rows: Batch, shaped: Batch, batches: Batches) -> Tensor:
+    """normalize(credit(batch)) of each batch: [N, B, T]. Side by side where the parts allow it. shaped: `rows` with a KL."""
+    w = scene.world
+    adv_NBT = _each(lambda batch, _: recipe.credit(batch), w, shaped, batches, None)
 
     def normalize(batch: Batch, adv_BT: Tensor) -> Tensor:
-        return recipe.normalize(adv_BT, batch.mask_BT & batch.valid_B[:, None])
+        return recipe.normalize(adv_BT, batch.mask_BT & batch.valid_B[:, None], varies(batch))
 
-    return _each(normalize, world, shaped, batches, adv_NBT)
+    adv_NBT = _each(normalize, w, rows, batches, adv_NBT)
+    if not recipe.data.resample:
+        return adv_NBT
+    differ_NP = _differ(scene, batches.cells_NB.view(-1, w.samples)).view(-1, w.prompts)
+    return adv_NBT * differ_NP.repeat_interleave(w.samples, 1)[..., None]
 
 
 def _each(

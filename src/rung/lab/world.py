@@ -18,8 +18,8 @@ from torch import Tensor
 
 from rung.errors import InputError
 from rung.lab import tiny
-from rung.maths.credit import outcome_to_token, reward_to_go, total_return
 from rung.maths.logprob import entropy_of, full_kl
+from rung.maths.returns import outcome_to_token, reward_to_go, total_return
 from rung.parts import Value
 from rung.recipes import Recipe
 from rung.records import Batch, State

@@ -1,7 +1,8 @@
 """Credit: which token earned what. Rewards in, advantages out; every part is A_bt = (return - baseline).
 
-All statistics are computed in float64, over valid rows only, and never over padding. Rows of a group may lie
-anywhere in the batch: `group_B` says which prompt a row answers. Advantages are detached and zero off the mask.
+All statistics are computed in float64, over valid rows only, and never over padding; rewards come in float64, so that
+neither their scale nor where their zero lies decides what is learned. Rows of a group may lie anywhere in the batch:
+`group_B` says which prompt a row answers. Advantages are detached and zero off the mask.
 """
 
 from __future__ import annotations
@@ -12,6 +13,16 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from rung.maths.returns import (
+    EQUAL,
+    group_sum,
+    has_signal,
+    outcome_to_token,
+    returns,
+    reward_to_go,
+    sizes,
+    total_return,
+)
 from rung.ranges import Checked, Coefficient, between
 from rung.records import Batch, State
 
@@ -20,64 +31,10 @@ Discount = Annotated[float, between(0, 1, "a discount: above 1 a later reward wo
 Rate = Annotated[
     float, between(0, 1, "the share of a batch in the new mean: at 0 the baseline never moves", above=True)
 ]
-EQUAL = 1e-6  # rewards of a group that differ by less carry no signal: float residue is not a difference
 
 
-# -- returns -----------------------------------------------------------------------------------------------------
-def outcome_to_token(outcome_B: Tensor, mask_BT: Tensor) -> Tensor:
-    """r_bt = R_b at the last action token (end token included), 0 elsewhere: float[B, T].
-
-    Args:
-        outcome_B: float[B], one reward per answer.
-        mask_BT: bool[B, T], True on actions. A row without an action keeps no reward (the row is not valid).
-    """
-    T = mask_BT.shape[1]
-    last_B = (mask_BT * torch.arange(1, T + 1, device=mask_BT.device)).argmax(1)
-    reward_BT = torch.zeros_like(mask_BT, dtype=outcome_B.dtype)
-    reward_BT[torch.arange(len(outcome_B), device=mask_BT.device), last_B] = outcome_B
-    return reward_BT.masked_fill(~mask_BT, 0.0)
-
-
-def total_return(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
-    """R_b = sum_k gamma^k r_bk, k counting action tokens from 0: float[B]   (Williams 1992)."""
-    power_BT = gamma ** (mask_BT.cumsum(1) - 1).clamp(min=0).to(reward_BT.dtype)
-    return torch.where(mask_BT, reward_BT * power_BT, 0.0).sum(1)
-
-
-def reward_to_go(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
-    """G_t = r_t + gamma G_{t+1}, skipping what the policy did not sample: float[B, T]   (Sutton et al. 2000).
-
-    Args:
-        reward_BT: float[B, T], read only where `mask_BT` holds.
-        mask_BT: bool[B, T]; a False inside the answer (an observation) is stepped over: it neither resets the sum
-            nor discounts it.
-        gamma: discount per action token, in [0, 1].
-    """
-    out_BT, acc_B = torch.zeros_like(reward_BT), torch.zeros_like(reward_BT[:, 0])
-    for t in reversed(range(reward_BT.shape[1])):
-        acc_B = torch.where(mask_BT[:, t], reward_BT[:, t] + gamma * acc_B, acc_B)
-        out_BT[:, t] = acc_B
-    return out_BT * mask_BT
-
-
-# -- sums over the rows of a group -----------------------------------------------------------------------------
-def group_sum(x_B: Tensor, group_B: Tensor) -> Tensor:
-    """S_p = sum of x_b over the rows b with group_b = p: [P]."""
-    groups = int(group_B.max()) + 1 if len(group_B) else 0
-    return torch.zeros(groups, dtype=x_B.dtype, device=x_B.device).index_add_(0, group_B, x_B)
-
-
-def has_signal(R_B: Tensor, valid_B: Tensor, group_B: Tensor) -> Tensor:
-    """max - min > EQUAL over the valid rows of the group: bool[B]. Decided on the rewards, not on their std."""
-    blank = torch.zeros(int(group_B.max()) + 1 if len(group_B) else 0, dtype=R_B.dtype, device=R_B.device)
-    high_P = blank.scatter_reduce(0, group_B, R_B.masked_fill(~valid_B, -torch.inf), "amax", include_self=False)
-    low_P = blank.scatter_reduce(0, group_B, R_B.masked_fill(~valid_B, torch.inf), "amin", include_self=False)
-    return ((high_P - low_P > EQUAL)[group_B]) & valid_B
-
-
-def _returns(batch: Batch) -> Tensor:
-    """R_b in float64, zero where the row is not valid."""
-    return total_return(batch.reward_BT.double(), batch.mask_BT).masked_fill(~batch.valid_B, 0.0)
+def _signal(batch: Batch, R_B: Tensor) -> Tensor:
+    return has_signal(R_B, batch.valid_B, batch.group_B, sizes(batch))
 
 
 def _spread(A_B: Tensor, batch: Batch) -> Tensor:
@@ -87,6 +44,12 @@ def _spread(A_B: Tensor, batch: Batch) -> Tensor:
 
 def _to_go(batch: Batch, gamma: float = 1.0) -> Tensor:
     return reward_to_go(batch.reward_BT.masked_fill(~batch.valid_B[:, None], 0.0), batch.mask_BT, gamma)
+
+
+def _minus(G_BT: Tensor, baseline_BT: Tensor) -> Tensor:
+    """G - b, exactly 0 where only float residue is left of it."""
+    A_BT = G_BT - baseline_BT
+    return A_BT.masked_fill(A_BT.abs() <= EQUAL * torch.maximum(G_BT.abs(), baseline_BT.abs()), 0.0)
 
 
 class Credit(Checked):
@@ -100,6 +63,10 @@ class Credit(Checked):
     def observe(self, batch: Batch) -> State:
         """The state after this batch; called once a step, after the advantages were taken."""
         return batch.state
+
+    def dominated(self, batch: Batch) -> Tensor | None:
+        """bool, one for each group with a signal: eps exceeds the std that it stands beside. None: no eps here."""
+        return None
 
 
 # -- no baseline ---------------------------------------------------------------------------------------------------
@@ -150,12 +117,15 @@ class MovingAverage(Credit):
         return state.mean / (1 - (1 - self.rate) ** state.mean_updates) if self.debias else state.mean
 
     def __call__(self, batch: Batch) -> Tensor:
-        return (_to_go(batch) - self.baseline(batch.state)) * (batch.mask_BT & batch.valid_B[:, None])
+        G_BT = _to_go(batch)
+        return _minus(G_BT, torch.full_like(G_BT, self.baseline(batch.state))) * (
+            batch.mask_BT & batch.valid_B[:, None]
+        )
 
     def observe(self, batch: Batch) -> State:
         if not batch.valid_B.any():
             return batch.state
-        mean = float(_returns(batch).sum() / batch.valid_B.sum())
+        mean = float(returns(batch).sum() / batch.valid_B.sum())
         old = batch.state
         return replace(old, mean=(1 - self.rate) * old.mean + self.rate * mean, mean_updates=old.mean_updates + 1)
 
@@ -171,10 +141,10 @@ class BatchMean(Credit):
     leave_one_out: bool = False
 
     def __call__(self, batch: Batch) -> Tensor:
-        R_B, n = _returns(batch), batch.valid_B.sum().clamp(min=1)
+        R_B, n = returns(batch), batch.valid_B.sum().clamp(min=1)
         others = self.leave_one_out and n > 1  # a single answer is its own mean: advantage 0
         mean_B = (R_B.sum() - R_B) / (n - 1) if others else (R_B.sum() / n).expand_as(R_B)
-        A_BT = _to_go(batch) - mean_B.to(batch.reward_BT.dtype)[:, None]
+        A_BT = _minus(_to_go(batch), mean_B.to(batch.reward_BT.dtype)[:, None])
         return A_BT * (batch.mask_BT & batch.valid_B[:, None])
 
 
@@ -196,9 +166,9 @@ class LeaveOneOut(Credit):
 
     def __call__(self, batch: Batch) -> Tensor:
         _refuse_groups_of_one(batch, self, self.on_singleton)
-        R_B, n_P = _returns(batch), group_sum(batch.valid_B.double(), batch.group_B)
+        R_B, n_P = returns(batch), group_sum(batch.valid_B.double(), batch.group_B)
         others_B = (group_sum(R_B, batch.group_B)[batch.group_B] - R_B) / (n_P[batch.group_B] - 1).clamp(min=1)
-        return _spread((R_B - others_B) * has_signal(R_B, batch.valid_B, batch.group_B), batch)
+        return _spread((R_B - others_B) * _signal(batch, R_B), batch)
 
 
 @dataclass(frozen=True)
@@ -209,7 +179,8 @@ class GroupMean(Credit):
            "none"   1 (Dr. GRPO, arXiv:2503.20783): E = (G-1)/G grad J;
            "batch"  std of all rewards of the batch plus eps (Lite PPO, arXiv:2508.08221);
            "mean"   the group's mean reward (MaxRL): sums the first G-1 terms of grad log p.
-    bessel, eps: std over n-1 or n; the paper fixes neither, frameworks use eps from 1e-9 to 1e-4.
+    bessel, eps: std over n-1 or n; the paper fixes neither, frameworks use eps from 1e-9 to 1e-4. eps has the unit of
+        the reward: where a group's std is below it, the group counts for less, and `dominated` says so.
     A group whose rewards are all equal gets exactly 0.
     """
 
@@ -234,21 +205,46 @@ class GroupMean(Credit):
 
     def __call__(self, batch: Batch) -> Tensor:
         _refuse_groups_of_one(batch, self, self.on_singleton)
-        R_B, valid_B, group_B = _returns(batch), batch.valid_B, batch.group_B
-        n_P = group_sum(valid_B.double(), group_B)
-        mean_B = (group_sum(R_B, group_B) / n_P.clamp(min=1))[group_B]
-        signal_B = has_signal(R_B, valid_B, group_B)
-        A_B = (R_B - mean_B) * signal_B
-        if self.scale == "group":
-            var_P = group_sum(A_B.square(), group_B) / (n_P - int(self.bessel)).clamp(min=1)
-            A_B = A_B / (var_P.sqrt()[group_B] + self.eps)
-        elif self.scale == "batch":
+        R_B, group_B = returns(batch), batch.group_B
+        mean_B, signal_B, A_B = self._centered(batch, R_B)
+        if self.scale in ("group", "batch"):
+            A_B = A_B / (self._std(batch, R_B, A_B) + self.eps)
+        elif self.scale == "mean":  # below the resolution of the rewards a mean is 0: no success to divide by
+            size_P = torch.zeros_like(group_sum(R_B, group_B)).scatter_reduce(0, group_B, R_B.abs(), "amax")
+            positive_B = mean_B > EQUAL * size_P[group_B]
+            A_B = torch.where(positive_B, A_B / mean_B.masked_fill(~positive_B, 1.0), 0.0)
+        return _spread(torch.where(signal_B, A_B, 0.0), batch)  # with eps = 0, equal rewards would be 0/0
+
+    def dominated(self, batch: Batch) -> Tensor | None:
+        if self.scale not in ("group", "batch"):
+            return None
+        R_B = returns(batch)
+        _, signal_B, A_B = self._centered(batch, R_B)
+        std_B = self._std(batch, R_B, A_B).expand_as(R_B)
+        return _by_group(std_B < self.eps, signal_B, batch.group_B)
+
+    def _centered(self, batch: Batch, R_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The group's mean, whether it has a signal, and R - mean where it has: [B] each."""
+        n_P = group_sum(batch.valid_B.double(), batch.group_B)
+        mean_B = (group_sum(R_B, batch.group_B) / n_P.clamp(min=1))[batch.group_B]
+        signal_B = _signal(batch, R_B)
+        return mean_B, signal_B, (R_B - mean_B) * signal_B
+
+    def _std(self, batch: Batch, R_B: Tensor, A_B: Tensor) -> Tensor:
+        """std of the group's rewards, [B], or of the batch's, a scalar."""
+        valid_B, group_B = batch.valid_B, batch.group_B
+        if self.scale == "batch":
             n = valid_B.sum()
             spread_B = (R_B - R_B.sum() / n.clamp(min=1)) * valid_B
-            A_B = A_B / ((spread_B.square().sum() / (n - int(self.bessel)).clamp(min=1)).sqrt() + self.eps)
-        elif self.scale == "mean":
-            A_B = torch.where(mean_B > EQUAL, A_B / mean_B.clamp(min=EQUAL), 0.0)
-        return _spread(torch.where(signal_B, A_B, 0.0), batch)  # with eps = 0, equal rewards would be 0/0
+            return (spread_B.square().sum() / (n - int(self.bessel)).clamp(min=1)).sqrt()
+        n_P = group_sum(valid_B.double(), group_B)
+        var_P = group_sum(A_B.square(), group_B) / (n_P - int(self.bessel)).clamp(min=1)
+        return var_P.sqrt()[group_B]
+
+
+def _by_group(x_n: Tensor, signal_n: Tensor, group_n: Tensor) -> Tensor:
+    """x of each group with a signal, one bool a group; x is the same throughout a group."""
+    return group_sum((x_n & signal_n).double(), group_n)[group_sum(signal_n.double(), group_n) > 0] > 0
 
 
 @dataclass(frozen=True)
@@ -260,9 +256,9 @@ class LengthWeighted(Credit):
 
     def __call__(self, batch: Batch) -> Tensor:
         _refuse_groups_of_one(batch, self, self.on_singleton)
-        R_B, L_B = _returns(batch), batch.mask_BT.sum(1).double() * batch.valid_B
+        R_B, L_B = returns(batch), batch.mask_BT.sum(1).double() * batch.valid_B
         b_P = group_sum(L_B * R_B, batch.group_B) / group_sum(L_B, batch.group_B).clamp(min=1)
-        return _spread((R_B - b_P[batch.group_B]) * has_signal(R_B, batch.valid_B, batch.group_B), batch)
+        return _spread((R_B - b_P[batch.group_B]) * _signal(batch, R_B), batch)
 
 
 @dataclass(frozen=True)
@@ -278,23 +274,32 @@ class StepMean(Credit):
     needs: ClassVar[Needs] = frozenset({"groups", "steps"})
 
     def __call__(self, batch: Batch) -> Tensor:
-        ok_BT = batch.mask_BT & batch.valid_B[:, None]
-        end_BT = batch.step_end_BT
-        if end_BT is None:
-            end_BT = outcome_to_token(torch.ones_like(batch.reward_BT[:, 0]), batch.mask_BT) > 0
-        end_BT = end_BT & ok_BT
-        r_n, group_n = batch.reward_BT[end_BT].double(), batch.group_B[:, None].expand_as(end_BT)[end_BT]
-        if len(r_n) == 0:
-            return torch.zeros_like(batch.reward_BT)
-        n_P = group_sum(torch.ones_like(r_n), group_n)
-        centered_n = r_n - (group_sum(r_n, group_n) / n_P.clamp(min=1))[group_n]
-        signal_n = has_signal(r_n, torch.ones_like(r_n, dtype=torch.bool), group_n)
-        centered_n = centered_n * signal_n
-        std_P = (group_sum(centered_n.square(), group_n) / (n_P - int(self.bessel)).clamp(min=1)).sqrt()
+        ok_BT, end_BT = batch.mask_BT & batch.valid_B[:, None], self._ends(batch)
+        centered_n, std_n, signal_n, _ = self._steps(batch, end_BT)
         normalized_BT = torch.zeros_like(batch.reward_BT)
-        scaled_n = torch.where(signal_n, centered_n / (std_P[group_n] + self.eps), 0.0)
+        scaled_n = torch.where(signal_n, centered_n / (std_n + self.eps), 0.0)
         normalized_BT[end_BT] = scaled_n.to(normalized_BT.dtype)
         return reward_to_go(normalized_BT, batch.mask_BT) * ok_BT
+
+    def dominated(self, batch: Batch) -> Tensor | None:
+        _, std_n, signal_n, group_n = self._steps(batch, self._ends(batch))
+        return _by_group(std_n < self.eps, signal_n, group_n)
+
+    def _ends(self, batch: Batch) -> Tensor:
+        """Where a step of a valid answer ends: bool[B, T]."""
+        ok_BT, end_BT = batch.mask_BT & batch.valid_B[:, None], batch.step_end_BT
+        if end_BT is None:
+            end_BT = outcome_to_token(torch.ones_like(batch.reward_BT[:, 0]), batch.mask_BT) > 0
+        return end_BT & ok_BT
+
+    def _steps(self, batch: Batch, end_BT: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each step: r - mean of its group, the group's std, whether it has a signal, and the group."""
+        r_n, group_n = batch.reward_BT[end_BT].double(), batch.group_B[:, None].expand_as(end_BT)[end_BT]
+        n_P = group_sum(torch.ones_like(r_n), group_n)
+        signal_n = has_signal(r_n, torch.ones_like(r_n, dtype=torch.bool), group_n)
+        centered_n = (r_n - (group_sum(r_n, group_n) / n_P.clamp(min=1))[group_n]) * signal_n
+        std_P = (group_sum(centered_n.square(), group_n) / (n_P - int(self.bessel)).clamp(min=1)).sqrt()
+        return centered_n, std_P[group_n], signal_n, group_n
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rung.maths.aggregate import Aggregate
 from rung.maths.correction import Correction
-from rung.maths.credit import group_sum
 from rung.maths.kl import ReferenceKL
 from rung.maths.ratio import Ratio
+from rung.maths.returns import group_sum
 from rung.maths.surrogate import Surrogate
 from rung.records import Batch, Scores, Totals
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from rung.errors import InputError
+from rung.maths.returns import EQUAL
 from rung.parts import Data
 from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
 from rung.rollout.model import Model
@@ -65,7 +66,8 @@ def score(
     out = []
     for rollout, completion, parts in zip(rollouts, completions, rewards, strict=True):
         named = dict(parts)
-        out.append(Scored(task, rollout, completion.text, named, _total(named, rollout, law, data)))
+        total, earned = _total(named, rollout, law, data)
+        out.append(Scored(task, rollout, completion.text, named, total, earned=earned))
     return out
 
 
@@ -79,12 +81,22 @@ def _rewards(env: Environment, group: Group) -> list[dict[str, float]]:
     return rewards
 
 
-def _total(named: dict[str, float], rollout: Rollout, law: SamplingLaw, data: Data) -> float:
-    """The sum of the finite rewards, NaN if there is none; an overlong answer's fine is added to `named`."""
+def _total(named: dict[str, float], rollout: Rollout, law: SamplingLaw, data: Data) -> tuple[float, float]:
+    """(reward, what the task pays of it): the sum of the finite rewards, NaN if there is none.
+
+    An overlong answer's fine is added to `named` and to the first. What is left where rewards cancel but for their float
+    residue (.1 + .2 - .3) is 0.
+    """
     finite = [x for x in named.values() if math.isfinite(x)]
+    fine = 0.0
     if data.overlong is not None:
-        named["overlong"] = data.overlong(rollout.sampled, law.max_new_tokens)
-    return sum(finite) + named.get("overlong", 0.0) if finite else math.nan
+        fine = named["overlong"] = data.overlong(rollout.sampled, law.max_new_tokens)
+    if not finite:
+        return math.nan, math.nan
+    earned = sum(finite)
+    if abs(earned) <= EQUAL * sum(map(abs, finite)):
+        earned = 0.0
+    return earned + fine, earned
 
 
 def _talk(
@@ -126,8 +138,8 @@ def _scored(
             if paid or not named:
                 named["turns"] = sum(reward for _, reward in talk.rewards)
             rollout = talk.rollout()
-            total = math.nan if unknown else _total(named, rollout, law, data)
-            rows.append(Scored(task, rollout, said.text, named, total, talk.episode()))
+            total, earned = (math.nan, math.nan) if unknown else _total(named, rollout, law, data)
+            rows.append(Scored(task, rollout, said.text, named, total, talk.episode(), earned))
         out.append(rows)
     return out
 

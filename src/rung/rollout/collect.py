@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 
 from rung.errors import InputError
-from rung.maths.credit import EQUAL, outcome_to_token
+from rung.maths.returns import EQUAL, outcome_to_token
 from rung.parts import Data
 from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State, Task, Tokens
 from rung.rollout.ask import Phase, ask, encode, mix, score
@@ -139,7 +139,7 @@ class Collector:
         T = max(int(length_B.max()), 1)
         mask_BT = _stack([r.actions or (True,) * len(r.tokens) for r in rollouts], T, torch.bool, device)
         logp_BT = _stack([r.logp for r in rollouts], T, torch.float32, device)
-        reward_B = torch.tensor([row.reward for row in rows], device=device)
+        reward_B = torch.tensor([row.reward for row in rows], dtype=torch.float64, device=device)
         valid_B = reward_B.isfinite() & mask_BT.any(1)
         truncated_B = torch.tensor([r.stop == "length" for r in rollouts], device=device)
         reward_BT = outcome_to_token(reward_B.nan_to_num(0.0), mask_BT)
@@ -167,8 +167,9 @@ class Collector:
             truncated_B=truncated_B,
             behavior_logp_BT=logp_BT,
             old_logp_BT=logp_BT,
-            greedy_B=None if greedy is None else torch.tensor(greedy, device=device)[group_B],
+            greedy_B=None if greedy is None else torch.tensor(greedy, dtype=torch.float64, device=device)[group_B],
             step_end_BT=step_end_BT,
+            dull_B=self._dull(chosen, device),
             state=state,
         )
         tokens = Tokens(
@@ -179,6 +180,13 @@ class Collector:
             group_B=group_B,
         )
         return Collected(rows, batch, tokens, sampled, counters)
+
+    def _dull(self, chosen: list[tuple[Task, list[Scored]]], device: torch.device) -> torch.Tensor | None:
+        """The rows that dynamic sampling would have replaced, had it found others."""
+        if not self.data.resample:
+            return None
+        dull_P = torch.tensor([not differs(group) for _, group in chosen], device=device)
+        return dull_P.repeat_interleave(self.samples)
 
     def _steps(self, row: Scored) -> list[tuple[int, float]]:
         """(index of the token that ends a step, its reward) for one answer."""
@@ -191,9 +199,12 @@ class Collector:
 
 
 def differs(group: Sequence[Scored]) -> bool:
-    """Whether the answers to one problem earned different rewards, that is, whether there is anything to learn."""
-    rewards = [x.reward for x in group if math.isfinite(x.reward)]
-    return bool(rewards) and max(rewards) - min(rewards) > EQUAL
+    """Whether the task paid the answers to one problem differently, that is, whether there is anything to learn.
+
+    A penalty for length is no such difference (DAPO, arXiv:2503.14476, filters on accuracy).
+    """
+    rewards = [x.task_reward for x in group if math.isfinite(x.task_reward)]
+    return bool(rewards) and max(rewards) - min(rewards) > EQUAL * max(map(abs, rewards))
 
 
 def _spread(reward_T: torch.Tensor, mask_T: torch.Tensor, episode: Episode) -> None:

@@ -74,7 +74,7 @@ class ValueModel:
         belongs to the policy's next step.
         """
         assert batch.value_BT is not None
-        target_BT = credit.targets(batch)
+        target_BT = credit.targets(batch).to(batch.value_BT.dtype)
         shared = self.config.shared
         first = 0.0
         plan = minibatches(batch.group_B, 1 if shared else self.config.minibatches, seed)

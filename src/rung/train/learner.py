@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
+from rung.maths.returns import varies
 from rung.parts import GradientSteps, Value
 from rung.recipes import Recipe
 from rung.records import Batch, State, Tokens
@@ -23,7 +24,7 @@ from rung.rollout.collect import Collected, Phase
 from rung.rollout.model import Model
 from rung.train.base_policy import BasePolicy
 from rung.train.critic import ValueModel, explained_variance
-from rung.train.metrics import advantage_metrics, reference_metrics
+from rung.train.metrics import advantage_metrics, reference_metrics, signal_metrics
 from rung.train.needs import PREPARED
 from rung.train.optimizer import MasterAdamW
 from rung.train.policy import Policy, activation_bytes_per_token, microbatches
@@ -103,6 +104,7 @@ class Learner:
         metrics = reference_metrics(shaped)
         before = self._some_weights()
         metrics |= advantage_metrics(work.adv_BT, shaped, len(active))
+        metrics |= signal_metrics(collected.batch, work.adv_BT, work.dominated)
         with self.phase("update"):
             metrics |= self.learn_values(shaped, collected.tokens)
             if len(active) == 0 or self._critic_warms_up():
@@ -128,11 +130,11 @@ class Learner:
         with self.phase("logprob"):
             batch = self._prepare(collected.batch, collected.tokens)
         shaped = self.recipe.kl.shape_reward(batch)
-        credit_BT = self.recipe.credit(shaped)
-        adv_BT = self.recipe.normalize(credit_BT, shaped.mask_BT & shaped.valid_B[:, None])
+        adv_BT, dominated = advantages(self.recipe, batch, shaped)
+        adv_BT = adv_BT.to(shaped.behavior_logp_BT.dtype)
         return Work(
             self.recipe, self.policy, shaped, collected.tokens, adv_BT, self._active(shaped, adv_BT),
-            self.hyper.max_new_tokens, self.micro_tokens, self.reference,
+            self.hyper.max_new_tokens, self.micro_tokens, self.reference, dominated,
         )  # fmt: skip
 
     def _some_weights(self) -> list[Tensor]:
@@ -237,3 +239,19 @@ class Learner:
             if saved["critic"]["trunk"] is not None:
                 load_trained(self.critic.model.hf, saved["critic"]["trunk"])
             self.critic.optimizer.load_state_dict(saved["critic"]["optimizer"])
+
+
+def advantages(recipe: Recipe, batch: Batch, shaped: Batch) -> tuple[Tensor, float | None]:
+    """A = normalize(credit(r)), in the rewards' float64, 0 where the task's rewards show no difference: float64[B, T].
+
+    batch: with the rewards as they were earned.  shaped: with a KL in them, where the recipe puts it there.
+    Beside them the share of the prompts with a signal in which eps exceeds the std that it stands beside.
+    """
+    credit_BT, counted_BT = recipe.credit(shaped), shaped.mask_BT & shaped.valid_B[:, None]
+    adv_BT = recipe.normalize(credit_BT, counted_BT, varies(batch))
+    if batch.dull_B is not None:
+        adv_BT = adv_BT.masked_fill(batch.dull_B[:, None], 0.0)
+    groups, whole = recipe.credit.dominated(shaped), recipe.normalize.dominated(credit_BT, counted_BT)
+    if groups is None:
+        return adv_BT, None if whole is None else float(whole)
+    return adv_BT, float(groups.double().mean()) if len(groups) else 0.0

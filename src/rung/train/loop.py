@@ -28,6 +28,7 @@ from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation, evaluate
 from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
+from rung.train.notices import Notices, check_scored, remedy
 from rung.train.setup import Setup, plain_prompts, prepare, restore, unread_letters
 
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
@@ -101,6 +102,7 @@ class _Loop:
     seconds: dict[str, float] = field(default_factory=dict)
     memory: MemoryWatch = field(default_factory=MemoryWatch)
     tokens: int = 0
+    notices: Notices | None = None  # None before the first step of this process
 
     def go(self) -> Run:
         setup, config = self.setup, self.setup.config
@@ -157,6 +159,9 @@ class _Loop:
         setup, config = self.setup, self.setup.config
         self.seconds, self.memory.peaks, start = {}, {}, time.perf_counter()
         collected = setup.collector.collect(step, setup.learner.state)
+        if self.notices is None:
+            check_scored(collected.scored, step + 1)
+            self.notices = Notices(len(collected.scored), sum(p.numel() for p in setup.learner.parameters))
         metrics = setup.learner.step(collected)
         setup.sampler.load(None, setup.learner.version)
         self.tokens += collected.sampled
@@ -176,10 +181,10 @@ class _Loop:
         if config.save_rollouts:
             self.run.write_rollouts(step + 1, self._rollout_rows(collected))
         self.console.step(row)
+        for text in self.notices.of(row):
+            self.console.message(f"step {step + 1}: {text}")
         if not math.isfinite(row["grad_norm"]):
-            self.console.message(
-                f"step {step + 1}: the gradient is not finite, so nothing was changed. Lower the learning rate."
-            )
+            self.console.message(f"step {step + 1}: the gradient is not finite, so nothing was changed. {remedy(row)}")
 
     def _log(self, row: dict[str, Any]) -> None:
         self.run.log(row)

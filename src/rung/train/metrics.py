@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rung.maths.kl import difference, k1, k3
 from rung.maths.ratio import LIMIT, log_difference
+from rung.maths.returns import group_sum, has_signal, returns, sizes
 from rung.recipes import Recipe
 from rung.records import Batch, Episode, Rollout, Scored, Scores
 from rung.rollout.collect import Collected, differs
@@ -93,17 +94,17 @@ def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
     """What the answers earned and how they ended; counts of everything that left statistics or loss."""
     rows, batch = collected.scored, collected.batch
     groups = [rows[i : i + samples] for i in range(0, len(rows), samples)]
-    scored = [r.reward for r in rows if math.isfinite(r.reward)]
+    scored = [r for r in rows if math.isfinite(r.reward)]
     lengths = [r.rollout.sampled for r in rows]
-    best = max(scored, default=0.0)
-    right = [n for r, n in zip(rows, lengths, strict=True) if r.reward == best and best > 0]
-    wrong = [n for r, n in zip(rows, lengths, strict=True) if math.isfinite(r.reward) and r.reward != best]
+    best = max((r.task_reward for r in scored), default=0.0)
+    right = [r.rollout.sampled for r in scored if r.task_reward == best and best > 0]
+    wrong = [r.rollout.sampled for r in scored if r.task_reward != best]
     flat = [g for g in groups if not differs(g)]
     out = {
-        "reward": _mean(scored),
-        "reward_std": _mean([_std([r.reward for r in g if math.isfinite(r.reward)]) for g in groups]),
+        "reward": _mean([r.reward for r in scored]),
+        "reward_std": _mean([_group_std(g) for g in groups]),
         "frac_reward_zero_std": len(flat) / len(groups),
-        "frac_all_right": sum(all(r.reward >= best > 0 for r in g) for g in flat) / len(groups),
+        "frac_all_right": sum(all(r.task_reward >= best > 0 for r in g) for g in flat) / len(groups),
         "rewards/unscored": float(len(rows) - len(scored)),
         "completions/mean_length": _mean(lengths),
         "completions/max_length": float(max(lengths)),
@@ -162,6 +163,23 @@ def advantage_metrics(adv_BT: Tensor, batch: Batch, active: int) -> dict[str, fl
         "loss_tokens": float(batch.loss_mask_BT.sum()),
         "active_rows": float(active),
     }
+
+
+def signal_metrics(batch: Batch, adv_BT: Tensor, dominated: float | None) -> dict[str, float]:
+    """Whether the advantages tell what the rewards do. dominated: share of the groups whose std is below eps."""
+    R_B, group_B = returns(batch), batch.group_B
+    differs_B = has_signal(R_B, batch.valid_B, group_B, sizes(batch))
+    if batch.dull_B is not None:
+        differs_B &= ~batch.dull_B
+    learned_P = group_sum((adv_BT != 0).any(1).double(), group_B) > 0
+    lost_P = (group_sum(differs_B.double(), group_B) > 0) & ~learned_P
+    out = {"advantage/lost": float(lost_P.double().mean())}
+    return out if dominated is None else {**out, "advantage/eps_dominates": dominated}
+
+
+def _group_std(group: Sequence[Scored]) -> float:
+    """std of what the task paid the answers to one problem: exactly 0 where `differs` says that it is all the same."""
+    return _std([r.task_reward for r in group if math.isfinite(r.task_reward)]) if differs(group) else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -33,6 +33,7 @@ class Work:
 
     active: the rows that can change the policy; the others never enter the model again.
     reference: the frozen policy whose full distribution a KL part compares with, or None.
+    dominated: share of the prompts with a signal in which eps, not the std, sets the advantages' size; None: no eps.
     """
 
     recipe: Recipe
@@ -44,6 +45,7 @@ class Work:
     max_tokens: int
     micro_tokens: int
     reference: Policy | None = None
+    dominated: float | None = None
     drift: Drift = field(default_factory=Drift)
     ratio_BT: Tensor | None = None
     clip_BT: Tensor | None = None
