@@ -11,10 +11,10 @@ from rung.tasks.probes import PROGRAMS, probes
 from rung.tasks.registry import load
 
 GOLDS = {
-    "numeric": ["9", "1,200", "-3", "0.5", "1/3", "0"],
+    "numeric": ["9", "1,200", "-3", "0.5", "1/3", "0", "5\\frac{1}{2}", "1500000", "25 cm^2", "1010_2"],
     "choice": ["A", "(B)", "I", "J"],
     "exact": ["Paris", "New York", "a-b_c"],
-    "math": [r"\frac{1}{2}", "9", "x^2+1"],
+    "math": [r"\frac{1}{2}", "9", "x^2+1", "y=2x", "(1,2)", r"\frac{1}{2^{99}}"],
 }
 
 
@@ -93,3 +93,49 @@ def test_probes_of_one_problem_have_names_of_their_own_and_leave_the_gold_answer
     assert len({p.name for p in adversarial}) == len(adversarial) > 50
     gold = {p.text for p in found if p.kind == "gold"}
     assert not gold & {p.text for p in found if p.kind != "gold" and p.stop == "stop"}
+
+
+CARELESS = r'''
+import re
+from fractions import Fraction
+
+def value(text):
+    """The last number, fractions without braces, whatever stands behind it: as careless readers do."""
+    text = re.sub(r"\\d?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text)
+    found = re.findall(r"(?<![\w*])-?\d+(?:/\d+|\.\d+)?", text)
+    return Fraction(found[-1]) if found and not found[-1].endswith("/0") else None
+
+def careless(completions, answer, **_):
+    return [float(value(c) is not None and value(c) == value(a)) for c, a in zip(completions, answer)]
+
+def fragile(completions, answer, **_):
+    return [float(int(c.split("{")[1].split("}")[0]) == int(a)) for c, a in zip(completions, answer)]
+'''
+
+
+def test_the_probes_find_what_careless_readers_of_numbers_do(tmp_path: Path) -> None:
+    path, rewards = rows(tmp_path / "rows.jsonl", ["5\\frac{1}{2}", "73", "1500000"]), tmp_path / "rewards.py"
+    rewards.write_text(CARELESS)
+    environment = load(str(path), reward=f"{rewards}:careless", options={"eval_share": 1.0}).eval
+    mistakes = verification(environment, 3).mistakes
+    accepted = {m.probe.name for m in mistakes if m.what == "false accept"}
+    assert {
+        "digits joined",
+        "in millions",
+        "in dozens",
+        "in thousands",
+        "times x",
+        "times i",
+    } <= accepted
+    rejected = {m.probe.text for m in mistakes if m.what == "false reject"}
+    assert "\\boxed{5.5}" in rejected or "\\boxed{11/2}" in rejected  # the mixed number read as 51/2
+    assert "The number that we look for is **73**." in rejected  # bold
+    assert "\\boxed{1.5 \\times 10^{6}}" in rejected
+
+
+def test_a_reward_that_raises_is_a_finding_and_not_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, rewards = rows(tmp_path / "rows.jsonl", ["9", "12"]), tmp_path / "rewards.py"
+    rewards.write_text(CARELESS)
+    assert main(["verify", "--task", str(path), "--reward", f"{rewards}:fragile", "--problems", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "raised InputError" in out and "raised at" in out

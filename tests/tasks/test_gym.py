@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rung.errors import InputError
 from rung.records import Completion, Group, Task
-from rung.tasks import gym
+from rung.tasks import gym, gym_guard
 from rung.tasks.environment import Environment
 from rung.tasks.registry import load
 
@@ -88,7 +88,9 @@ def test_no_answer_reaches_a_parser_that_evaluates(name: str, attack: str) -> No
 def test_only_literals_reach_eval(name: str) -> None:
     assert gym._harmless(name, '["A", "B"]')
     assert not gym._harmless(name, "[__import__('os').getpid()]")
-    assert not gym._harmless(name, "[" * 3000)
+    assert gym._harmless(name, "A B\nC D") and gym._harmless(name, "ABC")
+    assert not gym._harmless(name, "9**9**9**9")
+    assert not gym._harmless(name, "__import__('os')")
 
 
 @pytest.mark.parametrize("name", sorted(gym.EVALUATES_FORMULAS))
@@ -111,3 +113,59 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as error:
         load("chain_sum", options=options)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("game_of_life_halting", "no idea"),
+        ("coin_flip", "0"),
+        ("complex_arithmetic", "nan"),
+        ("puzzle24", "(1 + 1) * 12 * 1"),
+    ],
+)
+def test_wrong_answers_that_a_scorer_pays_in_full_are_refused(name: str, said: str) -> None:
+    train = load(name).train
+    for i in range(3):
+        gold = train[i].data["answer"]
+        assert scores(train, train[i], f"<answer>{said}</answer>", f"<answer>{gold}</answer>") == [0, 1]
+
+
+def test_numbers_of_another_sign_and_digits_of_another_script_are_wrong() -> None:
+    train = load("gsm_symbolic").train
+    gold = train[0].data["answer"]
+    assert scores(train, train[0], gold, f"-{gold}") == [1, 0]
+    train = load("prime_factorization").train
+    gold = train[0].data["answer"]
+    assert scores(train, train[0], gold, gold.translate({48 + d: 0x660 + d for d in range(10)})) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("prime_factorization", "two and three"), ("boxnet", "42"), ("game_of_life", "{}")]
+)
+def test_an_answer_at_which_a_scorer_raises_is_wrong_and_counted(name: str, said: str) -> None:
+    train = load(name).train
+    with pytest.warns(UserWarning, match=f"scorer of {name} raised"):
+        assert scores(train, train[0], f"<answer>{said}</answer>") == [0]
+    assert scores(train, train[1], f"<answer>{said}</answer>") == [0]
+    assert train.scorer_raised == 2  # type: ignore[attr-defined]
+
+
+def test_a_scorer_that_raises_at_its_own_gold_is_refused() -> None:
+    class Broken:
+        def score_answer(self, answer: str, entry: object) -> float:
+            raise KeyError("answer")
+
+    train = load("spell_backward").train
+    vars(train)["_dataset"] = Broken()
+    with pytest.raises(InputError, match="raised KeyError at its own gold answer"):
+        gym._check_gold(train, Task("0", "spell", {"question": "spell", "answer": "abc"}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(gym_guard.GUARDS))
+def test_guards_let_every_gold_answer_pass_and_nothing_around_it(name: str) -> None:
+    train = load(name).train
+    for i in range(6):
+        gold = train[i].data["answer"]
+        hedge = f"<answer>{gold} or {gold}q</answer>"
+        assert scores(train, train[i], f"<answer>{gold}</answer>", hedge) == [1, 0], gold

@@ -223,7 +223,7 @@ def test_math_verify_judges_what_is_not_a_number() -> None:
     ]
     verdicts = judge.correct([judge.extract(text) for text in texts], r"\frac{\sqrt{2}}{2}")
     assert verdicts == [1.0, 1.0, 0.0, 1.0, 0.0]
-    assert judge.correct(["0.333333", "0.3", "1/3"], "1/3") == [1.0, 0.0, 1.0]
+    assert judge.correct(["0.333333", "0.3", "1/3"], "1/3") == [0.0, 0.0, 1.0]  # the gold is exact
     assert judge.correct(["x^2+1", "1+x^2", "x^2", "x^2+1 or x^2"], "x^2 + 1") == [1.0, 1.0, 0.0, 0.0]
     assert math.isnan(judge.correct(["x"], r"\frac{")[0])  # a gold answer that cannot be read is nobody's mistake
 

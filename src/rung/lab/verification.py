@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rung.errors import InputError
 from rung.io.tables import check_json_target, show
 from rung.io.terminal import say_notes
-from rung.records import Completion, Group
+from rung.records import Completion, Group, Task
 from rung.tasks import registry
 from rung.tasks.environment import Environment
 from rung.tasks.probes import Kind, Probe, gold_of, probes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rung.lab.flags import Verify
 
 SHOWN = 10  # mistakes that are printed
-COLUMNS = ("kind", "case", "answers", "accepted", "rejected", "not judged", "mistakes", "mean ms", "max ms")
+COLUMNS = ("kind", "case", "answers", "accepted", "rejected", "not judged", "raised", "mistakes", "mean ms", "max ms")
 
 
 @dataclass
@@ -32,27 +32,33 @@ class Case:
     accepted: int = 0
     rejected: int = 0
     unjudged: int = 0
+    raised: int = 0
     seconds: list[float] = field(default_factory=list)
 
     @property
     def mistakes(self) -> int:
-        """False rejects of gold answers, false accepts of all others."""
-        return self.rejected if self.kind == "gold" else self.accepted
+        """False rejects of gold answers, false accepts of all others, and answers at which the verifier raised."""
+        return self.raised + (self.rejected if self.kind == "gold" else self.accepted)
 
     def row(self) -> list[object]:
         milliseconds = [1000 * s for s in self.seconds]
         mean, most = sum(milliseconds) / max(len(milliseconds), 1), max(milliseconds, default=0.0)
-        counts = [len(self.seconds), self.accepted, self.rejected, self.unjudged, self.mistakes]
+        counts = [len(self.seconds), self.accepted, self.rejected, self.unjudged, self.raised, self.mistakes]
         return [self.kind, self.name, *counts, mean, most]
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An answer that was judged wrongly."""
+    """An answer that was judged wrongly, or at which the verifier raised."""
 
     problem: str
     probe: Probe
     gold: str | None
+    raised: str = ""
+
+    @property
+    def what(self) -> str:
+        return self.raised or ("false reject" if self.probe.kind == "gold" else "false accept")
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,10 @@ class Verification:
     def false_rejects(self) -> int:
         return sum(case.rejected for case in self.cases if case.kind == "gold")
 
+    @property
+    def raised(self) -> int:
+        return sum(case.raised for case in self.cases)
+
     def total(self, kind: Kind) -> Case:
         """All cases of one kind as one."""
         total = Case(kind, "all")
@@ -78,6 +88,7 @@ class Verification:
                 total.accepted += case.accepted
                 total.rejected += case.rejected
                 total.unjudged += case.unjudged
+                total.raised += case.raised
                 total.seconds += case.seconds
         return total
 
@@ -97,10 +108,13 @@ def verification(environment: Environment, problems: int) -> Verification:
         bar = 1.0
         for probe in probes(environment, task, others):  # gold probes come first
             began = time.perf_counter()
-            (rewards,) = environment.score(Group(task, [Completion(probe.text, probe.stop)]))
-            seconds = time.perf_counter() - began
+            rewards, error = _score(environment, task, probe)
             case = cases.setdefault((probe.kind, probe.name), Case(probe.kind, probe.name))
-            case.seconds.append(seconds)
+            case.seconds.append(time.perf_counter() - began)
+            if error:
+                case.raised += 1
+                mistakes.append(Mistake(task.id, probe, golds[i], error))
+                continue
             finite = [reward for reward in rewards.values() if math.isfinite(reward)]
             total = sum(finite)
             if probe.kind == "gold" and finite and (bar == 1.0 or total > bar) and total > 0:
@@ -117,8 +131,17 @@ def verification(environment: Environment, problems: int) -> Verification:
     return Verification(sorted(cases.values(), key=lambda case: order.index(case.kind)), mistakes)
 
 
+def _score(environment: Environment, task: Task, probe: Probe) -> tuple[dict[str, float], str]:
+    """The probe's rewards, and what was raised instead of them: in training that would end the run."""
+    try:
+        (rewards,) = environment.score(Group(task, [Completion(probe.text, probe.stop)]))
+    except Exception as error:  # noqa: BLE001 - a finding, and reported as one
+        return {}, f"raised {type(error).__name__}"
+    return rewards, ""
+
+
 def run_verify(args: Verify) -> int:
-    """Print the table; exit status 1 if a wrong answer was accepted."""
+    """Print the table; exit status 1 if a wrong answer was accepted, or if the verifier raised at one."""
     check_json_target(args.json)
     if args.problems < 1:
         raise InputError("--problems must be at least 1.")
@@ -141,12 +164,14 @@ def run_verify(args: Verify) -> int:
     show(f"verifier of {args.task}, {min(args.problems, len(environment))} problems", COLUMNS, rows, args.json)
     if args.json != "-":
         for mistake in result.mistakes[:SHOWN]:
-            what = "false reject" if mistake.probe.kind == "gold" else "false accept"
             text = ascii(mistake.probe.text[-60:])
-            print(f"{what}: {mistake.problem}, {mistake.probe.name}: ...{text}, gold {mistake.gold!a}")
+            print(f"{mistake.what}: {mistake.problem}, {mistake.probe.name}: ...{text}, gold {mistake.gold!a}")
         if len(result.mistakes) > SHOWN:
             print(f"... and {len(result.mistakes) - SHOWN} more; --json FILE has all counts")
         if not totals[0].seconds:
             print("no gold answers to try: false rejects are unknown")
-        print(f"{result.false_accepts} false accepts, {result.false_rejects} false rejects")
-    return 1 if result.false_accepts else 0
+        if raised := getattr(environment, "scorer_raised", 0):
+            print(f"the data set's own scorer raised at {raised} answers, which count as wrong")
+        what = f"{result.false_accepts} false accepts, {result.false_rejects} false rejects"
+        print(f"{what}, raised at {result.raised} answers" if result.raised else what)
+    return 1 if result.false_accepts or result.raised else 0

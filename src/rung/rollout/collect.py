@@ -93,6 +93,9 @@ class Collector:
         if extract is not None:  # no answer found is another failure than a wrong answer
             found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) is not None for r in rows]
             counters["completions/no_answer_ratio"] = 1 - sum(found) / len(found)
+        raised = getattr(self.env, "scorer_raised", None)
+        if raised is not None:
+            counters["rewards/scorer_raised"] = float(raised)
         rewards = None if greedy is None else [row.reward for row in greedy]
         return self._layout(chosen, rows, rewards, state, sampled, counters)
 

@@ -11,17 +11,18 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Prompt, Task
-from rung.tasks import hub
+from rung.tasks import golds, hub
 from rung.tasks.columns import extended, find, require
 from rung.tasks.environment import Splits
-from rung.tasks.extract import marked, number, question_text, uncut
+from rung.tasks.extract import marked, question_text, uncut
 from rung.tasks.probes import in_forms
+from rung.tasks.quantity import number
 from rung.tasks.rows import SUFFIXES, Row, read, stem
 from rung.tasks.verify import Verifier, by_name, fitting
 
@@ -87,10 +88,12 @@ def splits(
     columns: None: found as columns.py says, with a note in the Splits.
     answers: whether rows must have an answer (not when a reward function judges).
     options: eval_share, the share of a single file's prompts that is held back (default 1/8; 1.0 evaluates on all);
-             instruction, a sentence below each prompt, such as "Put the final answer in \boxed{}."
+             instruction, a sentence below each prompt, such as "Put the final answer in \boxed{}.";
+             drop_unverifiable, to leave out rows whose gold no answer can equal instead of refusing them.
     """
     options = dict(options or {})
     share, instruction = options.pop("eval_share", 1 / 8), str(options.pop("instruction", ""))
+    drop = bool(options.pop("drop_unverifiable", False))
     sources = read_sources(path, options)
     columns = find(sources[0][0], prompt_column, answer_column, answers=answers)
 
@@ -101,12 +104,24 @@ def splits(
 
     gold_column = columns.answer or "answer"
     train, held_out = _divide(path, sources, task, share)
-    golds = [gold_text(task.data[gold_column]) for task in (*train, *held_out)] if answers else []
-    chosen = fitting(golds) if verifier == "auto" else by_name(verifier)
+    said = [gold_text(task.data[gold_column]) for task in (*train, *held_out)] if answers else []
+    chosen = fitting(said) if verifier == "auto" else by_name(verifier)
     name = hub.dataset_name(path) or stem(path)
     sides = [Rows(name, tasks, chosen, gold_column) for tasks in (train, held_out)]
     notes = tuple(f"{path.name}: {note}" for note in columns.notes)
+    if answers:
+        sides, left_out = _verifiable(sides, drop)
+        notes += left_out
     return Splits(name, sides[0], sides[1], max_new_tokens=256, notes=notes)
+
+
+def _verifiable(sides: Sequence[Rows], drop: bool) -> tuple[list[Rows], tuple[str, ...]]:
+    """The sides, after each gold answer was held against its own verifier (golds.py), and a note on what was left out."""
+    rows = [(task, side.gold(task)) for side in sides for task in side.tasks]
+    out, notes = golds.check(
+        sides[0].name, [task for task, _ in rows], [gold for _, gold in rows], sides[0].verifier, drop
+    )
+    return [replace(side, tasks=[task for task in side.tasks if task.id not in out]) for side in sides], notes
 
 
 def gold_text(value: Any) -> str:
@@ -127,10 +142,11 @@ def _instructed(prompt: Prompt, instruction: str) -> Prompt:
 def gsm8k(path: Path, *, verifier: str = "auto", options: Mapping[str, Any] | None = None) -> Splits:
     """GSM8K's own files: `question`, and `answer` whose final number stands after ####."""
     options = dict(options or {})
-    share = options.pop("eval_share", 1 / 8)
+    share, drop = options.pop("eval_share", 1 / 8), bool(options.pop("drop_unverifiable", False))
     train, held_out = _divide(path, read_sources(path, options), _gsm8k_task, share)
     chosen = by_name("math" if verifier == "auto" else verifier)
-    return Splits("gsm8k", Rows("gsm8k", train, chosen), Rows("gsm8k", held_out, chosen), max_new_tokens=300)
+    sides, notes = _verifiable([Rows("gsm8k", tasks, chosen) for tasks in (train, held_out)], drop)
+    return Splits("gsm8k", sides[0], sides[1], max_new_tokens=300, notes=notes)
 
 
 def _gsm8k_task(row: Row) -> Task:
@@ -144,7 +160,7 @@ def _gsm8k_task(row: Row) -> Task:
 
 def read_sources(path: Path, options: dict[str, Any]) -> tuple[list[Row], list[Row] | None]:
     """(rows of the training side, rows of the evaluation side); None where one source is to be divided."""
-    known = ["eval_share", "instruction", *hub.OPTIONS]
+    known = ["eval_share", "instruction", "drop_unverifiable", *hub.OPTIONS]
     if hub.is_dataset(path):
         chosen = {name: options.pop(name) for name in hub.OPTIONS if name in options}
         sources = hub.read(path, **chosen)

@@ -8,13 +8,13 @@ expressions that cannot backtrack far; nothing is evaluated.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from decimal import Decimal
-from fractions import Fraction
 
 from rung.records import Completion, Prompt
+from rung.tasks.plain import plain
+from rung.tasks.quantity import NUMBER, Quantity, foreign_digit, quantity
+from rung.tasks.units import measured
 
 _END = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end|end_of_text)\|>|</s>|<eos>|<end_of_turn>")
 _MARK = re.compile(r"\\(?:boxed|fbox)\s*\{|####|<answer>", re.IGNORECASE)
@@ -26,22 +26,21 @@ _OR = re.compile(r"[^.!?\n]{0,40}\bor\b[^.!?\n]{0,40}", re.IGNORECASE)
 _OR_BEFORE = re.compile(r"\bor\W*$", re.IGNORECASE)
 _OR_AFTER = re.compile(r"\W*\bor\b", re.IGNORECASE)
 
-# One number: sign, thousands separators, decimals, a power of ten, or a fraction. The groups are atomic, so that a
-# number is taken whole or not at all: "9.10.11" and "2x3" are not numbers.
-NUMBER = re.compile(
-    r"(?:(?<![0-9A-Za-z)\]}.])[-+\u2212]\$?)?(?<![A-Za-z0-9_])(?<![0-9]\.)"
-    r"(?>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\.)\.[0-9]+)"
-    r"(?>[eE][-+]?[0-9]+)?(?>/[0-9]+)?(?![A-Za-z_]+[0-9]|\.[0-9])"
+# "7 + 2 =", "x^2", "sqrt(9)" and "2\pi" hold numbers that are a part of something, not an answer.
+_PART_BEFORE = re.compile(r"(?:(?<!\*)[*/^\u00d7\u00f7{\u221a]|[\w)}\]]\s*\*\*|[\w)}\]][ \t]*[-+][ \t]+|[\w)}\]]\("
+                          r"|[0-9)}\]][ \t]*[-+])[ \t]*$|[)\]}]$")  # fmt: skip
+_PART_AFTER = re.compile(
+    r"\s*=|[ \t]*(?:\*(?!\*)|\*\*\s*[\w(\\]|[+/^\u00d7\u00f7}\u221a\u03c0]"
+    r"|\\(?:pi|sqrt|[dtc]?frac|d?binom|log|ln|sin|cos|tan|div|mod|pm)\b"
+    r"|(?:squared|cubed|factorial|pi|(?:thi|fou|fif|six|seven|eigh|nin|ten|hundred|thousand|million)(?:rds?|r?ths?))\b)|\\[a-zA-Z]"
 )
-# "7 + 2 =", "x^2" and "\frac{1}{2}" end in a number that is a part of something, not an answer.
-_PART_BEFORE = re.compile(r"(?:(?<!\*)[*/^\u00d7\u00f7{]|[\w)}\]]\s*\*\*|[\w)}\]][ \t]*[-+\u2212][ \t]+"
-                          r"|[0-9)}\]][ \t]*[-+\u2212])[ \t]*$")  # fmt: skip
-_PART_AFTER = re.compile(r"\s*=|[ \t]*(?:\*(?!\*)|\*\*\s*[\w(\\]|[+/^\u00d7\u00f7}])")
-_LONE_BEFORE = re.compile(r"(?:[A-Za-z]\s*=)?[\s$\u20ac\u00a3\u00a5(\"'`\[:]*")
-_LONE_AFTER = re.compile(r"[^\d!+*/^=\\<>~|&\u2212]*")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}")
-_DRESS = re.compile(r"\\text\s*\{([^{}]*)\}")
-_NOISE = re.compile(r"\\[,;!:()\[\] ]|\\(?=[$%])|\^\s*\{?\\circ\}?")
+_CLOCK = (
+    r"(?<![0-9:.])(?:[01]?[0-9]|2[0-3]):[0-5][0-9](?:\s*[aApP]\.?\s?[mM]\b)?(?![0-9:])"
+    r"|(?<![\w.:,/$])(?:1[0-2]|[1-9])\s*(?:[ap]m|[AP]M|[ap]\.\s?m)\b"
+)
+_BASED = r"(?<![A-Za-z0-9_.])[0-9][0-9A-Za-z]*_(?:\{[0-9]{1,2}\}|[0-9]{1,2})(?![0-9_])"
+_PROSE = re.compile(rf"{_CLOCK}|{_BASED}|{NUMBER.pattern}")
+_TAIL = 240  # characters at the end of a text in which the last number is looked for first
 
 
 def question_text(prompt: Prompt) -> str:
@@ -136,67 +135,51 @@ def last_number(text: str) -> str | None:
 
     Numbers that stand together ("9 or 10", "9, 10") are several candidates: their common text is returned.
     """
-    numbers = list(NUMBER.finditer(text))
+    if len(text) > 2 * _TAIL:  # what stands far before the last number has no say
+        cut = text.find(" ", len(text) - _TAIL)
+        short = plain(text[cut:]) if cut > 0 else ""
+        numbers = list(_PROSE.finditer(short))
+        if numbers and numbers[-1].start() > 60:
+            return _last(short, numbers)
+    text = plain(text)
+    return _last(text, list(_PROSE.finditer(text)))
+
+
+def _last(text: str, numbers: list[re.Match[str]]) -> str | None:
     if not numbers:
         return None
+    while len(numbers) > 1 and text[numbers[-1].start() - 1] == "^":  # the power of a unit: 25 cm^2
+        owner = numbers[-2]
+        if owner.end() + len(measured(text[owner.end() : owner.end() + 60]) or "") < numbers[-1].end():
+            break
+        numbers = numbers[:-1]
     last = numbers[-1]
-    if _foreign_digit(text[max(0, last.start() - 1) :]):
-        return None
-    if _PART_BEFORE.search(text[max(0, last.start() - 40) : last.start()]) or _PART_AFTER.match(text, last.end()):
-        return None
-    value = canonical(last.group())
+    value = _in_prose(text, last)
     for earlier, later in zip(numbers[-2:-50:-1], numbers[:-50:-1], strict=False):
         between = text[earlier.end() : later.start()]
         if not (_JOINT.fullmatch(between) or _OR.fullmatch(between)):
             break
-        if canonical(earlier.group()) != value or value is None:
-            return text[earlier.start() : last.end()]
-    return value if value is not None else last.group()
+        if value is None or _in_prose(text, earlier, part=False) != value:
+            return text[earlier.start() : last.end()] if not _is_part(text, last) else None
+    if value is None:
+        return None if _is_part(text, last) else last.group()
+    return str(value)
 
 
-def lone_number(content: str) -> str | None:
-    r"""The one number that a short text such as "$1,200 dollars", "x = 5" or "\frac{1}{2}" holds; else None."""
-    plain = _FRACTION.sub(r"\1/\2", _NOISE.sub("", _DRESS.sub(r" \1", undressed(content[:1000])).replace("{,}", ",")))
-    plain = plain.strip().strip("$").strip()
-    numbers = list(NUMBER.finditer(plain))
-    if len(numbers) != 1 or _foreign_digit(plain):
+def _is_part(text: str, found: re.Match[str]) -> bool:
+    before = text[max(0, found.start() - 40) : found.start()]
+    return bool(
+        _PART_BEFORE.search(before)
+        or _PART_AFTER.match(text, found.end())
+        or foreign_digit(text[max(0, found.start() - 1) :])
+        or measured(text[found.end() : found.end() + 60]) is None
+    )
+
+
+def _in_prose(text: str, found: re.Match[str], part: bool = True) -> Quantity | None:
+    """The number with the multiple and the unit that stand right behind it; None if it is a part of something."""
+    if part and _is_part(text, found):
         return None
-    before, after = plain[: numbers[0].start()], plain[numbers[0].end() :]
-    if not _LONE_BEFORE.fullmatch(before) or not _LONE_AFTER.fullmatch(after):
-        return None
-    return None if re.search(r"\b(?:or|and)\b| - ", after, re.IGNORECASE) else canonical(numbers[0].group())
-
-
-def _foreign_digit(text: str) -> bool:
-    """Whether a digit of another script, a superscript or a vulgar fraction stands in the text."""
-    return not text.isascii() and any(not c.isascii() and unicodedata.category(c)[0] == "N" for c in text)
-
-
-def number(text: str) -> Fraction | None:
-    """The exact value of one written number; None if it is none, is out of bounds, or is a fraction left unreduced.
-
-    "10/2" is an exercise and not its answer, so only fractions in lowest terms are numbers. Bounds (400 characters,
-    powers of ten up to 308) keep "1e999999999" from filling the memory.
-    """
-    text = text.strip()
-    if len(text) > 400 or not NUMBER.fullmatch(text):
-        return None
-    plain = text.replace(",", "").replace("$", "").replace("\u2212", "-")
-    mantissa, _, exponent = plain.lower().partition("e")
-    if "/" in plain:
-        if exponent or "." in plain:
-            return None
-        above, below = (int(part) for part in plain.split("/"))
-        return Fraction(above, below) if below > 1 and math.gcd(above, below) == 1 else None
-    if exponent and (len(exponent) > 4 or abs(int(exponent)) > 308):
-        return None
-    return Fraction(plain) if mantissa else None
-
-
-def canonical(text: str) -> str | None:
-    """One spelling per value, for voting: "1,200.50" is "1200.5", "1/3" stays; None if the text is no number."""
-    value = number(text)
-    if value is None or value.denominator == 1:
-        return None if value is None else str(value)
-    decimal = Decimal(value.numerator) / Decimal(value.denominator)
-    return format(decimal, "f") if Fraction(decimal) == value else str(value)
+    behind = measured(text[found.end() : found.end() + 60]) or ""
+    before = text[found.start() - 1 : found.start()] if found.start() else ""
+    return quantity((before if before in "$\u20ac\u00a3\u00a5\u20b9" else "") + found[0] + behind)

@@ -15,8 +15,10 @@ import ast
 import hashlib
 import json
 import re
+import warnings
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +26,11 @@ from typing import Any, Literal
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Task
 from rung.tasks.environment import Splits
-from rung.tasks.extract import marked, number, spoken, uncut
+from rung.tasks.extract import marked, spoken, uncut
+from rung.tasks.gym_guard import refused
 from rung.tasks.pool import Pool
 from rung.tasks.probes import in_forms
+from rung.tasks.quantity import foreign_digit, number
 from rung.tasks.verify import MAX_ANSWER, Numeric
 
 SplitName = Literal["train", "eval"]
@@ -34,6 +38,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 }
 TAGS = "Give the final answer between <answer> and </answer>."  # for answers that are more than one number
+RAISED = -1.0  # gym_score.py: the scorer raised
 PATIENCE = 2000  # draws without a new evaluation problem, after which the world is taken to be exhausted
 FRESH = {"acre", "survo"}  # these draw their items in the constructor, so a new seed needs a new dataset
 
@@ -67,6 +72,7 @@ class ReasoningGym:
     """Problems of one split; the reward `correct` is the dataset's own score of the last answer.
 
     credit: "exact" counts a score of 1 only; "partial" passes the dataset's score on.
+    raised: kinds of errors of the dataset's scorer, at answers that are then wrong.
     instruction: stands below each question; says where the answer is looked for.
     """
 
@@ -77,6 +83,7 @@ class ReasoningGym:
     seed: int = 0
     credit: Literal["exact", "partial"] = "exact"
     instruction: str = ""
+    raised: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.size if self.split == "train" else len(self._unique)
@@ -115,13 +122,38 @@ class ReasoningGym:
             return 0.0
         if gold is not None and number(answer) == gold:
             return 1.0
+        if foreign_digit(answer) or refused(self.name, answer, task.data):
+            return 0.0
+        value = self._own_score(task, answer)
+        return float(value >= 1.0) if self.credit == "exact" and value == value else value
+
+    def _own_score(self, task: Task, answer: str) -> float:
+        """The dataset's own score; 0 where its scorer raises, which is counted and said once: it takes its own gold."""
         if self.name in EVALUATES_FORMULAS:
             # the entry travels, not its seed: some items also depend on Python's per-process hash seed
             entry = json.dumps(dict(task.data), default=str)
             value = _formula_pool().map([(self.name, dict(self.options), entry, answer)])[0]
+            raised = "an error" if value == RAISED else ""
         else:
-            value = float(self._dataset.score_answer(answer, task.data))
-        return float(value >= 1.0) if self.credit == "exact" and value == value else value
+            try:
+                value, raised = float(self._dataset.score_answer(answer, task.data)), ""
+            except Exception as error:  # noqa: BLE001 - somebody else's scorer, somebody else's answer
+                value, raised = RAISED, f"{type(error).__name__}: {error}"
+        if not raised:
+            return value
+        self.raised[raised.partition(":")[0]] += 1
+        if self.raised.total() == 1:
+            warnings.warn(
+                f"reasoning-gym's scorer of {self.name} raised {raised[:80]} at the answer {answer[:40]!r}. Such answers are "
+                "counted as wrong.",
+                stacklevel=2,
+            )
+        return 0.0
+
+    @property
+    def scorer_raised(self) -> int:
+        """Answers of this split at which the dataset's scorer raised."""
+        return self.raised.total()
 
     @cached_property
     def _dataset(self) -> Any:
@@ -174,11 +206,8 @@ def side(question: str) -> SplitName:
 
 def _harmless(name: str, answer: str) -> bool:
     """Whether the answer may be shown to the dataset's own scorer."""
-    if name in EVALUATES_LITERALS and re.search(r"[\[({]", answer):
-        try:
-            ast.literal_eval(answer[: 10 * MAX_ANSWER])
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return False
+    if name in EVALUATES_LITERALS and not _literal(answer[: 20 * MAX_ANSWER]):
+        return False
     if name in EVALUATES_FORMULAS:
         nested = answer.count(")**") + answer.count(") **")
         small = len(answer) < MAX_ANSWER and nested < 3 and not _POWER.search(answer)
@@ -186,9 +215,36 @@ def _harmless(name: str, answer: str) -> bool:
     return len(answer) < 20 * MAX_ANSWER
 
 
+def _literal(answer: str) -> bool:
+    """Whether Python's eval would meet a literal, a single name, or text that is no Python: 9**9**9 has no brackets either."""
+    try:
+        if isinstance(ast.parse(answer.strip(), mode="eval").body, ast.Name):
+            return True
+        ast.literal_eval(answer.strip())
+    except (SyntaxError, ValueError) as error:  # a ValueError: null bytes, or Python that is no literal
+        return isinstance(error, SyntaxError) or "\x00" in answer
+    except (RecursionError, MemoryError):
+        return False
+    return True
+
+
 @cache
 def _formula_pool() -> Pool:
     return Pool(Path(__file__).with_name("gym_score.py"), "score")
+
+
+def _check_gold(train: ReasoningGym, task: Task) -> None:
+    """Refuse a dataset whose scorer raises at its own gold answer: then every answer would be wrong for no fault of its."""
+    gold = task.data["answer"]
+    if isinstance(gold, str) and gold:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            train._score(task, gold)
+        if train.raised:
+            raise InputError(
+                f"reasoning-gym's scorer of {train.name} raised {', '.join(train.raised)} at its own gold answer {gold[:60]!r}, "
+                "so no answer could be right. Check the options, or another version of reasoning-gym."
+            )
 
 
 def splits(name: str, options: Mapping[str, object]) -> Splits:
@@ -213,6 +269,7 @@ def splits(name: str, options: Mapping[str, object]) -> Splits:
         if isinstance(error, InputError):
             raise
         raise InputError(f"reasoning-gym refuses the options {chosen} of {name}: {error or 'out of range'}.") from error
+    _check_gold(train, first)
     numeric = number(str(first.data["answer"])) is not None
     if not numeric:
         train, held_out = (replace(split, instruction=TAGS) for split in (train, held_out))

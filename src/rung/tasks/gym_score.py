@@ -8,8 +8,13 @@ import reasoning_gym
 
 
 def score(name: str, options: dict[str, Any], entry: str, answer: str) -> float:
-    """The score of `answer` to the problem in `entry`, a JSON object with question, answer and metadata."""
-    return float(_dataset(name, json.dumps(options)).score_answer(answer, json.loads(entry)))
+    """The score of `answer` to the problem in `entry`, a JSON object with question, answer and metadata; -1 if it raises."""
+    try:
+        return float(_dataset(name, json.dumps(options)).score_answer(answer, json.loads(entry)))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - the scorer could not read the answer
+        return -1.0
 
 
 @lru_cache(maxsize=8)

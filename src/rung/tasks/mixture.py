@@ -118,6 +118,11 @@ class Mixture:
         extract = getattr(environment, "extract", None)
         return extract(own, completion) if extract else None
 
+    @property
+    def scorer_raised(self) -> int:
+        """Answers at which a scorer of some part raised."""
+        return sum(getattr(part, "scorer_raised", 0) for part in self.parts.values())
+
     def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
         environment, own = self.inner(task)
         right = getattr(environment, "right_answers", None)

@@ -7,16 +7,25 @@ or a number too large to compute. A wrong probe that happens to hold the gold an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from rung.records import StopReason, Task
 from rung.tasks.environment import Environment
-from rung.tasks.extract import lone_number, number, question_text
+from rung.tasks.extract import question_text
+from rung.tasks.number_probes import mistaken, other_formulas, spellings, value_of
 
+_MEASURED = re.compile(r"(-?[0-9][0-9.,]*) ([A-Za-z][A-Za-z0-9^/ ]*)")
 Kind = Literal["gold", "corrupted", "adversarial"]
 FORMS = ("\\boxed{%s}", "#### %s", "<answer>%s</answer>", "The answer is %s.", "First 12345, then\n\\boxed{%s}")
+# What a scorer may trip over, or pay by mistake. Left out where it is the gold answer.
+MALFORMED = (
+    "0", "1", "-1", "2", "0.5", "nan", "inf", "-inf", "1e999", "9" * 300, "none", "no idea", "two and three", "True", "False",
+    "yes", "[]", "[[]]", "{}", "()", '{"a": 1}', "null", "?!", ",", "\\", "%s", "a", "0/0", "1 2 3", "x = 1",
+    "\u00e9\u4e16\u754c \U0001f600",
+)  # fmt: skip
 LARGE = 20_000  # characters or levels
 _DIGITS = {"Arabic-Indic digits": 0x660, "full-width digits": 0xFF10, "mathematical digits": 0x1D7CE}
 _LOOKALIKES = str.maketrans("ABCEHIJabceo", "\u0410\u0412\u0421\u0415\u041d\u0406\u0408\u0430\u044c\u0441\u0435\u043e")
@@ -33,8 +42,8 @@ class Probe:
 
 
 def in_forms(gold: str, *, bare: bool = True) -> list[str]:
-    """The gold answer as a model may write it. bare: also without any mark."""
-    return [form.replace("%s", gold) for form in FORMS] + [gold] * bare
+    """The gold answer as a model may write it; numbers also in other spellings. bare: also without any mark."""
+    return [*(form.replace("%s", gold) for form in FORMS), *[gold] * bare, *spellings(gold)]
 
 
 def probes(environment: Environment, task: Task, others: Sequence[str] = ()) -> list[Probe]:
@@ -66,7 +75,11 @@ def _from_data(task: Task) -> tuple[str | None, list[str]]:
 
 def _wrong(gold: str) -> list[tuple[str, str]]:
     """Other answers that look like the gold one."""
-    value = number(lone_number(gold) or "")
+    if measured := _MEASURED.fullmatch(gold):  # 25 cm^2: another number, or another unit
+        return [(why, f"{other} {measured[2]}") for why, other in _wrong(measured[1])[:5]] + list(other_formulas(gold))
+    if re.fullmatch(r"[0-9A-F]+_\{?[0-9]+\}?", gold):  # a numeral with its base
+        return list(other_formulas(gold))
+    value = value_of(gold)
     if value is not None:
         near = value + 1
         wrong = [
@@ -76,7 +89,12 @@ def _wrong(gold: str) -> list[tuple[str, str]]:
         ]
         if value.denominator != 1:
             wrong[2] = ("a half more", str(value + value / 2))
-        return [*wrong, ("the other sign", str(-value) if value else "-1"), ("a digit more", f"{value}7")]
+        return [
+            *wrong,
+            ("the other sign", str(-value) if value else "-1"),
+            ("a digit more", f"{value}7"),
+            *mistaken(gold),
+        ]
     if len(gold.strip("() .")) == 1 and gold.strip("() .").isalpha():
         letter = gold.strip("() .").upper()
         return [(f"option {other}", other) for other in "ABCD" if other != letter]
@@ -86,6 +104,7 @@ def _wrong(gold: str) -> list[tuple[str, str]]:
         ("the first half", gold[: len(gold) // 2] or "q"),
         ("denied", f"not {gold}"),
         ("twice", gold + gold if len(gold) > 1 else gold * 3),
+        *other_formulas(gold),
     ]
 
 
@@ -95,8 +114,13 @@ def _put(form: str, gold: str, instead: str) -> str:
     return before + instead + after if found else instead
 
 
+def _holding(forms: Sequence[str], gold: str) -> list[str]:
+    """The forms in which the gold answer stands as it is, and not in another spelling."""
+    return [form for form in forms if gold in form][: len(FORMS) + 1]
+
+
 def _same(first: str, second: str) -> bool:
-    one, two = (number(lone_number(text) or "") for text in (first, second))
+    one, two = value_of(first), value_of(second)
     return first.strip().casefold() == second.strip().casefold() or (one is not None and one == two)
 
 
@@ -104,14 +128,17 @@ def _corrupted(gold: str, forms: Sequence[str], others: Sequence[str]) -> Iterat
     wrong = _wrong(gold) + [("another problem's", other) for other in others]
     for name, value in wrong:
         if not _same(value, gold):
-            yield from (Probe("corrupted", name, _put(form, gold, value)) for form in forms)
+            yield from (Probe("corrupted", name, _put(form, gold, value)) for form in _holding(forms, gold))
 
 
-def _without_gold(question: str) -> Iterator[tuple[str, str]]:
+def _without_gold(question: str, gold: str = "") -> Iterator[tuple[str, str]]:
     yield "empty", ""
     yield "white space", " \n\t "
     yield "prompt echo", question
     yield "prompt echo twice", f"{question}\n{question}"
+    for number, said in enumerate(MALFORMED, 1):
+        if not _same(said, gold):
+            yield f"malformed {number:2}", f"<answer>{said}</answer>"
     for mark in ("\\boxed{}", "<answer></answer>", "####", "<answer>", "\\boxed{"):
         yield f"empty {mark}", mark
     yield "long", "x" * LARGE
@@ -126,7 +153,7 @@ def _adversarial(gold: str, form: str, wrong: str, question: str) -> Iterator[Pr
     def put(value: str) -> str:
         return _put(form, gold, value)
 
-    cases = [*_without_gold(question), *_candidates(gold, form, wrong), *_values(gold, put("%s"))]
+    cases = [*_without_gold(question, gold), *_candidates(gold, form, wrong), *_values(gold, put("%s"))]
     end = ("<|im_end|>", "</s>", "<|endoftext|>")
     cases += [(f"text after {mark}", f"{put(wrong)}{mark}{form}") for mark in end]
     cases += [
@@ -142,7 +169,7 @@ def _adversarial(gold: str, form: str, wrong: str, question: str) -> Iterator[Pr
         ("a long number", put("3" * LARGE)),
     ]
     yield from (Probe("adversarial", name, text) for name, text in cases)
-    if number(gold) is not None:
+    if value_of(gold) is not None and gold[-1:].isdigit():
         yield Probe("adversarial", "cut by the token limit", f"The answer is {gold}", "length")
 
 
