@@ -39,8 +39,13 @@ def _group_scaled(r: Recipe) -> bool:
     )
 
 
-def _per_token(r: Recipe) -> bool:
-    return isinstance(r.credit, p.Value | p.StepMean)
+def _neutral(c: p.Correction) -> bool:
+    """Whether the weight is 1 where the sampler's numbers are the trainer's, and the policy has not moved."""
+    return (
+        getattr(c, "cap", 1.0) >= 1
+        and getattr(c, "low", 1.0) <= 1 <= getattr(c, "high", 1.0)
+        and getattr(c, "delta", 0.0) >= 0
+    )
 
 
 RULES: tuple[Rule, ...] = (
@@ -91,32 +96,23 @@ RULES: tuple[Rule, ...] = (
         "throws those prompts out. Use Whiten(shift=False), or data without resampling.",
     ),
     (
-        lambda r: isinstance(r.ratio, p.SequenceRatio) and not r.ratio.per_token and _per_token(r),
-        "SequenceRatio shares one ratio and its gradient among all tokens, but this credit differs from token to token. "
-        "Use SequenceRatio(per_token=True) (GSPO-token).",
-    ),
-    (
-        lambda r: (
-            isinstance(r.ratio, p.SequenceRatio | p.SequenceProduct)
-            and not isinstance(r.surrogate, p.CISPO)
-            and not isinstance(r.aggregate, p.SequenceMean)
-        ),
-        "this ratio is the same on every token of an answer and so is its gradient, so this aggregate would weigh long "
-        "answers more than short ones. Use aggregate=SequenceMean() (GSPO, arXiv:2507.18071).",
-    ),
-    (
-        lambda r: isinstance(r.surrogate, p.GMPO) and not isinstance(r.aggregate, p.SequenceMean),
-        "GMPO puts one gain on every token of an answer, so this aggregate would weigh long answers more than short "
-        "ones. Use aggregate=SequenceMean() (arXiv:2507.20673).",
-    ),
-    (
         lambda r: isinstance(r.surrogate, p.CISPO) and r.surrogate.high < 1,
         "CISPO(high) is an absolute cap on the ratio, which is 1 on policy: below 1 it scales every token down. Use high >= 1.",
+    ),
+    (
+        lambda r: not _neutral(r.correction),
+        "this correction has another weight than 1 where sampler and trainer agree: it would scale down or drop every token "
+        "(a negative delta: every bad one). Use cap >= 1, low <= 1 <= high, delta >= 0.",
     ),
     (
         lambda r: isinstance(r.update, p.NaturalStep) and not isinstance(r.surrogate, p.Importance),
         "NaturalStep searches along the surrogate rho A under a KL bound; a clip or a score function is not that surrogate. "
         "Use surrogate=Importance() with ratio=TokenRatio().",
+    ),
+    (
+        lambda r: isinstance(r.update, p.NaturalStep) and not isinstance(r.ratio, p.TokenRatio),
+        "NaturalStep searches along the value of the surrogate, and only with token ratios is its gradient that of its "
+        "value. Use ratio=TokenRatio().",
     ),
     (
         lambda r: isinstance(r.update, p.NaturalStep) and (r.trust.coef != 0 or r.imitation != 0),
@@ -130,6 +126,15 @@ RULES: tuple[Rule, ...] = (
     (
         lambda r: bool(r.needs & {"values", "bootstrap"}) and not isinstance(r.credit, p.Value),
         "a part needs a learned value, but the critic that learns it belongs to credit=Value(...). Derive the part from Value.",
+    ),
+    (
+        lambda r: (
+            isinstance(r.credit, p.Value)
+            and r.credit.target is not None
+            and r.credit.target.gamma != r.credit.estimator.gamma
+        ),
+        "the critic would learn the return at another discount than the advantages are taken at: its error would be a bias "
+        "that no training removes. Give credit.estimator and credit.target the same gamma.",
     ),
     (
         lambda r: isinstance(r.credit, p.Value) and r.data.resample > 0,

@@ -160,7 +160,7 @@ class Totals:
     sequences: int  # rows
     max_tokens: int  # the sampling limit `max_new_tokens`: a constant, never the padded width
     prompt_tokens_P: Tensor | None = None  # int[P]: action tokens per group id, for PromptMean
-    positive_tokens: int = 0  # action tokens of the rows with a positive reward, for the imitation term
+    right_tokens: int = 0  # action tokens of the right answers, for the imitation term
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,8 @@ class Batch:
     dull_B       bool:  dynamic sampling found no difference in what the task pays and nothing to put in the row's place:
                         no advantage, though a penalty for length may differ. None: nothing was filtered.
     truncated_B  bool:  the answer was cut by the token limit.
+    right_B      bool:  what the task itself pays for the answer, before any KL or length penalty, is above 0. None: not
+                        known, so that nothing is imitated.
     behavior_logp_BT    log mu, as reported by the sampler that drew the tokens.
     old_logp_BT         log pi_old, the trainer's own at rollout time; equals behavior_logp_BT unless recomputed.
     """
@@ -200,6 +202,7 @@ class Batch:
     ref_logp_BT: Tensor | None = None
     value_BT: Tensor | None = None
     bootstrap_B: Tensor | None = None  # V(s_L) of truncated rows, where they are bootstrapped
+    right_B: Tensor | None = None
     greedy_B: Tensor | None = None  # reward of the greedy answer to the row's prompt
     step_end_BT: Tensor | None = None  # bool: a reasoning step ends here; None: one step, the whole answer
     dull_B: Tensor | None = None

@@ -91,6 +91,7 @@ def tokens(seed: int, *, dense: bool, far: bool) -> tuple[Batch, Tensor]:
         reward_BT=reward_BT, mask_BT=mask_BT, group_B=group_B,
         valid_B=mask_BT.any(1) & (reward_BT.isfinite() | ~mask_BT).all(1),
         keep_B=torch.ones_like(truncated_B), truncated_B=truncated_B,
+        right_B=reward_BT.masked_fill(~mask_BT, 0.0).nan_to_num(0.0).sum(1) > 0,
         behavior_logp_BT=old_BT, old_logp_BT=old_BT, ref_logp_BT=old_BT + 0.4 * rand(B, T), value_BT=0.5 * rand(B, T),
         greedy_B=torch.tensor([0.4, 1.0, 0.0, math.nan if dense else 0.7], dtype=torch.float64)[group_B],
         step_end_BT=step_end_BT if dense else None,

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import rung.parts as p
-from rung.errors import InputError
 from rung.lab.oracle import Batches, batch_gradients, expected_gradient
-from rung.lab.world import Condition, World, scene
+from rung.lab.world import Condition, Scene, World, scene
 from rung.maths.objective import count, objective
 from rung.recipe_io import all_recipes
 from rung.recipes import A2C, GRPO, GSPO, PPO, Recipe
@@ -34,7 +33,7 @@ def test_P20_Q1_at_the_old_policy_all_surrogates_are_the_policy_gradient(exact):
     base = replace(GRPO, kl=p.NoKL(), ratio=p.NoRatio(), surrogate=p.ScoreFunction())
     want = exact(base, **size)
     others = [replace(base, ratio=p.TokenRatio(), surrogate=s) for s in SURROGATES]
-    others += [replace(GSPO, ratio=p.SequenceRatio(per_token=x)) for x in (False, True)]
+    others += [replace(GSPO, ratio=r) for r in (p.SequenceRatio(), p.SequenceProduct(), p.PerDecision())]
     for recipe in others:
         got = exact(recipe, **size)
         torch.testing.assert_close(got.gradient, want.gradient, msg=str(recipe.surrogate))
@@ -63,27 +62,36 @@ def off(ratio, surrogate=p.Importance(), credit=p.TotalReturn(), aggregate=p.Seq
 
 
 def test_P21_the_ratio_of_whole_answers_is_unbiased_and_that_of_tokens_is_not(exact):
-    product = off(p.SequenceProduct(), aggregate=p.SequenceMean())  # one ratio, one gradient: counted once an answer
-    decision = off(p.PerDecision(), credit=p.RewardToGo(gamma=0.0))  # each reward with the ratio up to its token
-    detached = off(p.SequenceProduct(), p.CISPO(high=1e9), credit=p.RewardToGo())
-    for recipe in (product, decision, detached):
-        assert exact(recipe, OFF).relative_error < 1e-9, recipe.ratio
-    token, geometric = off(p.TokenRatio()), replace(product, ratio=p.SequenceRatio())
-    for recipe in (token, geometric, off(p.NoRatio(), p.ScoreFunction())):
+    for credit in (p.TotalReturn(), p.RewardToGo(), p.Value(p.MC())):
+        product, detached = off(p.SequenceProduct(), credit=credit), off(p.SequenceProduct(), p.CISPO(high=1e9), credit)
+        for recipe in (product, detached):
+            assert exact(recipe, OFF).relative_error < 1e-9, recipe
+    token, geometric, decision = (off(r()) for r in (p.TokenRatio, p.SequenceRatio, p.PerDecision))
+    for recipe in (token, geometric, decision, off(p.NoRatio(), p.ScoreFunction())):
         assert exact(recipe, OFF).relative_error > 0.01, recipe.ratio
 
 
-def test_P21_the_product_ratio_on_every_token_counts_an_answer_as_often_as_it_has_tokens(exact):
-    """Why SequenceProduct needs SequenceMean: each token carries the gradient of the whole answer's ratio."""
-    with pytest.raises(InputError, match="weigh long answers more"):
-        off(p.SequenceProduct())
-    refused = off(p.TokenRatio())
-    object.__setattr__(refused, "ratio", p.SequenceProduct())  # past the check, to show what it prevents
-    s = scene(World(prompts=1, samples=1, reward="real"), Condition())
-    got = expected_gradient(refused, s).gradient
-    logp = s.jacobian[0].view(s.world.answers, s.world.horizon, -1).sum(1)
-    want = (s.prob_PA[0] * s.reward_PAT[0].sum(1) * s.tree.length_A) @ logp
-    torch.testing.assert_close(got, want)
+def test_P21_the_ratio_of_the_answer_so_far_is_unbiased_with_the_advantages_of_pi():
+    """A_pi weighs what comes after a token as pi would go on; the ratio weighs what came before it."""
+
+    class OfPi(Scene):
+        def with_values(self, recipe, batch):
+            drawn = self.behavior
+            self.behavior = self.theta
+            del self.__dict__["prob_PA"]  # V under the law that learns, not under the one that drew
+            batch = super().with_values(recipe, batch)
+            self.behavior = drawn
+            del self.__dict__["prob_PA"]
+            return batch
+
+    def error(ratio: p.Ratio, kind: type[Scene]) -> float:
+        s = kind(World(prompts=1, samples=1), OFF)
+        assert s.prob_PA is not None
+        return expected_gradient(off(ratio, credit=p.Value(p.TD())), s).relative_error
+
+    assert error(p.PerDecision(), OfPi) < 1e-9
+    assert error(p.TokenRatio(), OfPi) > 0.01
+    assert error(p.PerDecision(), Scene) > 0.001, "V of the policy that drew"
 
 
 def test_the_surrogates_part_ways_once_the_policy_has_moved(exact):

@@ -76,6 +76,7 @@ def whole_step(actor: Policy) -> tuple[Batch, Tokens]:
     batch = Batch(
         reward_BT=outcome_to_token(torch.tensor([1.0, 0.0, -0.5, 1.0, 0.3, 0.2]), t.mask_BT), mask_BT=t.mask_BT,
         group_B=t.group_B, valid_B=flag, keep_B=~torch.isin(torch.arange(6), torch.tensor(KEPT_OUT)), truncated_B=~flag,
+        right_B=torch.tensor([True, False, False, True, True, True]),
         behavior_logp_BT=old_BT, old_logp_BT=old_BT, ref_logp_BT=ref_BT, value_BT=0.3 * torch.randn(6, 5, generator=g),
         state=State(kl_coef=0.1, trust_coef=0.5),
     )  # fmt: skip
@@ -87,10 +88,10 @@ def gathered(total: Totals) -> Totals:
     assert total.prompt_tokens_P is not None
     prompts_P = torch.zeros(2, dtype=torch.long)
     prompts_P[: len(total.prompt_tokens_P)] = total.prompt_tokens_P
-    counts = torch.cat([torch.tensor([total.tokens, total.sequences, total.positive_tokens]), prompts_P])
+    counts = torch.cat([torch.tensor([total.tokens, total.sequences, total.right_tokens]), prompts_P])
     dist.all_reduce(counts)
-    n, rows, positive = counts[:3].tolist()
-    return replace(total, tokens=n, sequences=rows, positive_tokens=positive, prompt_tokens_P=counts[3:])
+    n, rows, right = counts[:3].tolist()
+    return replace(total, tokens=n, sequences=rows, right_tokens=right, prompt_tokens_P=counts[3:])
 
 
 def gradient(recipe: Recipe, rows: list[int], total: Totals | None) -> tuple[list[torch.Tensor], Policy, Drift, Totals]:

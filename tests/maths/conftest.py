@@ -21,8 +21,9 @@ def _batch(
 ) -> Batch:
     """A Batch by hand. `reward`: one number an answer (with `lengths`), or one number a token (with `mask`).
 
-    Answers with a NaN reward and answers without a token are not valid, as `collect` would say. Tensors in `more`
-    replace the defaults: old and behavior log-probabilities 0, everything kept, nothing truncated, all one group.
+    Answers with a NaN reward and answers without a token are not valid, as `collect` would say; those that earn more than
+    0 are right. Tensors in `more` replace the defaults: old and behavior log-probabilities 0, everything kept, nothing
+    truncated, all one group.
     """
     reward_tensor = torch.tensor(reward, dtype=torch.float64)
     if mask is None:
@@ -40,6 +41,7 @@ def _batch(
         "valid_B": (reward_BT.isfinite() | ~mask_BT).all(1) & mask_BT.any(1),
         "keep_B": torch.ones(B, dtype=torch.bool),
         "truncated_B": torch.zeros(B, dtype=torch.bool),
+        "right_B": reward_BT.masked_fill(~mask_BT, 0.0).sum(1) > 0,
         "behavior_logp_BT": torch.zeros_like(reward_BT),
         "old_logp_BT": torch.zeros_like(reward_BT),
     }

@@ -40,7 +40,7 @@ EXTRA = {
         "discounted": replace(RECIPES["reward_to_go"], credit=p.RewardToGo(0.9, discount_state_weight=True)),
         "batch_loo": replace(RECIPES["batch_mean"], credit=p.BatchMean(leave_one_out=True)),
         "scaled only": replace(RECIPES["reinforce_pp_baseline"], normalize=p.Whiten(shift=False)),
-        **{r: replace(GRPO, ratio=r) for r in (p.SequenceProduct(), p.PerDecision(), p.SequenceRatio(per_token=True))},
+        **{r: replace(GRPO, ratio=r) for r in (p.SequenceProduct(), p.PerDecision(), p.SequenceRatio())},
         "dual": replace(GRPO, surrogate=p.Clip(dual=3.0)),
         "two-sided": replace(GRPO, surrogate=p.Clip(two_sided=4.0)),
     }.items()
@@ -322,7 +322,7 @@ def test_truncated_answers_leave_the_loss_where_the_recipe_says_so(recipe, world
 
 
 # -- the connecting test ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", [name for name in ROWS if name not in ("SequenceProduct", "PerDecision")])
+@pytest.mark.parametrize("name", ROWS)
 def test_on_policy_all_recipes_are_one(name, world):
     """One update, sampler == trainer, the same credit and weights: PPO, GRPO, GSPO, CISPO, SAPO ... are REINFORCE."""
     here = on_policy(world)
@@ -343,15 +343,6 @@ def on_policy(world: World) -> World:
     logp_BT = scores(world, world.logits_BTV).logp_BT
     return replace(
         world, batch=replace(world.batch, old_logp_BT=logp_BT, behavior_logp_BT=logp_BT), old_BTV=world.logits_BTV
-    )
-
-
-def test_on_policy_the_ratio_of_the_whole_answer_is_the_textbook_gradient(world):
-    """One product on every token: the mean over an answer's tokens is the answer's own gain, the sum of REINFORCE."""
-    here = on_policy(world)
-    whole = replace(ROWS["SequenceProduct"], **SAME)
-    close(
-        gradient(whole, here), gradient(replace(RECIPES["reinforce"], **{**SAME, "aggregate": p.SequenceSum()}), here)
     )
 
 

@@ -212,8 +212,10 @@ def test_one_setting_in_two_spellings_is_refused():
 
 
 def test_two_changes_that_are_legal_only_together():
-    recipe = override(RECIPES["dr_grpo"], {"correction": "TokenMask", "correction.low": "6", "correction.high": "8"})
-    assert recipe.correction == p.TokenMask(6.0, 8.0)
+    both = {"correction": "GeometricMask", "correction.low": "0.5", "correction.high": "1"}
+    assert override(RECIPES["dr_grpo"], both).correction == p.GeometricMask(0.5, 1.0)
+    with pytest.raises(InputError, match="another weight than 1"):  # not that nothing lies between 6 and the default of 5
+        override(RECIPES["dr_grpo"], {"correction": "TokenMask", "correction.low": "6", "correction.high": "8"})
     with pytest.raises(InputError, match="nothing lies between"):
         override(RECIPES["dr_grpo"], {"correction": "TokenMask", "correction.low": "6"})
 

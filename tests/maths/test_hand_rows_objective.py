@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rung.parts as p
-from rung.maths.objective import count, objective, positive
+from rung.maths.objective import count, objective, right
 from rung.records import Scores, State, Totals
 
 NAN = math.nan
@@ -63,8 +63,16 @@ def test_count_is_over_all_rows(batch_of):
     total = count(batch, 7)
     assert (total.tokens, total.sequences, total.max_tokens) == (10, 5, 7), "dropped rows still count"
     assert total.prompt_tokens_P.tolist() == [4, 0, 6]
-    assert total.positive_tokens == 5, "the right answers have 1 and 4 tokens"
-    assert positive(batch).tolist() == [True, False, False, True, False]
+    assert total.right_tokens == 5, "the right answers have 1 and 4 tokens"
+    assert right(batch).tolist() == [True, False, False, True, False]
+
+
+def test_what_is_right_is_the_tasks_word_whatever_a_kl_did_to_the_reward(batch_of):
+    batch = batch_of([1.0, 0.0], lengths=[2, 2], old_logp_BT=[[-3.0] * 2] * 2, ref_logp_BT=[[-1.0, -3.0], [-1.0, -1.0]])
+    shaped = p.K1(1.0).shape_reward(replace(batch, state=State(kl_coef=1.0)))
+    assert (shaped.reward_BT.sum(1) > 0).all(), "far below the reference: paid for it"
+    assert right(shaped).tolist() == [True, False]
+    assert not right(replace(shaped, right_B=None)).any(), "nobody said what is right"
 
 
 # -- normalization -------------------------------------------------------------------------------------------------
@@ -148,7 +156,7 @@ def world(batch_of):
         old_kl_BT=f([[0.3, 0.4], [9.0, NAN], [NAN, NAN]]),
     )
     adv_BT = f([[2.0, -1.0], [5.0, 0.0], [0.0, 0.0]])
-    return batch, scores, adv_BT, Totals(tokens=8, sequences=4, max_tokens=10, positive_tokens=5)
+    return batch, scores, adv_BT, Totals(tokens=8, sequences=4, max_tokens=10, right_tokens=5)
 
 
 DELTA = (0.5 + math.log(1.5), -1.0)
@@ -204,6 +212,6 @@ def test_an_invalid_row_has_no_part_in_the_objective(world):
 
 def test_the_weight_of_imitation_without_a_right_answer_is_finite(world):
     batch, scores, adv_BT, _ = world
-    total = Totals(tokens=8, sequences=4, max_tokens=10, positive_tokens=0)
-    batch = replace(batch, reward_BT=-batch.reward_BT.nan_to_num(0.0))
+    total = Totals(tokens=8, sequences=4, max_tokens=10, right_tokens=0)
+    batch = replace(batch, right_B=torch.zeros(3, dtype=torch.bool))
     assert objective(parts(imitation=0.1), batch, scores, adv_BT, total).item() == pytest.approx((2 - 0.35) / 4)

@@ -245,10 +245,15 @@ def test_trl_cispo_cap_scales_every_token_down():
         replace(find("cispo"), surrogate=p.CISPO(high=0.2))
 
 
-def test_verl_gspo_ignores_the_aggregation():
-    """verl core_algos.py 1312 silently takes another aggregation than it was told; here it is refused."""
-    with pytest.raises(InputError, match="SequenceMean"):
-        replace(find("gspo"), aggregate=p.TokenMean())
+def test_verl_gspo_ignores_the_aggregation(batch_of):
+    """verl core_algos.py 1312 silently takes another aggregation than it was told; here each token has the told weight."""
+    batch = batch_of([1.0, 0.0], lengths=[1, 3])
+    for aggregate, weights in ((p.SequenceMean(), (1 / 2, 1 / 6)), (p.TokenMean(), (1 / 4, 1 / 4))):
+        recipe = replace(find("gspo"), aggregate=aggregate)
+        logp = torch.zeros_like(batch.reward_BT).requires_grad_()
+        J = objective(recipe, batch, Scores(logp), recipe.credit(batch), count(batch, 3))
+        (grad,) = torch.autograd.grad(J, logp)
+        torch.testing.assert_close(grad[:, 0], recipe.credit(batch)[:, 0] * f(list(weights)))
 
 
 def test_openrlhf_sequence_mask_promises_a_clamp_it_has_not(batch_of):

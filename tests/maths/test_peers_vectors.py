@@ -251,13 +251,13 @@ def test_sapo_gate():
     same(torch.autograd.grad(loss.sum(), logp)[0], pad(slope))
 
 
-@pytest.mark.parametrize("ratio", [p.SequenceRatio(), p.SequenceRatio(per_token=True)], ids=["TRL", "verl"])
-def test_gspo(ratio):
+def test_gspo():
     """TRL importance_sampling_level=sequence, and verl's GSPO, which is GSPO-token: sg[s] exp(log pi - sg log pi).
 
     s = exp(mean of log-ratios) = 1.105, 1.492, .905, 1.051, clip .1 / .1: the first answer is clipped (A > 0).
     The mean over answers; both forms have the gradient -A s / (B L) on each token.
     """
+    ratio = p.SequenceRatio()
     loss, logp = gain(p.Clip(0.1, 0.1), ratio)
     total = (p.SequenceMean()(MASK, GROUPS, TOTAL) * loss).sum()
     same(ratio(logp, pad(OLD), MASK)[:, 0].exp(), [1.105170918076, 1.491824697641, 0.904837418036, 1.051271096376])
@@ -269,7 +269,7 @@ def test_gspo(ratio):
 def test_verl_gspo_differs_beyond_a_log_ratio_of_10():
     """verl cuts the log of the sequence ratio at +10; ours cuts each log-ratio at +-20, as for every ratio."""
     logp, mask = f([[12.0, 16.0]]), torch.tensor([[True, True]])
-    same(p.SequenceRatio(per_token=True)(logp, 0 * logp, mask), [[14.0, 14.0]])
+    same(p.SequenceRatio()(logp, 0 * logp, mask), [[14.0, 14.0]])
 
 
 def test_gmpo():
@@ -285,14 +285,15 @@ def test_gmpo():
 def test_trl_rloo_is_a_clipped_ratio_of_answers():
     """TRL RLOO: max(-rho A, -clip(rho, .8, 1.2) A), rho = exp(sum of log-ratios) = 1.350, 1.492, .819, 1.221.
 
-    Our parts say it with SequenceProduct and Clip; our rung is the paper's score function, equal at rho = 1 only.
+    Our parts say it with SequenceProduct, Clip and SequenceSum (each token has its own part of the answer's gradient, so
+    that the value, read as a mean over tokens, is TRL's); our rung is the paper's score function, equal at rho = 1 only.
     """
     loss, logp = gain(p.Clip(0.2, 0.2), p.SequenceProduct())
     same((p.SequenceMean()(MASK, GROUPS, TOTAL) * loss).sum(), 0.294049629704)
     logp = pad(OLD).requires_grad_()
     product = p.Clip()(p.SequenceProduct()(logp, pad(OLD), MASK), logp, on_tokens(ADV), MASK)
     paper = p.ScoreFunction()(logp - pad(OLD), logp, on_tokens(ADV), MASK)
-    first = torch.autograd.grad((p.SequenceMean()(MASK, GROUPS, TOTAL) * product).sum(), logp)[0]
+    first = torch.autograd.grad((p.SequenceSum()(MASK, GROUPS, TOTAL) * product).sum(), logp)[0]
     second = torch.autograd.grad((p.SequenceSum()(MASK, GROUPS, TOTAL) * paper).sum(), logp)[0]
     same(first, on_tokens([x / B for x in ADV]))
     same(second, first)

@@ -8,6 +8,8 @@ import torch
 import rung.parts as p
 from rung import starter
 from rung.errors import InputError
+from rung.maths.objective import right
+from rung.maths.returns import outcome_to_token
 from rung.recipe_io import all_recipes, find, override
 from rung.recipes import GRPO, REINFORCE, TRPO
 from rung.records import SamplingLaw
@@ -262,3 +264,59 @@ def test_the_schedule_scales_the_step():
         learner.step(collected)
         moved[decay] = float((weights(learner) - before).abs().max())
     assert moved[4] == pytest.approx(moved[0] / 4, rel=1e-2)
+
+
+# -- terms that act without an advantage ------------------------------------------------------------------------------
+def paid(collected, reward_B):
+    """The same answers with other rewards from the task."""
+    scored = [replace(row, reward=float(r), earned=float(r)) for row, r in zip(collected.scored, reward_B, strict=True)]
+    reward_BT = outcome_to_token(torch.as_tensor(reward_B, dtype=torch.float64), collected.batch.mask_BT)
+    right_B = torch.tensor([row.task_reward > 0 for row in scored])
+    return replace(collected, scored=scored, batch=replace(collected.batch, reward_BT=reward_BT, right_B=right_B))
+
+
+def leave_the_reference(learner):
+    generator = torch.Generator().manual_seed(1)
+    for x in learner.parameters:
+        x.data += 0.03 * torch.randn(x.shape, generator=generator)
+
+
+def test_imitation_copies_what_the_task_calls_right_whatever_a_kl_adds_to_the_reward():
+    learner, collected = fresh(replace(find("vapo"), kl=p.K1(0.05)))
+    leave_the_reference(learner)  # and be paid for answers that it found unlikelier than now
+    right_B = torch.arange(24) % 3 == 0
+    work = learner.assess(paid(collected, right_B.float()))
+    assert ((work.batch.reward_BT.sum(1) > 0) != right_B).any(), "the KL alone would have called other answers right"
+    assert torch.equal(right(work.batch), right_B)
+    assert learner.step(paid(collected, right_B.float()))["imitated_rows"] == right_B.sum()
+
+
+def test_a_penalty_for_length_does_not_make_a_right_answer_wrong():
+    recipe = replace(find("vapo"), data=p.Data(overlong=p.Overlong(buffer=1.0, factor=5.0)))
+    _, collected = fresh(recipe)
+    punished = [row for row in collected.scored if row.rewards["overlong"] < 0]
+    assert any(row.reward < 0 < row.task_reward for row in punished)
+    assert collected.batch.right_B.tolist() == [row.task_reward > 0 for row in collected.scored]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rows"),
+    [
+        (replace(GRPO, kl=p.NoKL(), imitation=0.1), 12),  # the right ones
+        (replace(GRPO, kl=p.NoKL(), entropy=0.01), 24),
+        (replace(GRPO, kl=p.K3(0.1)), 24),
+        (replace(find("kimi"), imitation=0.1), 24),  # whose pull back acts on all once others move the policy
+        (find("kimi"), 0),
+        (find("leave_one_out"), 0),
+        (replace(find("rloo"), imitation=0.0, kl=p.NoKL()), 0),
+    ],
+    ids=["imitation", "entropy", "kl", "kimi and imitation", "kimi", "leave_one_out", "rloo"],
+)
+def test_without_a_difference_the_other_terms_still_act(recipe, rows):
+    """Prompts that are all right or all wrong: no advantage anywhere."""
+    learner, collected = fresh(recipe)
+    leave_the_reference(learner)
+    before = weights(learner)
+    metrics = learner.step(paid(collected, (collected.batch.group_B % 2 == 0).float()))
+    assert metrics["advantage/abs_mean"] == 0 and metrics["active_rows"] == rows
+    assert (metrics["update/skipped"] == 0) == (rows > 0) == bool((weights(learner) != before).any())

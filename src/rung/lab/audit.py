@@ -197,7 +197,8 @@ def write_markdown(verdicts: Sequence[Verdict], path: Path, world: World, old_kl
         "gradient, from the functions that train, is compared with the gradient of E[R], or of E[R] - beta KL where the "
         "recipe has a KL to a reference. A `because` names the parts that bend it, in the order in which swapping them "
         "back straightens it most, each with the cosine that this gives. c is the factor before the true gradient; "
-        "variance is the trace of the covariance of one batch's gradient. Cosines belong to this world; which parts bend, "
+        "variance is the trace of the covariance of one batch's gradient. `AnswerKL` is a KL that is exact off-policy too, and "
+        "too noisy to train with. Cosines belong to this world; which parts bend, "
         "and the constants, do not.",
         "",
         "| recipe | on-policy verdict | c | variance |",

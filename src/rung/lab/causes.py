@@ -14,13 +14,17 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import rung.parts as p
 from rung.errors import InputError
 from rung.lab.oracle import Estimate, expected_gradient
 from rung.lab.world import Condition, World, scene
+from rung.maths.kl import difference, k3
+from rung.maths.ratio import log_difference
 from rung.recipe_io import LABELS
 from rung.recipes import Recipe
+from rung.records import Batch, Scores
 
 STRAIGHT = 1e-7  # sin of the angle to the true gradient below which the two are proportional
 
@@ -59,6 +63,19 @@ def measure(recipe: Recipe, condition: Condition, world: World) -> Estimate:
     return expected_gradient(recipe, scene(world, condition))
 
 
+@dataclass(frozen=True)
+class AnswerKL(p.ReferenceKL):
+    """kappa_t = rho (q - log q - 1), rho the whole answer's: with SequenceSum the gradient of the KL between answers.
+
+    Exact off-policy as well, at the variance of such ratios: a measure, not a part to train with.
+    """
+
+    def penalty(self, batch: Batch, scores: Scores, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor:
+        assert batch.ref_logp_BT is not None
+        rho_B1 = log_difference(logp_BT, batch.old_logp_BT, batch.mask_BT).sum(1, keepdim=True).exp()
+        return rho_B1 * k3(difference(logp_BT, batch.ref_logp_BT, batch.mask_BT))
+
+
 # -- what would be exact ------------------------------------------------------------------------------------------------
 def exact_parts(recipe: Recipe, condition: Condition) -> dict[str, Any]:
     """For each question of a recipe a part whose expectation is exact under the condition."""
@@ -68,7 +85,7 @@ def exact_parts(recipe: Recipe, condition: Condition) -> dict[str, Any]:
         "ratio": p.SequenceProduct() if moved else p.NoRatio(),
         "surrogate": p.CISPO(high=math.inf) if moved else p.ScoreFunction(),  # sg[whole answer's ratio] A grad log pi
         "correction": p.SequenceTIS(cap=math.inf) if condition.sampler_kl > 0 else p.NoCorrection(),
-        "kl": p.NoKL() if not recipe.kl.coef else p.RatioK3(recipe.kl.coef) if moved else p.K1(recipe.kl.coef),
+        "kl": p.NoKL() if not recipe.kl.coef else AnswerKL(recipe.kl.coef) if moved else p.K1(recipe.kl.coef),
         "trust": p.NoTrust(),
         "aggregate": p.SequenceSum(),
         "entropy": 0.0,

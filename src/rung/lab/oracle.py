@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from rung.errors import InputError
 from rung.lab.world import F64, LONGEST, SECONDS_PER_BATCH, Scene, World, duration
 from rung.maths.logprob import full_kl
 from rung.maths.natural import full_step
-from rung.maths.objective import count, objective, positive
+from rung.maths.objective import count, objective, right
 from rung.maths.returns import has_signal, total_return, varies
 from rung.parts import NaturalStep
 from rung.recipes import Recipe
@@ -239,29 +240,30 @@ def _some(n: int) -> Tensor:
 
 
 def _equal_totals(recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, adv_NBT: Tensor) -> list[Tensor]:
-    """The batch numbers, in parts whose Totals agree as far as the recipe reads them (tried out on a batch)."""
-    N = len(batches.cells_NB)
-    one = _some(N)[:1]
-    now = pull(recipe, scene, shaped, batches, one, adv_NBT)
-
-    def reads(change: Callable[[Totals], Totals]) -> bool:
-        return not torch.equal(now, pull(recipe, scene, shaped, batches, one, adv_NBT, change))
-
-    length_C, labels = shaped.mask_BT.sum(1), []
-    if reads(_more_tokens):
+    """The batch numbers, in parts whose Totals agree as far as the recipe reads them."""
+    N, length_C, labels = len(batches.cells_NB), shaped.mask_BT.sum(1), []
+    read = _totals_read(recipe, scene, shaped, batches, adv_NBT)
+    if read & {"tokens", "prompt_tokens_P"}:
         labels.append(length_C[batches.cells_NB].view(N, int(batches.group_B.max()) + 1, -1).sum(2))
-    if reads(lambda total: replace(total, positive_tokens=total.positive_tokens + 1)):
-        labels.append((length_C * positive(shaped))[batches.cells_NB].sum(1, keepdim=True))
+    if "right_tokens" in read:
+        labels.append((length_C * right(shaped))[batches.cells_NB].sum(1, keepdim=True))
     if not labels:
         return [torch.arange(N)]
     label_N = torch.cat(labels, 1).unique(dim=0, return_inverse=True)[1]
     return list(label_N.argsort(stable=True).split(torch.bincount(label_N).tolist()))
 
 
-def _more_tokens(total: Totals) -> Totals:
-    assert total.prompt_tokens_P is not None
-    more_P = total.prompt_tokens_P + 1
-    return replace(total, tokens=total.tokens + len(more_P), prompt_tokens_P=more_P)
+def _totals_read(recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, adv_NBT: Tensor) -> set[str]:
+    """Which fields of Totals J looks at: watched, not inferred from a gradient that may happen to be 0."""
+    read: set[str] = set()
+
+    class Watched(Totals):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    pull(recipe, scene, shaped, batches, torch.arange(1), adv_NBT, lambda total: Watched(**vars(total)))
+    return read
 
 
 def pull(

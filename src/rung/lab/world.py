@@ -264,6 +264,7 @@ class Scene:
             valid_B=torch.ones_like(truncated_B),
             keep_B=~truncated_B if recipe.data.drop_truncated else torch.ones_like(truncated_B),
             truncated_B=truncated_B,
+            right_B=(self.reward_PAT.sum(-1) > 0).flatten(),
             behavior_logp_BT=behavior,
             old_logp_BT=old if self.condition.sampler_kl else behavior,
             ref_logp_BT=ref if "ref_logp" in needs else None,

@@ -67,7 +67,7 @@ class ReferenceKL(Checked):
         raise NotImplementedError
 
     def penalty(self, batch: Batch, scores: Scores, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor:
-        """kappa_bt for the loss, float[B, T] with gradient; zero where the KL sits in the reward."""
+        """kappa_bt for the loss, float[B, T] with gradient (log_ratio_BT: per token); zero where it sits in the reward."""
         if self.where == "reward" or batch.ref_logp_BT is None:
             return torch.zeros_like(logp_BT)
         return self.value(difference(logp_BT, batch.ref_logp_BT, batch.mask_BT), log_ratio_BT, scores)
@@ -129,7 +129,11 @@ class K3(ReferenceKL):
 
 @dataclass(frozen=True)
 class RatioK3(ReferenceKL):
-    """kappa = rho (q - log q - 1), gradient through rho: the reverse KL, unbiased off-policy   (arXiv:2512.02556)."""
+    """kappa = rho (q - log q - 1), gradient through rho: the reverse KL, unbiased off-policy   (arXiv:2512.02556).
+
+    rho is the token's own pi / pi_old, whatever ratio the recipe gives to advantages: the KL per state, on the states
+    of pi_old.
+    """
 
     coef: Beta = 0.001
 

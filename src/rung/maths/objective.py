@@ -10,7 +10,7 @@ from torch import Tensor
 from rung.maths.aggregate import Aggregate
 from rung.maths.correction import Correction
 from rung.maths.kl import ReferenceKL
-from rung.maths.ratio import Ratio
+from rung.maths.ratio import Ratio, log_difference
 from rung.maths.returns import group_sum
 from rung.maths.surrogate import Surrogate
 from rung.records import Batch, Scores, Totals
@@ -43,13 +43,13 @@ def count(batch: Batch, max_tokens: int) -> Totals:
         sequences=len(length_B),
         max_tokens=max_tokens,
         prompt_tokens_P=group_sum(length_B, batch.group_B),
-        positive_tokens=int(length_B[positive(batch)].sum()),
+        right_tokens=int(length_B[right(batch)].sum()),
     )
 
 
-def positive(batch: Batch) -> Tensor:
-    """Rows that the imitation term copies: valid, with a positive outcome: bool[B]."""
-    return batch.valid_B & (batch.reward_BT.masked_fill(~batch.mask_BT, 0.0).sum(1) > 0)
+def right(batch: Batch) -> Tensor:
+    """Rows that the imitation term copies: valid, and right by the task's own reward: bool[B]."""
+    return torch.zeros_like(batch.valid_B) if batch.right_B is None else batch.valid_B & batch.right_B
 
 
 def objective(parts: Parts, batch: Batch, scores: Scores, adv_BT: Tensor, total: Totals) -> Tensor:
@@ -69,7 +69,8 @@ def objective(parts: Parts, batch: Batch, scores: Scores, adv_BT: Tensor, total:
 
     correction_BT = parts.correction(batch, logp_BT, adv_BT)
     gain_BT = correction_BT * parts.surrogate(log_ratio_BT, logp_BT, adv_BT, mask_BT)
-    gain_BT = gain_BT - batch.state.kl_coef * parts.kl.penalty(batch, scores, logp_BT, log_ratio_BT)
+    token_ratio_BT = log_difference(logp_BT, old_logp_BT, mask_BT)  # a KL per token, whatever ratio the advantages have
+    gain_BT = gain_BT - batch.state.kl_coef * parts.kl.penalty(batch, scores, logp_BT, token_ratio_BT)
     if scores.entropy_BT is not None and parts.entropy:
         gain_BT = gain_BT + parts.entropy * scores.entropy_BT
     if scores.old_kl_BT is not None:
@@ -78,6 +79,6 @@ def objective(parts: Parts, batch: Batch, scores: Scores, adv_BT: Tensor, total:
     weight_BT = parts.aggregate(mask_BT, batch.group_B, total)
     J = (weight_BT.to(gain_BT.dtype) * gain_BT).masked_fill(~in_loss_BT, 0.0).sum()
     if parts.imitation:  # log-likelihood of the right answers, + mu / N_+ sum log pi   (VAPO, arXiv:2504.05118)
-        copied_BT = in_loss_BT & positive(batch)[:, None]
-        J = J + parts.imitation * torch.where(copied_BT, logp_BT, 0.0).sum() / max(total.positive_tokens, 1)
+        copied_BT = in_loss_BT & right(batch)[:, None]
+        J = J + parts.imitation * torch.where(copied_BT, logp_BT, 0.0).sum() / max(total.right_tokens, 1)
     return J

@@ -1,4 +1,8 @@
-"""Ratio: how far the policy has moved from the one that the batch belongs to, as a log-ratio per token."""
+"""Ratio: how far the policy has moved from the one that the batch belongs to, as a log-ratio per token.
+
+Whatever its value, the gradient of a token's log-ratio is that of its own log pi, so that at pi_old every ratio gives
+the policy gradient: with any credit, outcome or per token, and under any aggregate.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,10 @@ def log_difference(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Ten
     return torch.where(mask_BT, logp_BT - old_logp_BT, 0.0).clamp(-LIMIT, LIMIT)
 
 
-def _mean(d_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    return d_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
+def own_gradient(value_BT: Tensor, d_BT: Tensor) -> Tensor:
+    """stop_gradient[value_BT] + d_BT - stop_gradient[d_BT], without gradient where the value is at the cut of +-20."""
+    moves_BT = torch.where(value_BT.abs() < LIMIT, d_BT - d_BT.detach(), 0.0)
+    return value_BT.detach() + moves_BT
 
 
 class Ratio(Checked):
@@ -51,33 +57,36 @@ class TokenRatio(Ratio):
 class SequenceRatio(Ratio):
     """log s_b = (1/|y_b|) sum_t Delta_bt, one geometric mean on every token   (GSPO, arXiv:2507.18071 eq. 7).
 
-    `per_token=True` is GSPO-token (eq. 13-14): the same value, but token t's gradient flows through its own log pi,
-    which allows advantages that differ between tokens.
+    The gradient is that of GSPO-token (eq. 13-14): equal to GSPO's where an answer has one advantage, and right where
+    advantages differ between tokens.
     """
-
-    per_token: bool = False
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
         d_BT = log_difference(logp_BT, old_logp_BT, mask_BT)
-        log_s_BT = _mean(d_BT, mask_BT).expand_as(d_BT)
-        return log_s_BT.detach() + d_BT - d_BT.detach() if self.per_token else log_s_BT
+        log_s_B1 = d_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
+        return own_gradient(log_s_B1, d_BT)
 
 
 @dataclass(frozen=True)
 class SequenceProduct(Ratio):
     """log rho_b = sum_t Delta_bt, the whole answer's ratio on every token.
 
-    Unbiased off-policy for returns of whole answers; its variance grows exponentially with the length.
+    Unbiased off-policy, whatever the credit; its variance grows exponentially with the length.
     """
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
         d_BT = log_difference(logp_BT, old_logp_BT, mask_BT)
-        return d_BT.sum(1, keepdim=True).clamp(-LIMIT, LIMIT).expand_as(d_BT)
+        return own_gradient(d_BT.sum(1, keepdim=True).clamp(-LIMIT, LIMIT), d_BT)
 
 
 @dataclass(frozen=True)
 class PerDecision(Ratio):
-    """log rho_bt = sum_{k <= t} Delta_bk   (per-decision importance sampling, Precup et al. 2000): unbiased."""
+    """log rho_bt = sum_{k <= t} Delta_bk, the ratio of the answer so far   (per-decision; Precup et al. 2000).
+
+    Weighs a state and its action as pi would meet them: unbiased off-policy where A is pi's own advantage (an exact
+    critic's). A sampled return beyond the token is still that of pi_old.
+    """
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        return log_difference(logp_BT, old_logp_BT, mask_BT).cumsum(1).clamp(-LIMIT, LIMIT)
+        d_BT = log_difference(logp_BT, old_logp_BT, mask_BT)
+        return own_gradient(d_BT.cumsum(1).clamp(-LIMIT, LIMIT), d_BT)

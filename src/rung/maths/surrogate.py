@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
+from rung.maths.ratio import own_gradient
 from rung.ranges import Checked, Coefficient, above, between
 
 Bound = Annotated[float, above(1, "the ratio is 1 at pi_old, where a smaller bound would silence every bad token")]
@@ -120,7 +121,8 @@ class SAPO(Surrogate):
 class GMPO(Surrogate):
     """g = A exp((1/L) sum_t clip(Delta_t)), the geometric mean of clipped token ratios   (arXiv:2507.20673).
 
-    Delta_t is cut at +width for A > 0 and at -width for A < 0, in log space; the same gain stands on every token.
+    Delta_t is cut at +width for A > 0 and at -width for A < 0, in log space; the mean stands on every token, each with
+    the gradient of its own Delta_t (none outside the cut): the same sum, and right where A differs between tokens.
     """
 
     width: Annotated[float, above(0, "at 0 a ratio may not move at all")] = 0.4
@@ -131,7 +133,7 @@ class GMPO(Surrogate):
             adv_BT > 0, torch.minimum(log_ratio_BT, near_BT), torch.maximum(log_ratio_BT, near_BT)
         ).masked_fill(~mask_BT, 0.0)
         mean_B1 = worse_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
-        return mean_B1.exp() * adv_BT
+        return own_gradient(mean_B1, worse_BT).exp() * adv_BT
 
     def clipped(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> tuple[Tensor, Tensor]:
         return (adv_BT < 0) & (log_ratio_BT < -self.width), (adv_BT > 0) & (log_ratio_BT > self.width)
@@ -142,7 +144,8 @@ class MirrorDescent(Surrogate):
     """g = -1/(2 tau) (A - tau sum_t Delta_t)^2 / L on each token   (Kimi k1.5, arXiv:2501.12599 sec. 2.3.2).
 
     A is the reward minus the group's mean, which stands for tau log Z. At pi_old the gradient is the policy
-    gradient; later it is A - tau sum Delta: a squared pull back instead of an importance ratio.
+    gradient; later it is A - tau sum Delta: a squared pull back instead of an importance ratio. Each token has the
+    gradient of its own Delta_t: the same sum, and right where A differs between tokens.
     """
 
     tau: Temperature = 0.1
@@ -150,5 +153,6 @@ class MirrorDescent(Surrogate):
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         L_B1 = mask_BT.sum(1, keepdim=True).clamp(min=1)
-        drift_B1 = log_ratio_BT.masked_fill(~mask_BT, 0.0).sum(1, keepdim=True)
-        return -(adv_BT - self.tau * drift_B1).square() / (2 * self.tau) / L_B1
+        d_BT = log_ratio_BT.masked_fill(~mask_BT, 0.0)
+        pull_BT = adv_BT - self.tau * d_BT.detach().sum(1, keepdim=True)
+        return pull_BT * (d_BT - d_BT.detach()) - pull_BT.square() / (2 * self.tau) / L_B1

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
+from rung.maths.objective import right
 from rung.maths.returns import varies
 from rung.parts import GradientSteps, Value
 from rung.recipes import Recipe
@@ -105,6 +106,8 @@ class Learner:
         before = self._some_weights()
         metrics |= advantage_metrics(work.adv_BT, shaped, len(active))
         metrics |= signal_metrics(collected.batch, work.adv_BT, work.dominated)
+        if self.recipe.imitation:
+            metrics["imitated_rows"] = float((right(shaped) & shaped.loss_mask_BT.any(1)).sum())
         with self.phase("update"):
             metrics |= self.learn_values(shaped, collected.tokens)
             if len(active) == 0 or self._critic_warms_up():
@@ -160,21 +163,17 @@ class Learner:
         return logp_BT
 
     def _active(self, batch: Batch, adv_BT: Tensor) -> Tensor:
-        """Rows that can change the policy: with an advantage, or all in the loss where another term acts on every row."""
-        r = self.recipe
-        everywhere = bool(
-            (r.kl.where == "loss" and self.state.kl_coef)
-            or r.entropy
-            or r.imitation
-            or self.state.trust_coef
-            or r.surrogate.acts_without_advantage
-            or not isinstance(r.update, GradientSteps)
-        )
-        in_loss_B = batch.loss_mask_BT.any(1)
-        signal_B = ((adv_BT != 0) & batch.loss_mask_BT).any(1)
-        if not signal_B.any() and not self.state.kl_coef:
-            return signal_B.nonzero()[:, 0].cpu()
-        return (in_loss_B if everywhere else signal_B).nonzero()[:, 0].cpu()
+        """Rows that can change the policy: those on which a term of J has a gradient, or will have once others moved it."""
+        r, in_loss_B = self.recipe, batch.loss_mask_BT.any(1)
+        acting_B = ((adv_BT != 0) & batch.loss_mask_BT).any(1)
+        if r.imitation:
+            acting_B = acting_B | (in_loss_B & right(batch))
+        if r.entropy or (r.kl.where == "loss" and self.state.kl_coef):
+            acting_B = in_loss_B
+        leashed = self.state.trust_coef or r.surrogate.acts_without_advantage or not isinstance(r.update, GradientSteps)
+        if leashed and acting_B.any():  # what holds the policy to pi_old has no gradient there
+            acting_B = in_loss_B
+        return acting_B.nonzero()[:, 0].cpu()
 
     def learn_values(self, batch: Batch, tokens: Tokens) -> dict[str, float]:
         """One fit of the critic, if there is one, to a batch that `assess` has prepared."""
