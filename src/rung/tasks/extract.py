@@ -28,7 +28,7 @@ _OR_AFTER = re.compile(r"\W*\bor\b", re.IGNORECASE)
 
 # "7 + 2 =", "x^2", "sqrt(9)" and "2\pi" hold numbers that are a part of something, not an answer.
 _PART_BEFORE = re.compile(r"(?:(?<!\*)[*/^\u00d7\u00f7{\u221a]|[\w)}\]]\s*\*\*|[\w)}\]][ \t]*[-+][ \t]+|[\w)}\]]\("
-                          r"|[0-9)}\]][ \t]*[-+])[ \t]*$|[)\]}]$")  # fmt: skip
+                          r"|[0-9)}\]][ \t]*[-+])[ \t]*$|[)\]}]$|\b(?:minus|plus|times|divided by|out of|over)\s+$")  # fmt: skip
 _PART_AFTER = re.compile(
     r"\s*=|[ \t]*(?:\*(?!\*)|\*\*\s*[\w(\\]|[+/^\u00d7\u00f7}\u221a\u03c0]"
     r"|\\(?:pi|sqrt|[dtc]?frac|d?binom|log|ln|sin|cos|tan|div|mod|pm)\b"

@@ -46,6 +46,7 @@ _UNIT_BEHIND = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=[0-9]),[0-9]{3}(?![0-9])")
 _WORDS = re.compile(r"(?=.*[^\W\d_]{3})[^\W\d_]+(?:(?:[ '.,]+|-)[^\W\d_]+)*\.?")
+_ASSIGNED = re.compile(r"\s*\(*\s*(\\?[A-Za-z](?:_\{?\w+\}?)?)\s*=")
 _TRIGONOMETRIC = re.compile(r"sin|cos|tan|sec|csc|cot")
 _INLINE = re.compile(r"(?:\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\])[\s.]*$", re.DOTALL)
 _CHAIN = re.compile(r"(?:\$|\\\)|\\\])[\s,;]*(?:(?:and|or)\s*)?$|\bor\W*$", re.IGNORECASE)
@@ -274,13 +275,18 @@ def _all_equal(gold: _List, answer: _List, engine: Engine) -> float:
         gold.kind != answer.kind and not _may_stand_for(answer.kind, gold.kind)
     ):
         return 0.0
-    if gold.ordered or answer.ordered:
+    if gold.ordered or answer.ordered or len(_names(gold)) > 1 > len(_names(answer)):  # "2, 1" is not x = 1, y = 2
         each = [verdict(wanted, said, engine) for wanted, said in zip(gold.parts, answer.parts, strict=True)]
         return 0.0 if 0.0 in each else math.nan if any(map(math.isnan, each)) else 1.0
     table = [[verdict(wanted, said, engine) for said in answer.parts] for wanted in gold.parts]
     if _matched([[cell == 1.0 for cell in row] for row in table]):
         return 1.0
     return math.nan if _matched([[cell != 0.0 for cell in row] for row in table]) else 0.0
+
+
+def _names(parts: _List) -> set[str]:
+    """The variables whose values are listed: x and y of "x = 1, y = 2"."""
+    return {found[1] for part in parts.parts if (found := _ASSIGNED.match(part))}
 
 
 def _may_stand_for(said: str, wanted: str) -> bool:

@@ -55,6 +55,7 @@ _POWER_OF_TEN = re.compile(
     r"10\s*(?:\^|\*\*)\s*(?:\{\s*([-+]?\s*[0-9]+)\s*\}|\(\s*([-+]?[0-9]+)\s*\)|([-+]?[0-9]+))(?![\w^!(]|\.[0-9])"
 )
 _HALF = re.compile(r"(?<=[0-9]) and (?:(a|one)[ -](half|third|quarter)|(three)[ -]quarters)\b", re.IGNORECASE)
+_NEGATIVE = re.compile(r"\b[nN]egative (?=[0-9$.])")
 _HALVES = {"half": "1/2", "third": "1/3", "quarter": "1/4"}
 
 
@@ -69,6 +70,8 @@ def plain(text: str) -> str:
         text = _latex(text)
     if "10" in text:
         text = _POWER_OF_TEN.sub(_power, text)
+    if "egative " in text:
+        text = _NEGATIVE.sub("-", text)
     if " and " in text:
         text = _HALF.sub(lambda found: " " + (_HALVES[found[2].lower()] if found[2] else "3/4"), text)
     return text
