@@ -149,7 +149,8 @@ def _dry_run(config: Any) -> int:
 
     setup = prepare(config)
     say_notes(setup.splits.notes)
-    rows = [(k, str(v)) for k, v in vars(setup.config).items() if v is not None]
+    shown = {**vars(setup.config), "device": setup.model.device}
+    rows = [(k, str(v)) for k, v in shown.items() if v is not None]
     show("settings", ("setting", "value"), rows)
     parts = [(f.name, brief(getattr(setup.recipe, f.name))) for f in dataclasses.fields(setup.recipe)]
     show("recipe", ("field", "value"), parts)

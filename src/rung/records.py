@@ -239,6 +239,8 @@ class Scores:
 class Tokens:
     """What the model reads, beside what the maths reads (Batch). Each prompt stands once, whatever its group's size.
 
+    Batch and Tokens of a step lie in main memory; `train/` brings a micro-batch of them to the model's device.
+
     prompts    one int[Lp] per group, in the order of the group ids.
     tokens_BT  int[B, T]: the answers, right-padded with anything.
     mask_BT    bool[B, T]: tokens that the policy sampled; these are scored.

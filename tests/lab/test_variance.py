@@ -62,7 +62,7 @@ def by_hand(model, collected, R_B):
     R_PG, tokens = R_B.view(4, 4), collected.tokens
     A_B = (R_PG - (R_PG.sum(1, keepdim=True) - R_PG) / 3).flatten()
     assert A_B.abs().sum() > 0
-    log_p = predicting_logits(model, tokens).float().log_softmax(-1)
+    log_p = predicting_logits(model, tokens)[0].float().log_softmax(-1)
     logp_n = log_p.gather(-1, tokens.tokens_BT[tokens.mask_BT][:, None])[:, 0]
     J = (A_B[tokens.mask_BT.nonzero()[:, 0]] * logp_n).sum() / 16
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(J, list(model.hf.parameters()))])

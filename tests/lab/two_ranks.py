@@ -135,13 +135,15 @@ def one(recipe: Recipe, rows: list[int]) -> dict[str, torch.Tensor]:
         dist.all_reduce(g)  # the usual mistake: every rank's own mean, averaged
         g /= dist.get_world_size()
     whole, alone, all_drift, _ = gradient(recipe, list(range(6)), None)
-    sums = torch.tensor([drift.tokens, drift.sums.get("old_kl", 0.0)], dtype=torch.float64)
+    sums = (
+        torch.tensor([[row["tokens"], row["old_kl"]] for row in drift.rows()], dtype=torch.float64).view(-1, 2).sum(0)
+    )
     own_kl = sums[1] / sums[0].clamp(min=1)
     dist.all_reduce(sums)
     return {
         "together": flat(shared), "own denominators": flat(local), "whole": flat(whole),
         "weights": stepped(actor, shared), "weights of the whole": stepped(alone, whole),
-        "own kl": own_kl, "kl": sums[1] / sums[0], "kl of the whole": torch.tensor(all_drift.old_kl),
+        "own kl": own_kl, "kl": sums[1] / sums[0], "kl of the whole": torch.tensor(all_drift.old_kl()),
     }  # fmt: skip
 
 

@@ -184,7 +184,7 @@ def test_full_distributions_are_compared_at_the_same_tokens(model):
 
 def test_predicting_states_are_in_row_order(llama):
     tokens = ragged()
-    hidden = predicting_states(llama, tokens)
+    (hidden,) = predicting_states(llama, tokens)
     logp = llama.logits(hidden).log_softmax(-1).gather(-1, tokens.tokens_BT[tokens.mask_BT][:, None])[:, 0]
     torch.testing.assert_close(logp, Policy(llama).score(tokens).logp_BT[tokens.mask_BT], rtol=0, atol=1e-5)
 

@@ -55,8 +55,11 @@ def keep_freed_memory() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
-def describe_environment() -> dict[str, Any]:
-    """Versions, commit, hardware, command line: everything but the config that a number may depend on."""
+def describe_environment(device: str | None = None) -> dict[str, Any]:
+    """Versions, commit, hardware, command line: everything but the config that a number may depend on.
+
+    device: what the model computes on.
+    """
     import torch  # here, so that reading a run does not wait for it
 
     gpu, changes = torch.cuda.is_available(), _git("status", "--porcelain")
@@ -69,6 +72,7 @@ def describe_environment() -> dict[str, Any]:
         | {name: _version(name) for name in ("rung", "torch", "transformers", "safetensors", "numpy")},
         "git": {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)},
         "platform": platform.platform(),
+        "device": device,
         "cpu": _cpu(),
         "cores": cores,
         "torch_threads": torch.get_num_threads(),

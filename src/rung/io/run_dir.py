@@ -139,9 +139,9 @@ class RunDir:
     def config(self) -> dict[str, Any]:
         return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
 
-    def write_environment(self) -> None:
-        """environment.json: versions, commit, hardware and command line, to say later where a number came from."""
-        self._replace(self.path / "environment.json", (to_json(describe_environment(), indent=2) + "\n").encode())
+    def write_environment(self, device: str | None = None) -> None:
+        """environment.json: device, versions, commit, hardware and command line, to say later where a number came from."""
+        self._replace(self.path / "environment.json", (to_json(describe_environment(device), indent=2) + "\n").encode())
 
     def environment(self) -> dict[str, Any]:
         path = self.path / "environment.json"

@@ -21,6 +21,7 @@ from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visibl
 from rung.lab.evalspec import EvalSpec, fingerprint, spec_from
 from rung.records import Completion
 from rung.rollout import model as models
+from rung.rollout.device import CPU, choose
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import environments
 from rung.tasks.environment import Environment
@@ -107,6 +108,7 @@ def _ladder(samples: int) -> list[int]:
 def run_eval(args: Eval) -> int:
     """Evaluate, compare, print and keep; exit status 0."""
     check_json_target(args.json)
+    device = choose(args.device)
     directories = [(name, *resolve(name)) for name in (args.model, args.compare) if name is not None]
     spec = spec_from(args, directories[0][2])
     out = answers_file(args.out, args.model, directories[0][2])
@@ -126,7 +128,7 @@ def run_eval(args: Eval) -> int:
             f"--spec {args.spec}: the task {spec.name} now holds other problems than when the spec was stored, so the "
             "numbers would not compare. Use the same data, or evaluate anew without --spec."
         )
-    measured = [measure(name, directory, environment, spec) for name, directory, _ in directories]
+    measured = [measure(name, directory, environment, spec, device) for name, directory, _ in directories]
     comparison = paired(measured[0].means, measured[1].means) if len(measured) == 2 else None
     if out is not None:
         keep(out, measured, spec.with_fingerprint(seen))
@@ -141,14 +143,14 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     return locate(name), stored
 
 
-def measure(name: str, directory: str, environment: Environment, spec: EvalSpec) -> Measured:
+def measure(
+    name: str, directory: str, environment: Environment, spec: EvalSpec, device: torch.device = CPU
+) -> Measured:
     """The model's answers under the spec."""
-    model = models.load(directory)
+    model = models.load(directory, device=device)
     model.use_template(spec.template_options)
     if note := unread_letters(model, environment):
         print(note, file=sys.stderr)
-    if torch.cuda.is_available():
-        model.hf.to("cuda")
     result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
     extract = getattr(environment, "extract", None)
     found = extract and [extract(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]

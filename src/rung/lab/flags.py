@@ -43,6 +43,8 @@ class Eval:
     max_new_tokens: int | None = None
     """default: the task's"""
     seed: int | None = None
+    device: str = "auto"
+    """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     out: Path | None = None
     """every answer, to this new .jsonl file (default: RUN/evaluations/eval-N.jsonl); the .spec.json stands beside it"""
     json: str | None = None
@@ -80,6 +82,8 @@ class Why:
     """name of a recipe, or all"""
     seeds: int | None = None
     """None: what the experiment asks for"""
+    device: str = "auto"
+    """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     out: Path = Path("runs/why")
     """where runs are kept (nothing is trained twice), and why.json and why.png of each experiment"""
     jobs: int = 1
@@ -116,6 +120,8 @@ class Ladder:
     """the table says how many tokens it takes to reach this accuracy"""
     gradient_batches: int = 16
     """batches of the gradient's quality at the start; 0: leave it out"""
+    device: str = "auto"
+    """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     out: Path = Path("runs/ladder")
     """where runs are kept (nothing is trained twice), and ladder.json"""
     jobs: int = 1
@@ -148,5 +154,7 @@ class Variance:
     process: bool = False
     """use the rewards of reasoning steps, where the task has them"""
     seed: int = 0
+    device: str = "auto"
+    """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     json: str | None = None
     """write the table as JSON to this file, or - for standard output"""

@@ -28,6 +28,7 @@ from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout import model as models
+from rung.rollout.device import choose
 from rung.tasks import registry
 from rung.tasks.environment import Splits
 from rung.train.config import TrainConfig
@@ -57,7 +58,7 @@ def job_of(args: Ladder, recipe: str, size: float, seed: int) -> Job:
         recipe=recipe, **chosen, seed=seed, model=args.model, task=args.task, task_path=args.task_path,
         tokens=args.tokens, prompts_per_step=args.prompts_per_step, samples_per_prompt=args.samples_per_prompt,
         max_new_tokens=args.max_new_tokens, eval_problems=args.eval_problems, eval_every=args.eval_every,
-        save_rollouts=False,
+        save_rollouts=False, device=args.device,
     )  # fmt: skip
     return Job(recipe, config)
 
@@ -97,6 +98,7 @@ def run_ladder(args: Ladder) -> int:
 
 def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
     """Everything that can be refused is refused before the first run."""
+    choose(args.device)
     step = args.prompts_per_step * args.samples_per_prompt
     if args.seeds < 2 or args.sweep_seeds < 1:
         raise InputError(
@@ -267,7 +269,7 @@ def gradient(args: Ladder, recipes: Sequence[Recipe], compared: Sequence[Row]) -
         return list(json.loads(path.read_bytes()))
     splits = _splits(args)
     law = SamplingLaw(max_new_tokens=_limit(args))
-    model = models.load(locate(args.model))
+    model = models.load(locate(args.model), device=choose(args.device))
     frozen = Frozen(model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, middle)
     found, _ = qualities(frozen.gradients(recipes, args.gradient_batches, 20, SWEEP_SEED))
     rows = [

@@ -37,6 +37,7 @@ from rung.recipe_io import LABELS, to_dict
 from rung.recipes import Recipe
 from rung.records import Scored, Tokens
 from rung.rollout import model as models
+from rung.rollout.device import choose
 from rung.train.config import TrainConfig
 from rung.train.loop import Run, train
 from rung.train.policy import Policy, microbatches
@@ -92,6 +93,7 @@ def key(config: TrainConfig) -> str:
     """Of the recipe's parts, every setting that matters, the starting weights, the files it reads, and our version."""
     config = config.resolved()
     settings = {k: v for k, v in vars(config).items() if k not in NO_MATTER}
+    settings["device"] = choose(config.device).type  # auto is what it stands for
     reward_file = (config.reward or "").rpartition(":")[0]
     for name, text in (("model", locate(config.model)), ("task", config.task), ("reward", reward_file)):
         if text and Path(text).exists():
@@ -205,7 +207,7 @@ def _end(rows: Sequence[Row], name: str) -> float:
 @torch.no_grad()
 def moved(config: TrainConfig, answers: Sequence[Scored]) -> float:
     """KL(pi_end || pi_start) = E_end[log pi_end - log pi_start], mean per token over answers drawn from pi_end."""
-    start = models.load(locate(config.model), dtype=getattr(torch, config.dtype))
+    start = models.load(locate(config.model), dtype=getattr(torch, config.dtype), device=choose(config.device))
     kept = [a.rollout for a in answers if a.rollout.tokens]
     length_B = torch.tensor([len(r.tokens) for r in kept])
     wide = torch.nn.utils.rnn.pad_sequence([torch.tensor(r.tokens) for r in kept], batch_first=True)
@@ -216,7 +218,7 @@ def moved(config: TrainConfig, answers: Sequence[Scored]) -> float:
     for rows in microbatches(tokens, torch.arange(len(kept)), 8192):
         part = tokens.rows(rows)
         T = part.mask_BT.shape[1]
-        total += float(((logp_BT[rows, :T] - policy.score(part).logp_BT) * part.mask_BT).sum())
+        total += float(((logp_BT[rows, :T] - policy.score(part).logp_BT.cpu()) * part.mask_BT).sum())
     return total / max(int(mask_BT.sum()), 1)
 
 

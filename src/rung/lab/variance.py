@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from rung.lab.statistics import ALPHA, Interval, scipy_stats
-from rung.maths.objective import count
 from rung.recipes import LADDER, Recipe
 from rung.rollout.collect import Collected
 from rung.rollout.model import Model
@@ -59,7 +58,7 @@ def sketch(tensors: Sequence[Tensor | None], sizes: Sequence[int], seed: int = 0
 
 def one_gradient(work: Work, parameters: Sequence[Tensor]) -> Tensor:
     """The sketch of grad J over the whole batch, at the policy that sampled it. Leaves no gradient behind."""
-    total = count(work.batch, work.max_tokens)
+    total = work.count()
     for part in work.parts(work.active):
         J, _ = work.J(work.freeze([part])[0], total)
         J.backward()  # type: ignore[no-untyped-call]
@@ -91,7 +90,7 @@ def baseline_gradients(model: Model, hyper: Hyper, batches: Sequence[Collected])
     learner, u, v = Learner(LADDER["reward_to_go"], model, hyper), [], []
     for collected in batches:
         work = learner.assess(collected)
-        everything = work.batch.loss_mask_BT.any(1).nonzero()[:, 0].cpu()
+        everything = work.batch.loss_mask_BT.any(1).nonzero()[:, 0]
         u.append(one_gradient(work, learner.parameters))
         ones_BT = work.batch.loss_mask_BT.to(work.adv_BT.dtype)
         v.append(one_gradient(replace(work, adv_BT=ones_BT, active=everything), learner.parameters))

@@ -26,6 +26,7 @@ from rung.recipes import LADDER, Recipe
 from rung.records import SamplingLaw
 from rung.rollout import model as models
 from rung.rollout.collect import Collected, Collector
+from rung.rollout.device import choose
 from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
@@ -102,6 +103,7 @@ def run_variance(args: Variance) -> int:
     """Measure and print the table; exit status 0."""
     check_json_target(args.json)
     scipy_stats()
+    device = choose(args.device)
     recipes = chosen(args.recipes)
     if args.batches < 3:
         raise InputError(f"--batches {args.batches}: a variance needs at least 3 batches; 24 give intervals of use.")
@@ -114,7 +116,7 @@ def run_variance(args: Variance) -> int:
     path = args.task_path or (Path(stored["task_path"]) if "task_path" in stored and args.task is None else None)
     options: dict[str, Any] = dict(stored.get("task_options", {})) if args.task is None else {}
     splits = registry.load(task, path=path, options=options)
-    model = models.load(directory)
+    model = models.load(directory, device=device)
     splits = splits if args.max_new_tokens else shortened(splits, model)
     say_notes(splits.notes)
     law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens)
@@ -124,7 +126,6 @@ def run_variance(args: Variance) -> int:
             samples_per_prompt=args.samples_per_prompt, rows=args.prompts_per_step * args.samples_per_prompt,
             temperature=law.temperature, is_full=law.is_full, max_new_tokens=law.max_new_tokens,
         )  # fmt: skip
-    model = models.load(directory)
     model.use_template(stored.get("template_options", {}))
     frozen = Frozen(
         model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, args.learning_rate,

@@ -31,6 +31,7 @@ from rung.recipe_io import find, override
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout import model as models
+from rung.rollout.device import choose
 from rung.tasks import registry
 from rung.train.config import TrainConfig
 from rung.train.setup import locate
@@ -41,12 +42,13 @@ def run_why(args: Why) -> int:
     check_json_target(args.json)
     scipy_stats()
     picture = _picture()
+    choose(args.device)
     if args.seeds is not None and args.seeds < 2:
         raise InputError(f"--seeds {args.seeds}: an interval needs at least 2 seeds; 5 or more show smaller effects.")
     rows = []
     for experiment in named(args.recipe):
         say(f"{experiment.recipe} ({experiment.name}): {experiment.stress}")
-        found = examine(experiment, args.out, args.seeds or experiment.seeds, args.jobs)
+        found = examine(experiment, args.out, args.seeds or experiment.seeds, args.jobs, args.device)
         folder = args.out / f"{experiment.recipe}-{experiment.name}"
         write_json(folder / "why.json", found)
         picture(found, folder / "why.png")
@@ -85,10 +87,10 @@ def named(name: str) -> list[Experiment]:
 
 
 # -- the three kinds -----------------------------------------------------------------------------------------------
-def examine(experiment: Experiment, out: Path, seeds: int, workers: int) -> Row:
+def examine(experiment: Experiment, out: Path, seeds: int, workers: int, device: str = "auto") -> Row:
     """All runs of one experiment, or their stored results, and what they show."""
     kinds = {"training": _trained, "gradient": _frozen, "exact": _exact}
-    results = kinds[experiment.kind](experiment, out, seeds, workers)
+    results = kinds[experiment.kind](experiment, out, seeds, workers, device)
     found = conclude(experiment, *results)
     if experiment.kind == "training":
         label = next((m.words for m in experiment.measures if m.name == experiment.series), experiment.series)
@@ -99,14 +101,14 @@ def examine(experiment: Experiment, out: Path, seeds: int, workers: int) -> Row:
     return found
 
 
-def jobs_of(experiment: Experiment, arm: Arm, seeds: int) -> list[Job]:
-    settings = {**experiment.settings, **arm.settings}
+def jobs_of(experiment: Experiment, arm: Arm, seeds: int, device: str = "auto") -> list[Job]:
+    settings = {**experiment.settings, **arm.settings, "device": device}
     config = TrainConfig(recipe=arm.recipe, overrides=dict(arm.overrides), save_rollouts=False, **settings)
     return [Job(arm.label, replace(config, seed=seed)) for seed in range(seeds)]
 
 
-def _trained(experiment: Experiment, out: Path, seeds: int, workers: int) -> tuple[list[Row], list[Row]]:
-    parent, child = (jobs_of(experiment, arm, seeds) for arm in (experiment.parent, experiment.child))
+def _trained(experiment: Experiment, out: Path, seeds: int, workers: int, device: str) -> tuple[list[Row], list[Row]]:
+    parent, child = (jobs_of(experiment, arm, seeds, device) for arm in (experiment.parent, experiment.child))
     turns = [job for pair in zip(parent, child, strict=True) for job in pair]  # in turns: both see the same machine
     rows = run_all(turns, out, workers)
     return rows[::2], rows[1::2]
@@ -116,12 +118,12 @@ def recipe_of(arm: Arm) -> Recipe:
     return replace(override(find(arm.recipe), arm.overrides), name=arm.label)
 
 
-def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tuple[list[Row], list[Row]]:
+def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int, device: str) -> tuple[list[Row], list[Row]]:
     """One row per arm and seed: the gradient's trace and cosine over `batches` batches that both arms share."""
     settings = dict(experiment.settings)
     batches, warmup, after = (int(settings.pop(k, 0)) for k in ("batches", "warmup", "after"))
     options = settings.pop("task_options", {})
-    directory = Path(_policy(after, out, workers))
+    directory = Path(_policy(after, out, workers, device))
     arms = [recipe_of(arm) for arm in (experiment.parent, experiment.child)]
     frozen: Frozen | None = None
     pairs: list[list[Row]] = []
@@ -132,7 +134,7 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
             if frozen is None:
                 splits = registry.load("chained_arithmetic", options=options)
                 law = SamplingLaw(max_new_tokens=splits.max_new_tokens)
-                frozen = Frozen(models.load(str(directory)), splits.train, law, **settings)
+                frozen = Frozen(models.load(str(directory), device=choose(device)), splits.train, law, **settings)
             found = frozen.gradients([*arms, find(UNBIASED)], batches, warmup, seed)
             rows = [_gradient_row(found, arm, seed) for arm in arms]
             write_json(path, rows)
@@ -142,8 +144,8 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int) -> tupl
     return [p for p, _ in pairs], [c for _, c in pairs]
 
 
-def _exact(experiment: Experiment, out: Path, seeds: int, workers: int) -> tuple[list[Row], list[Row]]:
-    """One row per arm and world. Nothing is stored: all worlds together take seconds."""
+def _exact(experiment: Experiment, out: Path, seeds: int, workers: int, device: str) -> tuple[list[Row], list[Row]]:
+    """One row per arm and world, on the CPU. Nothing is stored: all worlds together take seconds."""
     worlds = [World(**experiment.settings, seed=seed) for seed in range(seeds)]
     parent, child = (
         [{"recipe": arm.recipe, "label": arm.label, "seed": w.seed, **mean_gradient(recipe_of(arm), w)} for w in worlds]
@@ -158,11 +160,12 @@ def _gradient_row(found: dict[str, Any], arm: Recipe, seed: int) -> Row:
     return {**row, "cosine": q.cosine.mean, "direction": q.direction}
 
 
-def _policy(tokens: int, out: Path, workers: int) -> str:
+def _policy(tokens: int, out: Path, workers: int, device: str) -> str:
     """The starter, or what leave_one_out makes of it with so many tokens."""
     if tokens == 0:
         return locate("starter")
-    job = Job("leave_one_out, to be frozen", TrainConfig(recipe="leave_one_out", tokens=tokens, save_rollouts=False))
+    config = TrainConfig(recipe="leave_one_out", tokens=tokens, save_rollouts=False, device=device)
+    job = Job("leave_one_out, to be frozen", config)
     run_all([job], out, workers)
     return str(RunDir.open(place(job, out)).model_path())
 

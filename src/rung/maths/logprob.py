@@ -39,21 +39,22 @@ class _TokenLogProb(torch.autograd.Function):
             logp[rows] = log_p.gather(-1, target[rows, None])[:, 0]
             entropy[rows] = -torch.linalg.vecdot(log_p.exp(), log_p)
         ctx.save_for_backward(hidden, weight, bias, target, norm, entropy)
+        ctx.set_materialize_grads(False)  # what nobody differentiates has no gradient, instead of zeros to be looked at
         ctx.temperature = temperature
         return logp, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_logp: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, target, norm, entropy = ctx.saved_tensors
+        grad_logp = torch.zeros_like(norm) if grad_logp is None else grad_logp
         n, V = len(target), weight.shape[0]
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
         grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=weight.device)
-        with_entropy = bool((grad_entropy != 0).any())
         for rows in torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V)):
             log_p = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(norm[rows, None])
             slope = -grad_logp[rows, None] / ctx.temperature
-            if with_entropy:
+            if grad_entropy is not None:
                 p = log_p.exp()
                 tilt = grad_entropy[rows, None] / ctx.temperature
                 g = p.mul_(slope - tilt * (log_p + entropy[rows, None]))

@@ -20,16 +20,21 @@ def conjugate_gradient(product: Product, g: Tensor, iterations: int, tolerance: 
     """x with A x = g after at most `iterations` steps; A symmetric positive definite, given as v -> A v   (Hestenes 1952)."""
     x, residual = torch.zeros_like(g), g.clone()
     direction, rr = residual.clone(), residual @ residual
+    enough = tolerance * (g @ g)
+    if rr <= enough:
+        return x
     for _ in range(iterations):
-        if rr <= tolerance * (g @ g):
-            break
         Ad = product(direction)
         curvature = direction @ Ad
-        if curvature <= 0:
-            break
         alpha = rr / curvature
-        x, residual = x + alpha * direction, residual - alpha * Ad
+        nearer, residual = x + alpha * direction, residual - alpha * Ad
         rr, old_rr = residual @ residual, rr
+        lost, done = torch.stack([curvature <= 0, rr <= enough]).tolist()  # one question: a device is waited for once
+        if lost:
+            break
+        x = nearer
+        if done:
+            break
         direction = residual + (rr / old_rr) * direction
     return x
 
@@ -60,7 +65,7 @@ def full_step(product: Product, g: Tensor, max_kl: float, damping: float, iterat
     def damped(v: Tensor) -> Tensor:
         return product(v) + damping * v
 
-    if not torch.isfinite(g).all() or g.abs().max() == 0:
+    if ~torch.isfinite(g).all() | (g.abs().max() == 0):
         return None
     x = conjugate_gradient(damped, g, iterations)
     curvature = x @ damped(x)

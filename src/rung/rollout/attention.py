@@ -12,6 +12,7 @@ same idea for one new token per answer with a key-value memory.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
+
+from rung.rollout.device import send
 
 NAME = "rung_packed"
 
@@ -73,7 +76,7 @@ def fold(q_BHTD: Tensor, key_heads: int) -> Tensor:
 
 
 class Packed:
-    """Prompts and answers of a step as one row of N tokens; see the module's first lines.
+    """Prompts and answers of a step as one row of N tokens; see the module's first lines. Made in main memory: `place`.
 
     Args:
         prompts: one int[Lp] per group.  answers: one int[La] per row, the tokens that are fed (the last answer token
@@ -84,7 +87,6 @@ class Packed:
     """
 
     def __init__(self, prompts: Sequence[Tensor], answers: Sequence[Tensor], group: Sequence[int]) -> None:
-        device = prompts[0].device
         lp = torch.tensor([len(x) for x in prompts])
         la = torch.tensor([len(x) for x in answers], dtype=torch.long)
         group_B = torch.as_tensor(group, dtype=torch.long)
@@ -93,21 +95,39 @@ class Packed:
         starts = torch.cat([torch.zeros_like(lp[:1]), torch.cat([lp, la]).cumsum(0)])[:-1]
         inside = torch.arange(int(lp.sum() + la.sum())) - starts.repeat_interleave(torch.cat([lp, la]))
         offset = torch.cat([torch.zeros_like(lp), base_B]).repeat_interleave(torch.cat([lp, la]))
-        self.positions = (inside + offset)[None].to(device)
-        self.prompt_last = (starts[: len(lp)] + lp - 1).to(device)
-        self.answer_start = starts[len(lp) :].to(device)
+        self.positions = (inside + offset)[None]
+        self.prompt_last = starts[: len(lp)] + lp - 1
+        self.answer_start = starts[len(lp) :]
         self.keys: list[Tensor] = []  # filled per layer when `keep_keys` is set: k, v of the prompts, padded
         self.values: list[Tensor] = []
         self.keep_keys = False
         self._n_prompt = int(lp.sum())
         self._P, self._Lp, self._B, self._La = len(lp), int(lp.max()), len(la), int(la.max()) if len(la) else 0
-        self._group_B = group_B.to(device)
+        self._group_B = group_B
         row_n, step_n = torch.arange(len(lp)).repeat_interleave(lp), inside[: self._n_prompt]
-        self._prompt_slot = (row_n * self._Lp + step_n).to(device)
+        self._prompt_slot = row_n * self._Lp + step_n
         row_n, step_n = torch.arange(len(la)).repeat_interleave(la), inside[self._n_prompt :]
-        self._answer_slot = (row_n * self._La + step_n).to(device)
-        self._lp, self._la = lp.to(device), la.to(device)
+        self._answer_slot = row_n * self._La + step_n
+        self.length_P = lp  # of the prompts, in main memory for good
+        self._lp, self._la = lp, la
         self._masks: dict[tuple[int | None, torch.dtype, int], Tensor] = {}
+
+    def place(self, device: torch.device, *more: Tensor) -> list[Tensor]:
+        """Bring what the model reads to its device, and `more`, which is returned, in the same copy."""
+        names = (
+            "ids",
+            "positions",
+            "prompt_last",
+            "answer_start",
+            "_group_B",
+            "_prompt_slot",
+            "_answer_slot",
+            "_lp",
+            "_la",
+        )
+        there = send(device, *(getattr(self, name) for name in names), *more)
+        vars(self).update(zip(names, there, strict=False))
+        return there[len(names) :]
 
     def attend(
         self, layer: int, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None
@@ -188,6 +208,12 @@ class _Gather(torch.autograd.Function):
         return _Scatter.apply(grad.contiguous(), ctx.saved_tensors[0], ctx.size), None  # type: ignore[no-untyped-call]
 
 
+def scatter(x_n: Tensor, slot_n: Tensor, shape: Sequence[int]) -> Tensor:
+    """Numbers to distinct slots of a zero tensor of this shape, counted row by row."""
+    flat: Tensor = _Scatter.apply(x_n, slot_n, math.prod(shape))  # type: ignore[no-untyped-call]
+    return flat.view(*shape)
+
+
 def _pad(x_HnD: Tensor, slot_n: Tensor, rows: int, width: int) -> Tensor:
     """Put n packed tokens into [rows, H, width, D] with zeros in between."""
     H, _, D = x_HnD.shape
@@ -208,14 +234,15 @@ class Decode:
 
     A prompt's keys [P, K, Lp, D] are those of its prefill. The queries of its S answers lie side by side on a grid of
     P x S slots, so that one product serves them all; rows of a prompt with fewer answers left stay empty. All
-    answers are equally old, so their own keys [B, K, room, D] grow by one slice a step and need no mask.
+    answers are equally old, so their own keys [B, K, room, D] grow by one slice a step and need no mask. Which rows are
+    left is known in main memory.
     """
 
     def __init__(self, prefill: Packed, repeats: int, room: int) -> None:
         self.kp, self.vp = prefill.keys, prefill.values
-        P = len(prefill._lp)
-        self.length_P = prefill._lp
-        self.group_B = torch.arange(P, device=prefill._lp.device).repeat_interleave(repeats)
+        P = len(prefill.length_P)
+        self._length_P = prefill.length_P  # in main memory, as group_B
+        self.group_B = torch.arange(P).repeat_interleave(repeats)
         own = [(P * repeats, x.shape[1], room, x.shape[3]) for x in self.kp]
         self.k = [x.new_empty(shape) for x, shape in zip(self.kp, own, strict=True)]
         self.v = [x.new_empty(shape) for x, shape in zip(self.vp, own, strict=True)]
@@ -225,17 +252,18 @@ class Decode:
 
     def _place(self) -> None:
         """Give each row its slot on the grid."""
-        count_P = torch.bincount(self.group_B, minlength=len(self.length_P))
+        count_P = torch.bincount(self.group_B, minlength=len(self._length_P))
         first_P = count_P.cumsum(0) - count_P
-        rank_B = torch.arange(len(self.group_B), device=self.group_B.device) - first_P[self.group_B]
+        rank_B = torch.arange(len(self.group_B)) - first_P[self.group_B]
         self._S = int(count_P.max())
         self._full = len(self.group_B) == len(count_P) * self._S
-        self._slot_B = self.group_B * self._S + rank_B
+        slot_B, start_B = self.group_B * self._S + rank_B, self._length_P[self.group_B]
+        self._lp, self._slot_B, self._start_B = send(self.kp[0].device, self._length_P, slot_B, start_B)
 
     @property
     def positions(self) -> Tensor:
         """Position of the token that is fed now: int[1, B]."""
-        return (self.length_P[self.group_B] + self.used)[None]
+        return (self._start_B + self.used)[None]
 
     def advance(self) -> None:
         """The fed token is in the memory; the next call writes the next slot."""
@@ -244,17 +272,17 @@ class Decode:
             self._masks.clear()
 
     def keep(self, rows: Tensor) -> None:
-        """Drop the other rows, a layer at a time, and prompts that have none left."""
-        group_B = self.group_B[rows]
-        left, self.group_B = group_B.unique(return_inverse=True)  # sorted, as the rows are
+        """Drop the other rows (`rows` in main memory), a layer at a time, and prompts that have none left."""
+        left, self.group_B = self.group_B[rows].unique(return_inverse=True)  # sorted, as the rows are
+        rows, here = send(self.kp[0].device, rows, left)
         for memory in (self.k, self.v):
             for i, x in enumerate(memory):
                 memory[i] = x[rows]
-        if len(left) < len(self.length_P):
-            self.length_P = self.length_P[left]
+        if len(left) < len(self._length_P):
+            self._length_P = self._length_P[left]
             for memory in (self.kp, self.vp):
                 for i, x in enumerate(memory):
-                    memory[i] = x[left]
+                    memory[i] = x[here]
             self._masks.clear()
         self._place()
 
@@ -279,7 +307,7 @@ class Decode:
     def _to_grid(self, x_BKRn: Tensor) -> Tensor:
         """Rows [B, K, R, n] -> [P, K, S R, n], the answers to a prompt side by side."""
         _, K, R, n = x_BKRn.shape
-        P, S = len(self.length_P), self._S
+        P, S = len(self._length_P), self._S
         if not self._full:
             x_BKRn = x_BKRn.new_zeros(P * S, K, R, n).index_copy_(0, self._slot_B, x_BKRn)
         return x_BKRn.reshape(P, S, K, R, n).transpose(1, 2).reshape(P, K, S * R, n)
@@ -294,9 +322,11 @@ class Decode:
         """0 or -inf on a prompt's keys: [P, 1, 1, Lp]. Padding at the right is hidden, and with a window what is too old;
         None if nothing is."""
         if window not in self._masks:
-            at = torch.arange(self.kp[0].shape[2], device=self.length_P.device)[None]
-            see = at < self.length_P[:, None]
+            width, lengths = self.kp[0].shape[2], self._length_P
+            at = torch.arange(width, device=self._lp.device)[None]
+            see = at < self._lp[:, None]
             if window is not None:
-                see = see & (self.length_P[:, None] + self.used - at < window)
-            self._masks[window] = None if see.all() else _additive(see, dtype)[:, None, None]
+                see = see & (self._lp[:, None] + self.used - at < window)
+            every = int(lengths.min()) == width and (window is None or int(lengths.max()) + self.used < window)
+            self._masks[window] = None if every else _additive(see, dtype)[:, None, None]
         return self._masks[window]

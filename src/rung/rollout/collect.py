@@ -27,6 +27,8 @@ __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
 class Collected:
     """One step's answers three times: for people (`scored`, row by row), for the maths (`batch`), for the model (`tokens`).
 
+    All of it in main memory: rewards and advantages are counted there, in float64, whatever the device can do.
+
     sampled: answer tokens that the step has cost, those of discarded and of greedy answers included.
     """
 
@@ -135,16 +137,15 @@ class Collector:
         sampled: int,
         counters: dict[str, float],
     ) -> Collected:
-        device = self.model.device
         rollouts = [row.rollout for row in rows]
-        group_B = torch.arange(len(chosen), device=device).repeat_interleave(self.samples)
-        length_B = torch.tensor([len(r.tokens) for r in rollouts], device=device)
+        group_B = torch.arange(len(chosen)).repeat_interleave(self.samples)
+        length_B = torch.tensor([len(r.tokens) for r in rollouts])
         T = max(int(length_B.max()), 1)
-        mask_BT = _stack([r.actions or (True,) * len(r.tokens) for r in rollouts], T, torch.bool, device)
-        logp_BT = _stack([r.logp for r in rollouts], T, torch.float32, device)
-        reward_B = torch.tensor([row.reward for row in rows], dtype=torch.float64, device=device)
+        mask_BT = _stack([r.actions or (True,) * len(r.tokens) for r in rollouts], T, torch.bool)
+        logp_BT = _stack([r.logp for r in rollouts], T, torch.float32)
+        reward_B = torch.tensor([row.reward for row in rows], dtype=torch.float64)
         valid_B = reward_B.isfinite() & mask_BT.any(1)
-        truncated_B = torch.tensor([r.stop == "length" for r in rollouts], device=device)
+        truncated_B = torch.tensor([r.stop == "length" for r in rollouts])
         reward_BT = outcome_to_token(reward_B.nan_to_num(0.0), mask_BT)
         step_end_BT = None
         for b, row in enumerate(rows):  # what a turn earned lies on its last token, the rest on the answer's last
@@ -171,25 +172,25 @@ class Collector:
             right_B=torch.tensor([row.task_reward > 0 for row in rows], device=device),
             behavior_logp_BT=logp_BT,
             old_logp_BT=logp_BT,
-            greedy_B=None if greedy is None else torch.tensor(greedy, dtype=torch.float64, device=device)[group_B],
+            greedy_B=None if greedy is None else torch.tensor(greedy, dtype=torch.float64)[group_B],
             step_end_BT=step_end_BT,
-            dull_B=self._dull(chosen, device),
+            dull_B=self._dull(chosen),
             state=state,
         )
         tokens = Tokens(
-            prompts=[torch.tensor(group[0].rollout.prompt, device=device) for _, group in chosen],
-            tokens_BT=_stack([r.tokens for r in rollouts], T, torch.long, device),
+            prompts=[torch.tensor(group[0].rollout.prompt) for _, group in chosen],
+            tokens_BT=_stack([r.tokens for r in rollouts], T, torch.long),
             mask_BT=mask_BT,
             length_B=length_B,
             group_B=group_B,
         )
         return Collected(rows, batch, tokens, sampled, counters)
 
-    def _dull(self, chosen: list[tuple[Task, list[Scored]]], device: torch.device) -> torch.Tensor | None:
+    def _dull(self, chosen: list[tuple[Task, list[Scored]]]) -> torch.Tensor | None:
         """The rows that dynamic sampling would have replaced, had it found others."""
         if not self.data.resample:
             return None
-        dull_P = torch.tensor([not differs(group) for _, group in chosen], device=device)
+        dull_P = torch.tensor([not differs(group) for _, group in chosen])
         return dull_P.repeat_interleave(self.samples)
 
     def _steps(self, row: Scored) -> list[tuple[int, float]]:
@@ -220,6 +221,6 @@ def _spread(reward_T: torch.Tensor, mask_T: torch.Tensor, episode: Episode) -> N
             reward_T[t] += reward
 
 
-def _stack(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _stack(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype) -> torch.Tensor:
     """Rows of different lengths, right-padded with zeros."""
-    return torch.tensor([list(r) + [0] * (width - len(r)) for r in rows], dtype=dtype, device=device)
+    return torch.tensor([list(r) + [0] * (width - len(r)) for r in rows], dtype=dtype)

@@ -17,6 +17,7 @@ from rung.maths.products import through_onednn
 from rung.records import Message, Prompt
 from rung.rollout import text
 from rung.rollout.attention import Decode, Packed, packed_attention
+from rung.rollout.device import CPU
 from rung.rollout.llama import LlamaStep, fits
 from rung.rollout.place import Place, place
 
@@ -109,11 +110,13 @@ class Model:
 
 
 def load(
-    name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, merge: bool = False
-) -> Model:
-    """A model by its directory or hub id. Dropout is off for good: log-probabilities must not depend on a draw.
+    name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, merge: bool = False,
+    device: torch.device = CPU,
+) -> Model:  # fmt: skip
+    """A model by its directory or hub id, on its device. Dropout is off for good: log-probabilities must not depend on a draw.
 
     merge: add an adapter's product to the weights that it belongs to, so that the model is a plain one.
+    device: a model is brought there here, and moved nowhere else.
     """
     quiet()
     where = place(name)
@@ -136,7 +139,7 @@ def load(
             f"model {name!r}: its tokenizer has {tokenizer.vocab_size} tokens, but its embedding only {rows} rows, so they do "
             "not belong together. Put the model's own tokenizer into its directory."
         )
-    return wrap(hf, tokenizer)
+    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
 
 
 def quiet() -> None:
@@ -191,9 +194,10 @@ def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
 def _packing_agrees(model: Model) -> bool:
     """Whether packed attention and a plain head give the model's own logits on two short rows."""
     V = model.hf.config.get_text_config().vocab_size
-    rows = [torch.arange(1, 6, device=model.device) % V, torch.arange(2, 5, device=model.device) % V]
+    rows = [torch.arange(1, 6) % V, torch.arange(2, 5) % V]
     try:
         packed = Packed(rows, [rows[0][:2]], [1])
+        rows = packed.place(model.device, *rows)
         with packed_attention(model.hf):
             ours = model.logits(model.hidden(packed.ids, packed.positions, packed)[0])
         whole = torch.cat([rows[1], rows[0][:2]])[None]
@@ -209,8 +213,9 @@ def _step_agrees(model: Model) -> bool:
     """Whether `LlamaStep` gives the model's own logits for a second token behind a prompt of five."""
     if not fits(model.hf):
         return False
-    ids = torch.arange(1, 8, device=model.device) % model.hf.config.get_text_config().vocab_size
+    ids = torch.arange(1, 8) % model.hf.config.get_text_config().vocab_size
     prompt = Packed([ids[:5]], [], [])
+    (ids,) = prompt.place(model.device, ids)
     prompt.keep_keys = True
     with packed_attention(model.hf):
         model.hidden(prompt.ids, prompt.positions, prompt)

@@ -18,11 +18,13 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rung.records import Rollout, SamplingLaw, StopReason
 from rung.rollout.attention import Decode, Layout, Packed, packed_attention
+from rung.rollout.device import fetch, send
 from rung.rollout.llama import LlamaStep, fits
 from rung.rollout.matmul import packed_weights
 from rung.rollout.model import Model
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
+LOOK_EVERY = 8  # tokens between two looks at which rows are alive, on a device that would have to be waited for
 
 
 class Sampler(Protocol):
@@ -66,44 +68,38 @@ class TorchSampler:
         self, prompts: list[tuple[int, ...]], law: SamplingLaw, samples: int, chance_TB: Tensor
     ) -> list[Rollout]:
         B, T, device = chance_TB.shape[1], law.max_new_tokens, chance_TB.device
+        look = 1 if device.type == "cpu" else LOOK_EVERY
         stream = (PackedStream if self.model.packs else CacheStream)(self.model, prompts, samples, T)
         tokens_BT = torch.zeros(B, T, dtype=torch.long, device=device)
         logp_BT, entropy_BT = torch.zeros(2, B, T, device=device)
-        length_B = torch.full((B,), T, device=device)
-        ended_B = torch.zeros(B, dtype=torch.bool, device=device)
-        ends = torch.tensor(sorted(self.model.end_ids), device=device)
-        row_R = torch.arange(B, device=device)  # the rows still in the batch
+        length_B = torch.zeros(B, dtype=torch.long, device=device)
+        alive_B = torch.ones(B, dtype=torch.bool, device=device)
+        ends, row_R = send(device, torch.tensor(sorted(self.model.end_ids)), torch.arange(B))  # rows still in the batch
         logits_RV = stream.first()
         for t in range(T):
             token_R, logp_BT[row_R, t], entropy_BT[row_R, t] = draw(logits_RV, law, chance_TB[t, row_R])
             tokens_BT[row_R, t] = token_R
-            done_R = torch.isin(token_R, ends) & ~ended_B[row_R]
-            ended_B[row_R[done_R]], length_B[row_R[done_R]] = True, t + 1
-            alive_R = ~ended_B[row_R]
-            alive = int(alive_R.sum())
-            if alive == 0 or t + 1 == T:
+            alive_R = alive_B[row_R]  # what a row says after its end is of no account
+            length_B[row_R] += alive_R
+            alive_B[row_R] = alive_R = alive_R & ~torch.isin(token_R, ends)
+            if t + 1 == T:
                 break
-            if alive < COMPACT_BELOW * len(row_R):
-                keep = alive_R.nonzero()[:, 0]
-                stream.keep(keep)
-                row_R, token_R = row_R[keep], token_R[keep]
+            if (t + 1) % look == 0:
+                keep = alive_R.cpu().nonzero()[:, 0]
+                if len(keep) == 0:
+                    break
+                if len(keep) < COMPACT_BELOW * len(row_R):
+                    (keep_R,) = send(device, keep)
+                    stream.keep(keep)
+                    row_R, token_R = row_R[keep_R], token_R[keep_R]
             logits_RV = stream.next(token_R)
-        return self._rollouts(prompts, samples, tokens_BT, logp_BT, entropy_BT, length_B, ended_B)
+        return self._rollouts(prompts, samples, *fetch(tokens_BT, logp_BT, entropy_BT, length_B, alive_B))
 
-    def _rollouts(
-        self,
-        prompts: list[tuple[int, ...]],
-        samples: int,
-        tokens_BT: Tensor,
-        logp_BT: Tensor,
-        entropy_BT: Tensor,
-        length_B: Tensor,
-        ended_B: Tensor,
-    ) -> list[Rollout]:
-        columns = (tokens_BT.tolist(), logp_BT.tolist(), entropy_BT.tolist(), length_B.tolist(), ended_B.tolist())
+    def _rollouts(self, prompts: list[tuple[int, ...]], samples: int, *columns: Tensor) -> list[Rollout]:
+        """columns: token, log-probability and entropy [B, T], length [B], whether it never ended [B]."""
         out = []
-        for b, (tokens, logp, entropy, n, ended) in enumerate(zip(*columns, strict=True)):
-            stop: StopReason = "stop" if ended else "length"
+        for b, (tokens, logp, entropy, n, alive) in enumerate(zip(*(x.tolist() for x in columns), strict=True)):
+            stop: StopReason = "length" if alive else "stop"
             cut = (tuple(tokens[:n]), tuple(logp[:n]), tuple(entropy[:n]))
             out.append(Rollout(prompts[b // samples], *cut, stop=stop, version=self.version))
         return out
@@ -158,11 +154,13 @@ class PackedStream:
 
     def first(self) -> Tensor:
         self.step = LlamaStep(self.model.hf, len(self.prompts) * self.samples) if steps(self.model) else None
-        prefill = Packed([torch.tensor(x, device=self.model.device) for x in self.prompts], [], [])
+        prefill = Packed([torch.tensor(x) for x in self.prompts], [], [])
+        prefill.place(self.model.device)
         prefill.keep_keys = True
         hidden = self.hidden(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]
         self.memory = Decode(prefill, self.samples, self.room)
-        return self.model.logits(hidden).repeat_interleave(self.samples, 0)
+        logits_PV = self.model.logits(hidden)
+        return logits_PV[:, None].expand(-1, self.samples, -1).reshape(-1, logits_PV.shape[-1])
 
     def next(self, token_B: Tensor) -> Tensor:
         hidden = self.hidden(token_B[None], self.memory.positions, self.memory)
@@ -186,12 +184,13 @@ class CacheStream:
         self.hf: PreTrainedModel = model.hf
         rows = [x for x in prompts for _ in range(samples)]
         width = max(len(x) for x in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long, device=model.device)
-        self.mask = torch.zeros_like(ids)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
         for i, x in enumerate(rows):
-            ids[i, width - len(x) :] = torch.tensor(x, device=model.device)
-            self.mask[i, width - len(x) :] = 1
-        self.ids, self.cache = ids, DynamicCache(config=self.hf.config)
+            ids[i, width - len(x) :] = torch.tensor(x)
+            mask[i, width - len(x) :] = 1
+        self.ids, self.mask = send(model.device, ids, mask)
+        self.cache = DynamicCache(config=self.hf.config)
 
     def first(self) -> Tensor:
         return self._run(self.ids, (self.mask.cumsum(1) - 1).clamp(min=0))
@@ -201,6 +200,7 @@ class CacheStream:
         return self._run(token_B[:, None], self.mask.sum(1, keepdim=True) - 1)
 
     def keep(self, rows: Tensor) -> None:
+        (rows,) = send(self.mask.device, rows)
         self.mask = self.mask[rows]
         self.cache.batch_select_indices(rows)
 

@@ -69,6 +69,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     """largest gradient norm; 0 is off"""
     weight_decay: float = 0.0
+    device: str = "auto"
+    """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps (docs/devices.md)"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """what the model computes in; the optimizer's masters are float32 either way"""
     trainable: str | None = None

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from rung.parts import Critic, Value
 from rung.records import Batch, Tokens
 from rung.rollout.adapter import twin
+from rung.rollout.attention import scatter
+from rung.rollout.device import fetch, send
 from rung.rollout.model import Model
 from rung.train.optimizer import MasterAdamW
-from rung.train.policy import microbatches, minibatches, predicting_states
+from rung.train.policy import in_parts, microbatches, minibatches, predicting_states, slots
 
 
 @dataclass
@@ -42,30 +44,21 @@ class ValueModel:
 
     def values(self, tokens: Tokens) -> Tensor:
         """V_bt before each scored token is emitted, float32[B, T] with gradient, zero off the mask."""
-        V_n = self.head(predicting_states(self.model, tokens).float())[:, 0]
-        return torch.zeros(tokens.mask_BT.shape, device=V_n.device).masked_scatter(tokens.mask_BT, V_n)
+        hidden, slot = predicting_states(self.model, tokens, slots(tokens))
+        return scatter(self.head(hidden.float())[:, 0], slot, tokens.mask_BT.shape)
 
-    @torch.no_grad()
     def predict(self, tokens: Tokens) -> Tensor:
-        """V_bt for a whole step, some rows at a time, without gradient."""
-        V_BT = torch.zeros(tokens.mask_BT.shape, device=tokens.mask_BT.device)
-        for rows in microbatches(tokens, torch.arange(len(tokens.length_B)), 4 * self.micro_tokens):
-            part = tokens.rows(rows)
-            V_BT[rows, : part.mask_BT.shape[1]] = self.values(part)
-        return V_BT
+        """V_bt for a whole step, some rows at a time, without gradient, in main memory."""
+        return in_parts(tokens, 4 * self.micro_tokens, self.values)
 
-    @torch.no_grad()
     def after(self, tokens: Tokens, wanted_B: Tensor) -> Tensor:
         """V(s_L), of the state after the last token, for the wanted rows: float32[B], zero for the others."""
         length_B, one = tokens.length_B, torch.nn.functional.pad
-        at_T = torch.arange(tokens.tokens_BT.shape[1] + 1, device=length_B.device)
+        at_T = torch.arange(tokens.tokens_BT.shape[1] + 1)
         longer = replace(  # as if one token more were to be scored, which nothing reads
             tokens, tokens_BT=one(tokens.tokens_BT, (0, 1)), mask_BT=at_T == length_B[:, None], length_B=length_B + 1,
         )  # fmt: skip
-        V_B = torch.zeros(len(length_B), device=length_B.device)
-        for rows in microbatches(longer, wanted_B.nonzero()[:, 0].cpu(), 4 * self.micro_tokens):
-            V_B[rows] = self.values(longer.rows(rows)).sum(1)
-        return V_B
+        return in_parts(longer, 4 * self.micro_tokens, self.values, wanted_B.nonzero()[:, 0]).sum(1)
 
     def fit(self, batch: Batch, tokens: Tokens, credit: Value, clip_norm: float, seed: int) -> float:
         """AdamW on the value loss, a token mean over each minibatch (its valid rows learn, all of them are counted).
@@ -76,7 +69,7 @@ class ValueModel:
         assert batch.value_BT is not None
         target_BT = credit.targets(batch).to(batch.value_BT.dtype)
         shared = self.config.shared
-        first = 0.0
+        first: list[Tensor] = []
         plan = minibatches(batch.group_B, 1 if shared else self.config.minibatches, seed)
         for epoch in range(1 if shared else self.config.epochs):
             for minibatch in plan:
@@ -84,12 +77,12 @@ class ValueModel:
                 for rows in microbatches(tokens, minibatch[batch.valid_B[minibatch]], self.micro_tokens):
                     part = tokens.rows(rows)
                     T = part.mask_BT.shape[1]
-                    old_BT, aim_BT = (x[rows, :T] for x in (batch.value_BT, target_BT))
-                    loss = self.config.loss(self.values(part), old_BT, aim_BT, weight * part.mask_BT)
+                    aims = (batch.value_BT[rows, :T], target_BT[rows, :T], weight * part.mask_BT)
+                    loss = self.config.loss(self.values(part), *send(self.model.device, *aims))
                     ((self.config.coef if shared else 1.0) * loss).backward()  # type: ignore[no-untyped-call]
-                    first += float(loss.detach()) / len(plan) if epoch == 0 else 0.0
+                    first += [loss.detach()] if epoch == 0 else []
                 self.optimizer.step(clip_norm)
-        return first
+        return sum((float(loss) / len(plan) for loss in fetch(*first)), 0.0)
 
 
 def explained_variance(value_BT: Tensor, target_BT: Tensor, mask_BT: Tensor) -> float:

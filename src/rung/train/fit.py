@@ -15,6 +15,7 @@ from rung.errors import InputError
 from rung.parts import Value
 from rung.recipe_io import find
 from rung.recipes import Recipe
+from rung.rollout.device import choose
 from rung.rollout.model import Model
 from rung.tasks.environment import Environment
 from rung.train.config import TrainConfig
@@ -72,11 +73,6 @@ def resident_bytes() -> int:
 
 
 # -- the refusal ---------------------------------------------------------------------------------------------------
-def device() -> torch.device:
-    """Where a run's model goes: the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def estimate(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device) -> Need:
     """Memory of the run that a resolved `config` describes."""
     process = 0 if on.type == "cuda" else resident_bytes() + LATER_IMPORTS
@@ -96,13 +92,11 @@ def check(config: TrainConfig, recipe: Recipe, located: str, envs: Sequence[Envi
     except InputError:
         return  # loading it will say what is wrong with it
     model.use_template(config.template_options)
-    on = device()
+    on = choose(config.device)
     refuse(config, recipe, model, Workload.of(config, model, envs), on, room(on))
 
 
-def refuse(
-    config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device, has: Room
-) -> None:
+def refuse(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device, has: Room) -> None:
     """Raise the InputError of `check` if the run needs more than `has.limit`."""
     now = estimate(config, recipe, model, work, on)
     if now.peak <= has.limit:

@@ -28,7 +28,7 @@ from rung.train.critic import ValueModel, explained_variance
 from rung.train.metrics import advantage_metrics, reference_metrics, signal_metrics
 from rung.train.needs import PREPARED
 from rung.train.optimizer import MasterAdamW
-from rung.train.policy import Policy, activation_bytes_per_token, microbatches
+from rung.train.policy import Policy, activation_bytes_per_token, in_parts
 from rung.train.update import Work, gradient_steps, natural_step
 
 
@@ -153,14 +153,9 @@ class Learner:
                 batch = prepare(self, batch, tokens)
         return batch
 
-    @torch.no_grad()
     def logp(self, policy: Policy, tokens: Tokens) -> Tensor:
-        """What `policy` says about a whole step, some rows at a time: float32[B, T]."""
-        logp_BT = torch.zeros(tokens.mask_BT.shape, device=tokens.mask_BT.device)
-        for rows in microbatches(tokens, torch.arange(len(tokens.length_B)), 4 * self.micro_tokens):
-            part = tokens.rows(rows)
-            logp_BT[rows, : part.mask_BT.shape[1]] = policy.score(part).logp_BT
-        return logp_BT
+        """What `policy` says about a whole step, some rows at a time, in main memory: float32[B, T]."""
+        return in_parts(tokens, 4 * self.micro_tokens, lambda part: policy.score(part).logp_BT)
 
     def _active(self, batch: Batch, adv_BT: Tensor) -> Tensor:
         """Rows that can change the policy: those on which a term of J has a gradient, or will have once others moved it."""
@@ -173,7 +168,7 @@ class Learner:
         leashed = self.state.trust_coef or r.surrogate.acts_without_advantage or not isinstance(r.update, GradientSteps)
         if leashed and acting_B.any():  # what holds the policy to pi_old has no gradient there
             acting_B = in_loss_B
-        return acting_B.nonzero()[:, 0].cpu()
+        return acting_B.nonzero()[:, 0]
 
     def learn_values(self, batch: Batch, tokens: Tokens) -> dict[str, float]:
         """One fit of the critic, if there is one, to a batch that `assess` has prepared."""

@@ -22,6 +22,7 @@ from rung.io.trackers import Tracker, check_tracker, open_tracker
 from rung.recipe_io import brief
 from rung.recipes import Recipe
 from rung.rollout.collect import Collected
+from rung.rollout.device import title
 from rung.tasks.environment import Splits
 from rung.train.answers import answer_row, examples, rollout_rows
 from rung.train.config import TrainConfig, to_toml
@@ -66,7 +67,7 @@ def train(
     with run, console:
         if not config.resume:
             run.write_config(to_toml(config, setup.recipe))
-        run.write_environment()
+        run.write_environment(title(setup.model.device))
         with open_tracker(config.tracker, to_toml(config, setup.recipe), run.path, console.message) as tracker:
             return _Loop(setup, run, console, tracker).go()
 
@@ -100,9 +101,12 @@ class _Loop:
     console: Console
     tracker: Tracker
     seconds: dict[str, float] = field(default_factory=dict)
-    memory: MemoryWatch = field(default_factory=MemoryWatch)
+    memory: MemoryWatch = field(init=False)
     tokens: int = 0
     notices: Notices | None = None  # None before the first step of this process
+
+    def __post_init__(self) -> None:
+        self.memory = MemoryWatch(self.setup.model.device)
 
     def go(self) -> Run:
         setup, config = self.setup, self.setup.config
@@ -255,6 +259,7 @@ class _Loop:
         return {
             "recipe": f"{s.recipe.name}: {brief(s.recipe.credit)}",
             "model": f"{c.model}, {parameters / 1e6:.3g} M parameters",
+            "device": title(s.model.device),
             "task": f"{s.splits.name if c.environment else c.task}, {len(s.splits.train)} problems",
             "batch": f"{c.prompts_per_step} prompts x {c.samples_per_prompt} answers = {c.prompts_per_step * c.samples_per_prompt}",
             "run": str(self.run.path),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from rung.rollout.device import CPU
+
 STATM = Path("/proc/self/statm")  # Linux; elsewhere the process's memory is not known and nothing is reported
 EVERY = 0.02  # seconds between two looks
 
@@ -17,19 +19,19 @@ EVERY = 0.02  # seconds between two looks
 class MemoryWatch:
     """`with watch.phase("sample"): ...`, then `watch.peaks["sample"]` in GiB.
 
-    On a GPU: the allocator's own peak. On a CPU: resident memory, looked at 50 times a second, at the beginning and at
+    On a CUDA device: the allocator's own peak. Elsewhere: resident memory, looked at 50 times a second, at the beginning and at
     the end. (The kernel's own peak would have to be reset, and then whoever measures the whole process would miss it.)
     """
 
-    def __init__(self) -> None:
-        self.peaks: dict[str, float] = {}
+    def __init__(self, device: torch.device = CPU) -> None:
+        self.device, self.peaks = device, dict[str, float]()
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
             yield
-            self._note(name, torch.cuda.max_memory_allocated())
+            self._note(name, torch.cuda.max_memory_allocated(self.device))
         elif STATM.exists():
             looker = _Looker()
             looker.start()

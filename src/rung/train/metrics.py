@@ -15,17 +15,20 @@ from rung.maths.returns import group_sum, has_signal, returns, sizes
 from rung.recipes import Recipe
 from rung.records import Batch, Episode, Rollout, Scored, Scores
 from rung.rollout.collect import Collected, differs
+from rung.rollout.device import fetch
 
 
 @dataclass
 class Drift:
-    """Running statistics of the policy against pi_old and the reference, over the micro-batches of an update."""
+    """Running statistics of the policy against pi_old and the reference, over the micro-batches of an update.
 
-    tokens: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    largest: dict[str, float] = field(default_factory=dict)
-    ratios: list[Tensor] = field(default_factory=list)
-    sequence_ratios: list[Tensor] = field(default_factory=list)
+    Each micro-batch leaves its numbers where they were computed; they are read when somebody asks.
+    """
+
+    seen: list[Tensor] = field(default_factory=list)  # the numbers of `NAMES`, for each micro-batch
+    gaps: list[tuple[Tensor, ...]] = field(default_factory=list)  # log rho [B, T], its mask, its sums [B]
+
+    NAMES = ("tokens", "old_kl", "clip_low", "clip_high", "clip_dual", "gap", "cut", "kl", "largest_gap")
 
     def add(self, recipe: Recipe, batch: Batch, scores: Scores, adv_BT: Tensor) -> None:
         mask_BT = batch.mask_BT
@@ -34,59 +37,64 @@ class Drift:
         log_ratio_BT = recipe.ratio(logp_BT, batch.old_logp_BT, mask_BT).detach()
         low_BT, high_BT = recipe.surrogate.clipped(log_ratio_BT, adv_BT)
         signed_gap_BT = log_difference(logp_BT, batch.behavior_logp_BT, mask_BT)
-        gap_BT = signed_gap_BT.abs()
-        n = int(mask_BT.sum())
-        sums = {
-            "old_kl": float((k3(-d_BT) * mask_BT).sum()),  # KL(old||new) from samples of old: rho - 1 - log rho
-            "clip_low": float((low_BT & mask_BT).sum()),
-            "clip_high": float((high_BT & mask_BT).sum()),
-            "clip_dual": float((recipe.surrogate.bounded(log_ratio_BT, adv_BT) & mask_BT).sum()),
-            "gap": float(gap_BT.sum()),
-            "cut": float((d_BT.abs() >= LIMIT).sum()),
-        }
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        if not self.tokens:  # the first micro-batch is scored before any step: the sampler's gap, nothing else
-            self.largest["gap"] = float(gap_BT.max()) if n else 0.0
-            self.sums["first_gap"], self.sums["first_n"] = float(gap_BT.sum()), float(n)
-            self.sums["first_kl"] = float((k3(-signed_gap_BT) * mask_BT).sum())  # KL(mu||pi) from samples of mu
-        self.tokens += n
-        self.ratios.append(d_BT[mask_BT])
-        self.sequence_ratios.append(d_BT.sum(1))
+        numbers = (
+            mask_BT.sum(),
+            (k3(-d_BT) * mask_BT).sum(),  # KL(old||new) from samples of old: rho - 1 - log rho
+            (low_BT & mask_BT).sum(),
+            (high_BT & mask_BT).sum(),
+            (recipe.surrogate.bounded(log_ratio_BT, adv_BT) & mask_BT).sum(),
+            signed_gap_BT.abs().sum(),
+            (d_BT.abs() >= LIMIT).sum(),
+            (k3(-signed_gap_BT) * mask_BT).sum(),  # KL(mu||pi) from samples of mu
+            signed_gap_BT.abs().amax() if signed_gap_BT.numel() else signed_gap_BT.sum(),
+        )
+        self.seen.append(torch.stack([x.to(d_BT.dtype) for x in numbers]))
+        self.gaps.append((d_BT, mask_BT, d_BT.sum(1)))
 
-    def mean(self, name: str) -> float:
-        return self.sums.get(name, 0.0) / max(self.tokens, 1)
+    def rows(self, since: int = 0) -> list[dict[str, float]]:
+        """The numbers of each micro-batch, from the one numbered `since` on."""
+        return [dict(zip(self.NAMES, x.tolist(), strict=True)) for x in fetch(*self.seen[since:])]
 
-    @property
-    def old_kl(self) -> float:
-        return self.mean("old_kl")
+    def old_kl(self, since: int = 0) -> float:
+        """Mean KL(old || new) per token, over the micro-batches from the one numbered `since` on."""
+        rows = self.rows(since)
+        return _total(rows, "old_kl") / max(_total(rows, "tokens"), 1)
 
     def metrics(self) -> dict[str, float]:
-        if not self.tokens:
+        rows = self.rows()
+        tokens = _total(rows, "tokens")
+        if not tokens:
             return {}
-        rho, s = torch.cat(self.ratios).exp(), torch.cat(self.sequence_ratios).clamp(-LIMIT, LIMIT).exp()
-        q = torch.tensor([0.01, 0.5, 0.99], device=rho.device)
+        first = next(row for row in rows if row["tokens"])  # scored before any step: the sampler's gap, nothing else
+        flat = fetch(*(x for gap in self.gaps for x in gap))
+        rho = torch.cat([d_BT[mask_BT] for d_BT, mask_BT in zip(flat[::3], flat[1::3], strict=True)]).exp()
+        s = torch.cat(flat[2::3]).clamp(-LIMIT, LIMIT).exp()
+        q = torch.tensor([0.01, 0.5, 0.99])
         token_q, sequence_q = (_quantiles(x, q) for x in (rho, s))
         return {
-            "old_kl": self.old_kl,
-            "clip_ratio/low_mean": self.mean("clip_low"),
-            "clip_ratio/high_mean": self.mean("clip_high"),
-            "clip_ratio/dual_mean": self.mean("clip_dual"),
+            "old_kl": _total(rows, "old_kl") / tokens,
+            "clip_ratio/low_mean": _total(rows, "clip_low") / tokens,
+            "clip_ratio/high_mean": _total(rows, "clip_high") / tokens,
+            "clip_ratio/dual_mean": _total(rows, "clip_dual") / tokens,
             "ratio/ess": float(rho.sum().square() / (len(rho) * rho.square().sum())),
             "ratio/token_p01": token_q[0],
             "ratio/token_p50": token_q[1],
             "ratio/token_p99": token_q[2],
             "ratio/sequence_p01": sequence_q[0],
             "ratio/sequence_p99": sequence_q[2],
-            "ratio/cut": self.sums.get("cut", 0.0),
-            "sampling/logp_gap_mean": self.sums["first_gap"] / max(self.sums["first_n"], 1),
-            "sampling/logp_gap_max": self.largest["gap"],
-            "sampling/kl": self.sums["first_kl"] / max(self.sums["first_n"], 1),
+            "ratio/cut": _total(rows, "cut"),
+            "sampling/logp_gap_mean": first["gap"] / first["tokens"],
+            "sampling/logp_gap_max": first["largest_gap"],
+            "sampling/kl": first["kl"] / first["tokens"],
         }
 
 
+def _total(rows: Sequence[dict[str, float]], name: str) -> float:
+    return sum((row[name] for row in rows), 0.0)
+
+
 def _quantiles(x: Tensor, q: Tensor) -> list[float]:
-    few = x if len(x) <= 100_000 else x[torch.randint(len(x), (100_000,), device=x.device)]
+    few = x if len(x) <= 100_000 else x[torch.randint(len(x), (100_000,))]
     return [float(v) for v in torch.quantile(few.float(), q)]
 
 

@@ -15,6 +15,7 @@ from rung.io.terminal import say_notes
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
+from rung.rollout.device import choose
 from rung.rollout.sampler import TorchSampler
 from rung.train import defaults, fit
 from rung.train.config import TrainConfig
@@ -161,7 +162,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     config, splits = defaults.by_model(given, config, splits, model)
     shape = Shape.of(model, config)
     work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)
-    on = fit.device()
+    on = choose(config.device)
     room, need = fit.room(on), fit.estimate(config, recipe, model, work, on)
     if not config.ignore_memory:
         fit.refuse(config, recipe, model, work, on, room)

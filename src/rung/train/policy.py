@@ -1,13 +1,14 @@
 """The policy: what the model says about a batch's tokens, with gradient. Only this file knows the packing.
 
-Each prompt runs through the model once for all its answers, no padding does, and the head sees answer positions
-only. A model that cannot be packed runs padded through its own forward: same numbers, more work.
+Tokens come from main memory; what is said of them is given back on the model's device. Each prompt runs through the
+model once for all its answers, no padding does, and the head sees answer positions only. A model that cannot be packed
+runs padded through its own forward: same numbers, more work.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from rung.maths.logprob import CHUNK_ELEMENTS, distribution, entropy_of, full_kl, token_logprob
 from rung.records import Scores, Tokens
-from rung.rollout.attention import Packed, packed_attention
+from rung.rollout.attention import Packed, packed_attention, scatter
 from rung.rollout.checkpointing import is_on
+from rung.rollout.device import fetch, send
 from rung.rollout.model import Model
 
 
@@ -30,48 +32,53 @@ class Heads:
     bias: Tensor | None
 
 
-def predicting_states(model: Model, tokens: Tokens) -> Tensor:
-    """The hidden state that predicts each scored token, in row-major order of `mask_BT`: [n, D]."""
+def predicting_states(model: Model, tokens: Tokens, *more: Tensor) -> list[Tensor]:
+    """The hidden state that predicts each scored token, in row-major order of `mask_BT`, [n, D]; then `more`, sent along."""
     row_n, t_n = tokens.mask_BT.nonzero(as_tuple=True)
     if not model.packs:
-        ids, seen, start_B = _padded(tokens)
-        trunk = model.hf.get_decoder()
-        out = trunk(input_ids=ids, attention_mask=seen, position_ids=_positions(seen), use_cache=False)
-        return out.last_hidden_state[row_n, start_B[row_n] + t_n - 1]  # type: ignore[no-any-return]
-    fed = [row[: max(int(n) - 1, 0)] for row, n in zip(tokens.tokens_BT, tokens.length_B, strict=True)]
-    packed = Packed(list(tokens.prompts), fed, tokens.group_B.tolist())
-    with packed_attention(model.hf):
-        hidden = model.hidden(packed.ids, packed.positions, packed)[0]
+        own, (row_n, at_n), there = _padded(tokens, model.device, more)
+        return [model.hf.get_decoder()(**own, use_cache=False).last_hidden_state[row_n, at_n], *there]
+    fed = [row[: max(n - 1, 0)] for row, n in zip(tokens.tokens_BT, tokens.length_B.tolist(), strict=True)]
+    packed = Packed(tokens.prompts, fed, tokens.group_B.tolist())
     # Token t of row b is predicted at its predecessor: the prompt's last token for t = 0, else answer token t - 1.
     before = torch.where(t_n == 0, packed.prompt_last[tokens.group_B[row_n]], packed.answer_start[row_n] + t_n - 1)
-    return hidden.index_select(0, before)
+    before, *there = packed.place(model.device, before, *more)
+    with packed_attention(model.hf):
+        hidden = model.hidden(packed.ids, packed.positions, packed)[0]
+    return [hidden.index_select(0, before), *there]
 
 
-def predicting_logits(model: Model, tokens: Tokens) -> Tensor:
-    """Logits that predict each scored token, by the model's own padded forward: [n, V]. The definition, and the fallback."""
-    row_n, t_n = tokens.mask_BT.nonzero(as_tuple=True)
-    ids, seen, start_B = _padded(tokens)
-    logits = model.hf(input_ids=ids, attention_mask=seen, position_ids=_positions(seen), use_cache=False).logits
-    return logits[row_n, start_B[row_n] + t_n - 1]  # type: ignore[no-any-return]
+def predicting_logits(model: Model, tokens: Tokens, *more: Tensor) -> list[Tensor]:
+    """Logits that predict each scored token, by the model's own padded forward: [n, V]; then `more`, sent along.
 
-
-def _padded(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompt and answer of each row but its last token, which predicts nothing that is scored, right-padded: ids and
-    attention mask [B, W], and where each answer starts [B].
+    The definition, and the fallback.
     """
-    prompt_of = [tokens.prompts[int(g)] for g in tokens.group_B]
-    rows = [
-        torch.cat([p, row[: max(int(n) - 1, 0)]])
-        for p, row, n in zip(prompt_of, tokens.tokens_BT, tokens.length_B, strict=True)
-    ]
+    own, (row_n, at_n), there = _padded(tokens, model.device, more)
+    return [model.hf(**own, use_cache=False).logits[row_n, at_n], *there]
+
+
+def _padded(
+    tokens: Tokens, device: torch.device, more: tuple[Tensor, ...]
+) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], list[Tensor]]:
+    """The model's arguments for prompts and answers, right-padded; where each scored token is predicted; `more`.
+
+    An answer's last token predicts nothing that is scored, and is left out.
+    """
+    row_n, t_n = tokens.mask_BT.nonzero(as_tuple=True)
+    prompt_of = [tokens.prompts[g] for g in tokens.group_B.tolist()]
+    triples = zip(prompt_of, tokens.tokens_BT, tokens.length_B.tolist(), strict=True)
+    rows = [torch.cat([p, row[: max(n - 1, 0)]]) for p, row, n in triples]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    width_B = torch.tensor([len(x) for x in rows], device=ids.device)
-    seen = (torch.arange(ids.shape[1], device=ids.device) < width_B[:, None]).long()
-    return ids, seen, torch.tensor([len(p) for p in prompt_of], device=ids.device)
+    seen = (torch.arange(ids.shape[1]) < torch.tensor([len(x) for x in rows])[:, None]).long()
+    at_n = torch.tensor([len(p) for p in prompt_of])[row_n] + t_n - 1
+    positions = (seen.cumsum(1) - 1).clamp(min=0)
+    ids, seen, positions, row_n, at_n, *there = send(device, ids, seen, positions, row_n, at_n, *more)
+    return {"input_ids": ids, "attention_mask": seen, "position_ids": positions}, (row_n, at_n), there
 
 
-def _positions(seen: Tensor) -> Tensor:
-    return (seen.cumsum(1) - 1).clamp(min=0)
+def slots(tokens: Tokens) -> Tensor:
+    """Where the scored tokens stand in [B, T], counted row by row: int[n]."""
+    return tokens.mask_BT.flatten().nonzero()[:, 0]
 
 
 @dataclass
@@ -87,32 +94,32 @@ class Policy:
         ref, old: frozen distributions at the same tokens; where given, KL(pi || ref) or KL(old || pi) over the full
         vocabulary comes too.
         """
-        target = tokens.tokens_BT[tokens.mask_BT]
+        target, shape = tokens.tokens_BT[tokens.mask_BT], tokens.mask_BT.shape
         if not self.model.packs:
-            log_p = (predicting_logits(self.model, tokens).float() / self.temperature).log_softmax(-1)
+            logits, target, slot = predicting_logits(self.model, tokens, target, slots(tokens))
+            log_p = (logits.float() / self.temperature).log_softmax(-1)
             columns: list[Tensor | None] = [log_p.gather(-1, target[:, None])[:, 0], entropy_of(log_p)]
             columns += [
                 full_kl(log_p, self._log_p(ref)) if ref else None,
                 full_kl(self._log_p(old), log_p) if old else None,
             ]
         else:
-            hidden = predicting_states(self.model, tokens)
+            hidden, target, slot = predicting_states(self.model, tokens, target, slots(tokens))
             weight, bias = self.model.head
             logp, entropy = token_logprob(hidden, weight, target, bias=bias, temperature=self.temperature)
             columns = [logp, entropy]
             columns += [self._full(hidden, ref, forward=True), self._full(hidden, old, forward=False)]
-        return Scores(*(None if c is None else _unflatten(c, tokens.mask_BT) for c in columns))  # type: ignore[arg-type]
+        return Scores(*(None if c is None else scatter(c, slot, shape) for c in columns))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def freeze(self, tokens: Tokens) -> Heads:
         """The distributions at the scored tokens, to be compared with later: hidden states and a copy of the head."""
         if not self.model.packs:
-            logits = predicting_logits(self.model, tokens).float()
-            return Heads(logits, torch.empty(0), None)
+            (logits,) = predicting_logits(self.model, tokens)
+            return Heads(logits.float(), torch.empty(0), None)
         weight, bias = self.model.head
-        return Heads(
-            predicting_states(self.model, tokens).clone(), weight.clone(), None if bias is None else bias.clone()
-        )
+        (hidden,) = predicting_states(self.model, tokens)
+        return Heads(hidden.clone(), weight.clone(), None if bias is None else bias.clone())
 
     def _log_p(self, heads: Heads) -> Tensor:
         if heads.weight.numel() == 0:  # the fallback keeps logits
@@ -138,8 +145,14 @@ class Policy:
         return torch.cat([checkpoint(part, h, o, use_reentrant=False) for h, o in chunks])  # type: ignore[misc]
 
 
-def _unflatten(x_n: Tensor, mask_BT: Tensor) -> Tensor:
-    return torch.zeros(mask_BT.shape, dtype=x_n.dtype, device=x_n.device).masked_scatter(mask_BT, x_n)
+@torch.no_grad()
+def in_parts(tokens: Tokens, budget: int, f: Callable[[Tokens], Tensor], rows: Tensor | None = None) -> Tensor:
+    """f of the rows (None: of all), some at a time, put together in main memory: float32[B, T], without gradient."""
+    out_BT = torch.zeros(tokens.mask_BT.shape)
+    split = list(microbatches(tokens, torch.arange(len(out_BT)) if rows is None else rows, budget))
+    for index, part_BT in zip(split, fetch(*[f(tokens.rows(index)) for index in split]), strict=True):
+        out_BT[index, : part_BT.shape[1]] = part_BT
+    return out_BT
 
 
 def minibatches(group_B: Tensor, parts: int, seed: int) -> list[Tensor]:
@@ -147,7 +160,6 @@ def minibatches(group_B: Tensor, parts: int, seed: int) -> list[Tensor]:
 
     The answers to a prompt stay together; only where there are fewer prompts than parts are they split by the row.
     """
-    group_B = group_B.cpu()
     if parts == 1:
         return [torch.arange(len(group_B))]
     generator = torch.Generator().manual_seed(seed)

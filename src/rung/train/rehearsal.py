@@ -175,10 +175,10 @@ def _trunk(model: Model, w: Workload, budget: int) -> tuple[int, float, float]:
     """(tokens fed, seconds of a forward, seconds of forward and backward) of a micro-batch of about `budget` tokens."""
     T, lp = max(round(w.answer), 1), max(round(w.prompt), 1)
     rows = max(1, round(budget / (lp / w.G + T)))
-    group_B = torch.arange(rows, device=model.device) // w.G
-    prompts = [torch.full((lp,), 1, device=model.device)] * (int(group_B[-1]) + 1)
-    tokens_BT = torch.ones(rows, T, dtype=torch.long, device=model.device)
-    length_B = torch.full((rows,), T, device=model.device)
+    group_B = torch.arange(rows) // w.G
+    prompts = [torch.full((lp,), 1)] * (int(group_B[-1]) + 1)
+    tokens_BT = torch.ones(rows, T, dtype=torch.long)
+    length_B = torch.full((rows,), T)
     tokens = Tokens(prompts, tokens_BT, tokens_BT > 0, length_B, group_B)
 
     def forward() -> None:
@@ -186,7 +186,7 @@ def _trunk(model: Model, w: Workload, budget: int) -> tuple[int, float, float]:
             predicting_states(model, tokens)
 
     def both() -> None:
-        predicting_states(model, tokens).sum().backward()  # type: ignore[no-untyped-call]
+        predicting_states(model, tokens)[0].sum().backward()  # type: ignore[no-untyped-call]
         model.hf.zero_grad()
 
     return len(prompts) * lp + rows * (T - 1), _best(forward, model.device), _best(both, model.device)

@@ -21,6 +21,7 @@ from rung.recipes import Recipe
 from rung.rollout import adapter, checkpointing
 from rung.rollout import model as models
 from rung.rollout.collect import Collector, encode
+from rung.rollout.device import choose
 from rung.rollout.model import Model
 from rung.rollout.place import place
 from rung.rollout.sampler import TorchSampler
@@ -81,6 +82,7 @@ def settle(
     splits, own: problems and a recipe made in Python, instead of those that `config` names.
     """
     given, config = config, config.resolved()
+    choose(config.device)
     recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -110,9 +112,8 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     torch.manual_seed(config.seed)
     where = locate(config.model)
     fit.check(config, recipe, where, (splits.train, splits.eval))
-    model = models.load(
-        where, dtype=getattr(torch, config.dtype), trust_remote_code=config.trust_remote_code, merge=True
-    )
+    dtype, trust, device = getattr(torch, config.dtype), config.trust_remote_code, choose(config.device)
+    model = models.load(where, dtype=dtype, trust_remote_code=trust, merge=True, device=device)
     if config.trainable is not None:
         train_only(model, config.trainable)
     if config.lora_rank:
@@ -121,8 +122,6 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     try_saving(model)
     if config.gradient_checkpointing:
         checkpointing.enable(model)
-    if torch.cuda.is_available():
-        model.hf.to("cuda")
     config, splits = defaults.by_model(given, config, splits, model)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
     for env in (splits.train, splits.eval):  # a task none of whose prompts fit is refused now

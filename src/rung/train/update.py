@@ -7,7 +7,7 @@ each optimizer step. Neither knows which recipe it runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from rung.maths.objective import count, objective
 from rung.parts import GradientSteps, NaturalStep
 from rung.recipes import Recipe
 from rung.records import Batch, Scores, Tokens, Totals
+from rung.rollout.device import fetch, send
 from rung.train.metrics import Drift
 from rung.train.needs import FROZEN
 from rung.train.optimizer import MasterAdamW
@@ -59,15 +60,22 @@ class Work:
         log_ratio_BT = r.ratio(scores.logp_BT.detach(), part.batch.old_logp_BT, part.batch.mask_BT).detach()
         low_BT, high_BT = r.surrogate.clipped(log_ratio_BT, part.adv_BT)
         code_BT = low_BT.to(torch.int8) + 2 * high_BT.to(torch.int8)
-        code_BT[r.surrogate.bounded(log_ratio_BT, part.adv_BT)] = 3
-        self.ratio_BT[part.rows, :T], self.clip_BT[part.rows, :T] = log_ratio_BT.exp(), code_BT
+        code_BT = code_BT.masked_fill(r.surrogate.bounded(log_ratio_BT, part.adv_BT), 3)
+        self.ratio_BT[part.rows, :T], self.clip_BT[part.rows, :T] = fetch(log_ratio_BT.exp(), code_BT)
+
+    def count(self, rows: Tensor | None = None) -> Totals:
+        """The denominators of an optimizer step on all rows, or on some, where the objective reads them."""
+        whole = count(self.batch if rows is None else self.batch.rows(rows), self.max_tokens)
+        return send(self.policy.model.device, whole)[0]  # type: ignore[no-any-return]
 
     def parts(self, rows: Tensor) -> Iterator[Part]:
         """Micro-batches of some active rows, each with the frozen distributions that a part of the recipe needs."""
         for index in microbatches(self.tokens, rows, self.micro_tokens):
             tokens = self.tokens.rows(index)
             T = tokens.mask_BT.shape[1]
-            yield Part(_narrow(self.batch.rows(index), T), tokens, self.adv_BT[index, :T], index)
+            batch, adv_BT = _narrow(self.batch.rows(index), T), self.adv_BT[index, :T]
+            batch, adv_BT = send(self.policy.model.device, batch, adv_BT)
+            yield Part(batch, adv_BT, tokens, index)
 
     def freeze(self, parts: list[Part], needs: frozenset[str] = frozenset()) -> list[Part]:
         """Add what must be remembered from before the update, for the recipe and for `needs` of the rule's own."""
@@ -83,11 +91,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Part:
-    """A micro-batch: some rows of the step, narrowed to their longest answer."""
+    """A micro-batch: some rows of the step, narrowed to their longest answer.
+
+    batch, adv_BT: on the model's device, for the objective.  tokens, rows: in main memory.
+    """
 
     batch: Batch
-    tokens: Tokens
     adv_BT: Tensor
+    tokens: Tokens
     rows: Tensor
     ref: Heads | None = None
     old: Heads | None = None
@@ -105,22 +116,21 @@ def gradient_steps(
     """`epochs` passes over `minibatches` parts; one optimizer step each on grad J, summed over micro-batches."""
     plan = []
     for rows in minibatches(work.batch.group_B, rule.minibatches, seed):
-        total = count(work.batch.rows(rows), work.max_tokens)
+        total = work.count(rows)
         active = rows[torch.isin(rows, work.active)]
         plan.append((total, work.freeze(list(work.parts(active)))))
     norms: list[float] = []
     several = rule.epochs * rule.minibatches > 1  # in a single update every ratio is pi_old's to itself
     for _ in range(rule.epochs):
         for total, parts in plan:
-            kl = Drift()
+            begun = len(work.drift.seen)
             for part in parts:
                 J, scores = work.J(part, total)
                 (-J).backward()  # type: ignore[no-untyped-call]  # the one minus sign
                 work.drift.add(work.recipe, part.batch, scores, part.adv_BT)
-                kl.add(work.recipe, part.batch, scores, part.adv_BT)
                 if several:
                     work.remember(part, scores)
-            if rule.target_kl is not None and kl.old_kl > 1.5 * rule.target_kl:
+            if rule.target_kl is not None and work.drift.old_kl(begun) > 1.5 * rule.target_kl:
                 optimizer.zero_grad()
                 return _report(norms, stopped=True)
             if parts:
@@ -137,27 +147,30 @@ def _report(norms: list[float], *, stopped: bool) -> dict[str, float]:
 @torch.no_grad()
 def _moved(work: Work, parts: list[Part]) -> float:
     """Mean KL(old || new) per token after the update, full vocabulary, over all rows that entered the model."""
-    kl = tokens = 0.0
-    for part in parts:
-        scores = work.policy.score(part.tokens, old=part.old)
-        assert scores.old_kl_BT is not None
-        kl += float(scores.old_kl_BT.sum())
-        tokens += int(part.tokens.mask_BT.sum())
-    return kl / max(tokens, 1)
+    scores = (work.policy.score(part.tokens, old=part.old) for part in parts)
+    kl = total_of([s.old_kl_BT.sum() for s in scores if s.old_kl_BT is not None])
+    return kl / max(sum(int(part.tokens.mask_BT.sum()) for part in parts), 1)
+
+
+def total_of(numbers: Sequence[Tensor]) -> float:
+    """Their sum, read from the device at once."""
+    return sum((float(x) for x in fetch(*numbers)), 0.0)
 
 
 # -- the natural step (TRPO) ---------------------------------------------------------------------------------------
 def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dict[str, float]:
     """theta + s x with (F + damping I) x = grad J and KL(old||new) <= max_kl per token; else theta, bit for bit."""
-    total = count(work.batch, work.max_tokens)
+    total = work.count()
     parts = work.freeze(list(work.parts(work.active)), needs=frozenset({"old_full"}))
     before = [p.detach().clone() for p in parameters]
-    gain_old = 0.0
+    tokens = sum(int(part.tokens.mask_BT.sum()) for part in parts)
+    gains: list[Tensor] = []
     for part in parts:
         J, scores = work.J(replace(part, old=None), total)
         (-J).backward()  # type: ignore[no-untyped-call]
-        gain_old += float(J.detach())
+        gains.append(J.detach())
         work.drift.add(work.recipe, part.batch, scores, part.adv_BT)
+    gain_old = total_of(gains)
     g = _flat([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]).neg_()
     for p in parameters:
         p.grad = None
@@ -171,14 +184,14 @@ def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dic
     @torch.no_grad()
     def evaluate(fraction: float) -> Trial:
         _assign(parameters, before, fraction * step)
-        gain = kl = tokens = 0.0
+        both: list[Tensor] = []
         for part in parts:
             J, scores = work.J(part, total)
-            gain += float(J)
             assert scores.old_kl_BT is not None
-            kl += float(scores.old_kl_BT.sum())
-            tokens += int(part.tokens.mask_BT.sum())
-        return Trial(gain - gain_old, kl / max(tokens, 1))
+            both += [J, scores.old_kl_BT.sum()]
+        numbers = fetch(*both)
+        kl = total_of(numbers[1::2]) / max(tokens, 1)
+        return Trial(total_of(numbers[::2]) - gain_old, kl)
 
     fraction, trial = line_search(evaluate, rule.max_kl, rule.shrink, rule.backtracks)
     if fraction == 0.0:
@@ -207,9 +220,9 @@ def _fisher_product(work: Work, rule: NaturalStep, parameters: list[Tensor]):  #
     model, T = work.policy.model, work.policy.temperature
     if model.packs:
         weight, bias = model.head
-        log_p = distribution(predicting_states(model, tokens), weight, bias=bias, temperature=T)
+        log_p = distribution(predicting_states(model, tokens)[0], weight, bias=bias, temperature=T)
     else:
-        log_p = (predicting_logits(model, tokens).float() / T).log_softmax(-1)
+        log_p = (predicting_logits(model, tokens)[0].float() / T).log_softmax(-1)
     kl = full_kl(log_p.detach(), log_p).mean()
     slope = _flat(torch.autograd.grad(kl, parameters, create_graph=True, materialize_grads=True))
 
