@@ -169,7 +169,7 @@ class Collector:
             valid_B=valid_B,
             keep_B=~truncated_B if self.data.drop_truncated else torch.ones_like(truncated_B),
             truncated_B=truncated_B,
-            right_B=torch.tensor([row.task_reward > 0 for row in rows], device=device),
+            right_B=torch.tensor([row.task_reward > 0 for row in rows]),
             behavior_logp_BT=logp_BT,
             old_logp_BT=logp_BT,
             greedy_B=None if greedy is None else torch.tensor(greedy, dtype=torch.float64)[group_B],
