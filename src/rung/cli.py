@@ -117,27 +117,31 @@ def _plan(argv: list[str]) -> int:
 def _settings(argv: list[str], command: str, more: str, description: str) -> Any:
     """The TrainConfig that the flags of `rung train` describe."""
     from rung.train.config import TrainConfig, from_toml
+    from rung.train.resume import agreed, begun, named
 
     argv, overrides = _prefixed(argv, "--recipe")
     given = {}
     for name in OPTIONS:
         argv, found = _prefixed(argv, "--" + name.replace("_", "-"))
         given[name] = {k: _literal(v) for k, v in found.items()}
+    argv, run = named(argv)
+    defaults = vars(begun(run)[0]) if run is not None else {}
     argv, config_file = _take(argv, "--config")
-    defaults = from_toml(Path(config_file)) if config_file else {}
+    defaults = defaults | (from_toml(Path(config_file)) if config_file else {})
     if argv and not argv[0].startswith("-"):
         defaults["recipe"], argv = argv[0], argv[1:]
     defaults["overrides"] = {**defaults.get("overrides", {}), **overrides}
     for name, options in given.items():
         defaults[name] = {**defaults.get(name, {}), **options}
     usage = "[RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE] [--template-options.NAME VALUE]"
-    return tyro.cli(
+    config = tyro.cli(
         TrainConfig,
         prog=f"rung {command} {usage} {more}",
         description=f"{description} `rung recipes` lists them.",
         default=TrainConfig(**defaults),
         args=argv,
     )
+    return config if run is None else agreed(config)[0]
 
 
 def _dry_run(config: Any) -> int:

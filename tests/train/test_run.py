@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, recipe):
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
-def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
+def test_ctrl_c_finishes_the_step_and_saves_and_prints_how_to_go_on(tmp_path, capsys):
     command = [
         sys.executable,
         "-m",
@@ -92,8 +93,14 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
-    assert "Traceback" not in out + err and "--resume" in out
+    assert "Traceback" not in out + err
     AutoModelForCausalLM.from_pretrained(RunDir.open(tmp_path / "run").model_path())
+    printed = shlex.split(out.replace("\n", " ").partition("go on with: ")[2])
+    words = printed[printed.index("train") : printed.index("--resume") + 2]
+    assert words == ["train", "--resume", str(tmp_path / "run")]
+    done = max(m["step"] for m in RunDir.open(tmp_path / "run").metrics())
+    assert main([*words, "--steps", str(done + 1)]) == 0, capsys.readouterr().err
+    assert RunDir.open(tmp_path / "run").config()["recipe"] == "grpo"
 
 
 REFUSED = [
@@ -109,7 +116,7 @@ REFUSED = [
     (["train", "--temperature", "0"], ["--temperature 1"]),
     (["train", "--max-new-tokens", "1000"], ["context holds"]),
     (["train", "--config", "nothing.toml"], ["there is no such file"]),
-    (["train", "--resume"], ["--out"]),
+    (["train", "--resume"], ["--resume RUN"]),
     (["explain", "drgpo"], ["unknown recipe"]),
     (["trian"], ["Did you mean 'train'"]),
     (["eval", "starter", "--task", "gsm8k", "--task-path", "nothing"], ["does not exist"]),

@@ -101,7 +101,7 @@ class TrainConfig:
     out: Path | None = None
     """the run's directory; None: runs/NAME-n"""
     resume: bool = False
-    """go on with the run in --out from its newest checkpoint"""
+    """go on with the run in --out from its newest checkpoint; `--resume RUN` says both"""
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """where else to show the metrics while it runs; metrics.jsonl is written in any case"""
     sampler: Literal["torch"] = "torch"

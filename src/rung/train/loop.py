@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from rung.train.evaluate import Evaluation, evaluate
 from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
 from rung.train.notices import Notices, check_scored, remedy
+from rung.train.resume import agreed
 from rung.train.setup import Setup, plain_prompts, prepare, restore, unread_letters
 
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
@@ -55,8 +57,9 @@ def train(
     splits, recipe: made in Python, instead of those that `config` names.
     """
     console = console or Console()
-    if config.resume and config.out is None:
-        raise InputError("--resume goes on with a run, but --out does not say which. Give its directory with --out.")
+    changes: list[str] = []
+    if config.resume:
+        config, recipe, changes = agreed(config, recipe, made=splits is not None)
     check_tracker(config.tracker)
     setup = prepare(config, splits, recipe)
     config = setup.config
@@ -65,8 +68,10 @@ def train(
     else:
         run = RunDir.create(Path("runs"), f"{setup.recipe.name}-{Path(config.model).name}", config.out)
     with run, console:
-        if not config.resume:
-            run.write_config(to_toml(config, setup.recipe))
+        if changes or not config.resume:
+            run.write_config(to_toml(replace(config, resume=False), setup.recipe))
+        for change in changes:
+            console.message(f"note: {change}")
         run.write_environment(title(setup.model.device))
         with open_tracker(config.tracker, to_toml(config, setup.recipe), run.path, console.message) as tracker:
             return _Loop(setup, run, console, tracker).go()
@@ -141,7 +146,7 @@ class _Loop:
             after = before if asked.now else self._evaluate(done)
         if asked.now:
             self.console.finish("interrupted")
-            again = f"rung train {config.recipe} ... --out {self.run.path} --resume"
+            again = shlex.join(["rung", "train", "--resume", str(self.run.path)])
             self.console.message(f"the run lies in {self.run.path} with a loadable model; go on with: {again}")
         else:
             self.console.finish("finished")
@@ -238,14 +243,14 @@ class _Loop:
             raise InputError(
                 f"{self.run.path} holds no complete checkpoint to resume from. Start a new run with another --out."
             )
-        stored = self.run.config().get("expanded_recipe", {}).get("name")
-        if stored != self.setup.recipe.name:
+        state, steps = load_state(checkpoint), self.setup.config.steps
+        assert steps is not None
+        if steps < state["step"]:
             raise InputError(
-                f"{self.run.path} was trained with recipe {stored!r}, not {self.setup.recipe.name!r}. "
-                f"Resume it with `rung train {stored} ... --out {self.run.path} --resume`."
+                f"{self.run.path} has done {state['step']} steps, and --steps {steps} lies before that. Give more, or leave "
+                "it out."
             )
         restore(self.setup, checkpoint)
-        state = load_state(checkpoint)
         self.tokens = int(state["tokens"])
         if curriculum := state.get("curriculum"):
             self.setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]

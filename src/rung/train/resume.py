@@ -1,0 +1,110 @@
+"""Going on with a run. Everything is as the run has it; what is given besides may change and is written down, or is refused.
+
+What may change is how long the run goes, what is kept and shown of it, and where it is computed. All else decided what
+its steps were: another value would make a run that no settings describe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from rung.errors import InputError
+from rung.io.run_dir import RunDir
+from rung.recipe_io import brief, diff, find, from_dict, override
+from rung.recipes import Recipe
+from rung.train.config import TrainConfig, from_toml
+
+FREE = (
+    "steps", "tokens", "eval_every", "save_every", "save_rollouts", "tracker", "threads", "ignore_memory",
+    "activation_gib", "gradient_checkpointing",
+)  # fmt: skip
+HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
+RECIPE = ("recipe", "overrides")
+
+
+def begun(path: Path) -> tuple[TrainConfig, Recipe]:
+    """The settings and the recipe of the run in `path`, as they were run; `resume` is set."""
+    data = RunDir.open(path).config()
+    settings = {k: v for k, v in from_toml(path / "config.toml").items() if k not in HERE}
+    return TrainConfig(**settings, out=path, resume=True), from_dict(data["expanded_recipe"])
+
+
+def going_on(given: Mapping[str, Any]) -> TrainConfig:
+    """The run's settings with what is given in their place. given: `resume` is the run's path, or True and `out` is.
+
+    What may not differ is refused by `agreed`.
+    """
+    rest = {k: v for k, v in given.items() if k not in ("resume", "out")}
+    return replace(begun(which(given["resume"], given.get("out")))[0], **rest)
+
+
+def which(resume: Any, out: Any) -> Path:
+    """The run that `--resume RUN` names, or `--resume --out RUN`."""
+    paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
+    if not paths:
+        raise InputError("--resume goes on with a run, but does not say which. Write --resume RUN with its directory.")
+    if len(paths) > 1:
+        one, two = sorted(map(str, paths))
+        raise InputError(f"--resume and --out name two runs, {one} and {two}. Give one: --resume RUN.")
+    return paths.pop()
+
+
+def named(argv: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The arguments without `--resume RUN`, or `--resume --out RUN`, and the run; None: no run is resumed."""
+    rest, out, resume = [], None, None
+    words = list(argv)
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        if flag == "--resume":
+            follows = not equals and words and not words[0].startswith("-")
+            resume = value if equals else words.pop(0) if follows else True
+        elif flag == "--out" and (equals or words):
+            out = value if equals else words.pop(0)
+        else:
+            rest.append(flag + equals + value)
+    return (list(argv), None) if resume is None else (rest, which(resume, out))
+
+
+def agreed(
+    config: TrainConfig, own: Recipe | None = None, *, made: bool = False
+) -> tuple[TrainConfig, Recipe, list[str]]:
+    """The settings with which the run in `config.out` goes on, its recipe, and a sentence for each setting that changes.
+
+    What `config` leaves open (None) is as the run has it. own: a recipe made in Python; made: the problems are, too.
+
+    Raises:
+        InputError: settings differ that may not; all of them are named with both values.
+    """
+    path = which(True, config.out)
+    before, recipe = begun(path)
+    if before.task and before.task.startswith("python:") and not made:
+        raise InputError(
+            f"the problems of {path} were made in Python. Go on there: rung.train(resume=..., splits=...)."
+        )
+    left = {f.name: getattr(before, f.name) for f in fields(config) if getattr(config, f.name) is None}
+    now = replace(config, **{k: v for k, v in left.items() if k not in HERE})
+    if now.tokens != before.tokens and now.steps == before.steps == replace(before, steps=None).resolved().steps:
+        now = replace(now, steps=None).resolved()  # it was a cap that the budget gave, and so is the new one
+    names = [f.name for f in fields(config) if f.name not in (*HERE, *RECIPE)]
+    changed = [name for name in names if getattr(now, name) != getattr(before, name)]
+    wrong = [f"{n} is {getattr(before, n)!r}, not {getattr(now, n)!r}" for n in changed if n not in FREE]
+    wrong += _other_recipe(now, before, recipe, own)
+    if wrong:
+        raise InputError(
+            f"the run {path} goes on as it was begun: {'; '.join(wrong)}. Leave that out, or start a new run "
+            f"with another --out. What may change: {', '.join(FREE)}."
+        )
+    said = [f"{n} is {getattr(now, n)} from here on; it was {getattr(before, n)}" for n in changed]
+    if "steps" in changed and now.decay_steps:
+        said.append("the learning rate falls towards the new end")
+    return now, recipe, said
+
+
+def _other_recipe(now: TrainConfig, before: TrainConfig, recipe: Recipe, own: Recipe | None) -> list[str]:
+    if own is None and now.recipe not in (before.recipe, recipe.name) and find(now.recipe).name != recipe.name:
+        return [f"recipe is {recipe.name!r}, not {now.recipe!r}"]
+    wanted = override(recipe if own is None else own, now.overrides)
+    return [f"recipe.{name} is {brief(a)}, not {brief(b)}" for name, (a, b) in diff(recipe, wanted).items()]
