@@ -1,33 +1,45 @@
-# Needs python3 (3.11 or newer) and make, nothing else. Everything is installed into .venv.
+# Needs python3 (3.11 or newer) and make; all but `make demo` also a C compiler, for a package of reasoning-gym's that has no
+# wheel. Everything is installed into .venv, in the versions of requirements.lock.
 
 PYTHON ?= python3
 BIN := .venv/bin
+CORE := .venv/.core
 READY := .venv/.ready
 PEER := .venv-conformance
+LOCK := requirements.lock
+UV := .venv-uv/bin/uv
 JOBS ?= 2
 MARKS := not gpu and not vllm and not ray
-PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
+QUIET := --quiet --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip $(QUIET)
 # One thread a test process: the models are tiny, and threads would only fight. Tests never reach for a network.
-PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
+OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
+# The torch of `make oldest` and `make newest`: the lock's, since another may be a download of gigabytes (TORCH=2.11.0).
+TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance smollm2 evidence bench clean
+.PHONY: help venv demo test lint slow mutants conformance oldest newest lock smollm2 evidence bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(READY) ## install rung and its tools into .venv (once)
+venv: $(READY) ## install rung, all extras and its tools into .venv (once)
 	@:
 
-$(READY): pyproject.toml constraints.txt
+$(CORE): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rung needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
 	@echo "setting up .venv (a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) install --constraint constraints.txt torch
-	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --constraint $(LOCK) --editable .
+	@touch $(CORE)
+
+$(READY): $(CORE)
+	@echo "adding the extras and the tools to .venv (a few minutes, once)"
+	@$(PIP) install --constraint $(LOCK) --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(READY) ## teach a tiny model to reason, in two minutes on a CPU
+demo: $(CORE) ## teach a tiny model to reason, in two minutes on a CPU
 	@$(BIN)/rung train
 
 test: lint ## lint, types, import rule and the fast tests
@@ -47,13 +59,32 @@ mutants: $(READY) ## plant one-token mistakes, each of which the tests must catc
 conformance: $(PEER)/.ready ## compare with polgrad 0.2.1, which is installed into an environment of its own
 	@OMP_NUM_THREADS=1 $(PEER)/bin/python -m pytest --quiet tests/conformance $(ARGS)
 
-$(PEER)/.ready: pyproject.toml constraints.txt
+$(PEER)/.ready: pyproject.toml $(LOCK)
 	@echo "setting up $(PEER) (a few minutes, once)"
 	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
-	@$(PEER)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --constraint constraints.txt torch
-	@$(PEER)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --constraint constraints.txt \
-		--editable . polgrad==0.2.1 'pytest>=8.3'
+	@$(PEER)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable . polgrad==0.2.1 pytest
 	@touch $@
+
+lock: $(UV) ## write requirements.lock anew: what is in it stays where pyproject.toml allows (ARGS=--upgrade: the newest)
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --annotation-style line \
+		--custom-compile-command "make lock" --output-file $(LOCK) $(ARGS) pyproject.toml
+
+$(UV):
+	@$(PYTHON) -m venv .venv-uv
+	@.venv-uv/bin/python -m pip $(QUIET) install uv
+
+newest: ## the fast tests with the newest versions that pyproject.toml allows, but for torch (TORCH=2.13.0)
+	@rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
+	@.venv-newest/bin/python -m pip $(QUIET) install torch==$(TORCH) --editable '.[dev]'
+	@$(OFFLINE) .venv-newest/bin/python -m pytest --quiet --numprocesses $(JOBS) -m "not slow and $(MARKS)" $(ARGS)
+
+oldest: $(UV) ## the same with the oldest; for PYTHON=python3.11, since newer ones need newer versions of some
+	@rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
+	@echo torch==$(TORCH) > .venv-oldest/torch.in
+	@$(UV) pip compile --quiet --python .venv-oldest/bin/python --all-extras --resolution lowest-direct \
+		--output-file .venv-oldest/oldest.lock pyproject.toml .venv-oldest/torch.in
+	@.venv-oldest/bin/python -m pip $(QUIET) install --constraint .venv-oldest/oldest.lock --editable '.[dev]'
+	@$(OFFLINE) .venv-oldest/bin/python -m pytest --quiet --numprocesses $(JOBS) -m "not slow and $(MARKS)" $(ARGS)
 
 smollm2: $(READY) ## fetch SmolLM2-135M-Instruct into the user's cache, as a Hugging Face checkpoint
 	@$(BIN)/rung smollm2

@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import rung.parts as parts
+from rung.advice import command
 from rung.errors import InputError, unknown
 from rung.ranges import Checked, hints, options_of, read, refuse, shown
 from rung.recipes import LADDER, Recipe
@@ -31,7 +32,7 @@ def find(name: str) -> Recipe:
     for key in (plain, plain.replace("drgrpo", "dr_grpo")):
         if key in known:
             return known[key]
-    raise unknown("recipe", name, known, more=" `rung recipes` shows the tree.")
+    raise unknown("recipe", name, known, more=f" The tree: {command('recipes')}")
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from rung.lab.runs import key, step_size
 from rung.parts import NaturalStep
 from rung.recipes import LADDER
 
-pytest.importorskip("scipy")
 FLAGS = [
     "--recipes", "reinforce,reward_to_go", "--seeds", "2", "--sweep-seeds", "1", "--rates", "1e-3", "--tokens", "70",
     "--prompts-per-step", "2", "--samples-per-prompt", "2", "--eval-problems", "8", "--eval-every", "2", "--gradient-batches", "3",

@@ -8,7 +8,6 @@ import pytest
 from rung.errors import InputError
 from rung.lab.statistics import area, bootstrap, effects, p_value, reaches, student
 
-pytest.importorskip("scipy")
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]  # Student 1908: extra hours of sleep, drug 2 - drug 1
 
 

@@ -20,8 +20,6 @@ from rung.tasks import registry
 from rung.train.policy import predicting_logits
 from rung.train.setup import locate
 
-pytest.importorskip("scipy")
-
 
 @pytest.fixture(scope="module")
 def frozen():

@@ -18,7 +18,6 @@ from rung.recipe_io import all_recipes, diff, find
 from rung.records import Completion, Group
 from rung.tasks import registry
 
-pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 TINY = {"prompts_per_step": 2, "samples_per_prompt": 2, "steps": 2, "eval_problems": 8}
 

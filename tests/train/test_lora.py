@@ -135,7 +135,7 @@ def test_a_run_is_resumed_with_its_own_adapter_only(run):
 
 def test_without_peft_the_user_hears_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(InputError, match=r"pip install 'rung\[peft\]'"):
+    with pytest.raises(InputError, match=r"needs peft, which is not installed"):
         adapter.add(tiny("llama"), 2)
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from rung.advice import command
 from rung.io.tables import show
 from rung.parts import AsIs, Data, NoCorrection, NoKL, NoTrust
 from rung.recipe_io import LABELS, brief, diff, equation, lineage
@@ -38,9 +39,9 @@ def tree(known: Mapping[str, Recipe]) -> None:
         label.append("\n" + recipe.why)
         nodes[recipe.name] = above.add(label)
     console.print(root)
-    console.print(
-        "\n[dim]rung explain NAME: the equation.  rung diff A B: what changes.  rung train NAME: run it.[/dim]"
-    )
+    rung = command()
+    steps = f"\n{rung} explain NAME: the equation.  {rung} diff A B: what changes.  {rung} train NAME: run it."
+    console.print(Text(steps, style="dim"))
 
 
 def objective_text(recipe: Recipe) -> str:

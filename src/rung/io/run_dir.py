@@ -23,6 +23,7 @@ from typing import IO, Any
 import tomli_w
 import zstandard
 
+from rung.advice import command
 from rung.errors import InputError
 from rung.io.environment import describe_environment
 from rung.io.files import keep_backup, sync, sync_tree, to_json, write_atomic
@@ -64,7 +65,7 @@ class RunDir:
             target = out or root or Path("runs")
             raise InputError(
                 f"cannot create a run in {target}: {error.strerror}. Give a directory that you can write with --out."
-            ) from None
+            ) from error
         run._acquire()
         if any(entry.name != ".lock" for entry in run.path.iterdir()):  # somebody else was quicker
             run.close()
@@ -90,19 +91,19 @@ class RunDir:
         try:
             fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(f"cannot write in {self.path}: {error.strerror}. Start another run with --out.") from None
+            raise InputError(f"cannot write in {self.path}: {error.strerror}. Start another run with --out.") from error
         _held.add(fd)
         self._lock = fd
         try:
             if fcntl is not None:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
             owner = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
             self.close()
             raise InputError(
                 f"the run {self.path} is being written by {owner}. Two writers would mix their results: "
                 "wait until it ends, stop it, or give another directory with --out."
-            ) from None
+            ) from error
         except OSError:
             pass  # a file system that knows no locks (some network mounts): the run is worth more than its lock
         os.ftruncate(fd, 0)
@@ -187,11 +188,11 @@ class RunDir:
                 continue
             try:
                 rows.append((line, json.loads(line)))
-            except ValueError:
+            except ValueError as error:
                 if number < len(lines) and any(rest.strip() for rest in lines[number:]):
                     raise InputError(
                         f"{path}, line {number} is not JSON: the file was damaged. Remove that line to read the rest."
-                    ) from None
+                    ) from error
                 torn = True
         return rows, torn or not (data == b"" or data.endswith(b"\n"))
 
@@ -276,7 +277,7 @@ class RunDir:
         if path is None:
             raise InputError(
                 f"the run {self.path} has no complete checkpoint, so there is no model to load: "
-                "it ended before the first one. Start it again with `rung train --out ANOTHER_DIRECTORY`."
+                f"it ended before the first one. Start it again with: {command('train', '...', '--out', 'ANOTHER_DIRECTORY')}"
             )
         return path
 

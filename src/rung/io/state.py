@@ -109,7 +109,7 @@ def save_state(directory: Path, state: Any) -> None:
     try:
         save_file(tensors.by_name, directory / "state.safetensors")
     except KeyError as error:
-        raise TypeError(f"safetensors cannot store the dtype {error}") from None
+        raise TypeError(f"safetensors cannot store the dtype {error}") from error
     (directory / "state.json").write_text(json.dumps({"format": FORMAT, "state": encoded}, allow_nan=False), "utf-8")
 
 
@@ -127,9 +127,9 @@ def load_state(directory: Path) -> Any:
         raise InputError(
             f"{directory} holds no training state ({missing} is missing). "
             "Resume from a directory checkpoints/step_... that contains COMPLETE."
-        ) from None
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, KeyError) as error:
         raise InputError(
             f"the training state in {directory} is damaged ({type(error).__name__}: {error}). "
             "Resume from an earlier checkpoint."
-        ) from None
+        ) from error

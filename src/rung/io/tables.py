@@ -52,7 +52,7 @@ def write_json(columns: Sequence[str], rows: Sequence[Sequence[Any]], json_to: s
         with Path(json_to).open("x", encoding="utf-8") as file:
             file.write(document)
     except OSError as error:
-        raise InputError(f"--json {json_to}: cannot write: {error.strerror}. Give another name.") from None
+        raise InputError(f"--json {json_to}: cannot write: {error.strerror}. Give another name.") from error
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json_to: str | None = None) -> None:

@@ -6,17 +6,16 @@ once and is left alone: it can neither end the run nor change a number of it.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
 import math
 import os
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from rung.advice import need
 from rung.errors import InputError, unknown
 
 PROJECT = "rung"  # the name under which wandb and trackio file our runs
@@ -37,12 +36,8 @@ def check_tracker(name: str) -> None:
     """Refuses, before anything is loaded or written, a tracker that cannot work here: its package or its account."""
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
-    if name != "none" and not _installed(name):
-        raise InputError(
-            f"--tracker {name} needs the package {name}, which is not installed. "
-            f"Install it with `{Path(sys.executable).name} -m pip install {name}`, or leave --tracker out: "
-            "metrics.jsonl is written in any case."
-        )
+    if name != "none":
+        need(f"--tracker {name}", name, hint=" Or leave --tracker out: metrics.jsonl is written in any case.")
     if name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online" and not _wandb_account():
         raise InputError(
             "--tracker wandb has no account to send to. Log in once with `wandb login`, or set WANDB_MODE=offline: "
@@ -160,12 +155,6 @@ class Trackio:
 
     def close(self) -> None:
         self.trackio.finish()
-
-
-def _installed(package: str) -> bool:
-    """Whether it can be imported; a mere directory of that name (wandb leaves ./wandb behind) is no package."""
-    spec = importlib.util.find_spec(package)
-    return spec is not None and spec.origin is not None
 
 
 def _wandb_account() -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from rung.advice import command
 from rung.errors import InputError
 from rung.io import tables
 from rung.io.tables import check_json_target, show
@@ -21,7 +22,7 @@ from rung.io.terminal import say_notes
 from rung.lab.flags import Ladder
 from rung.lab.runs import Job, Row, fingerprint, key, parts_of, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
-from rung.lab.statistics import bootstrap, effects, reaches, scipy_stats
+from rung.lab.statistics import bootstrap, effects, reaches
 from rung.lab.variance_frozen import OPTIMAL, Frozen, chosen, qualities
 from rung.recipe_io import brief, diff, find
 from rung.recipe_rules import check_sampling
@@ -66,7 +67,6 @@ def job_of(args: Ladder, recipe: str, size: float, seed: int) -> Job:
 def run_ladder(args: Ladder) -> int:
     """Sweep, compare, write ladder.json, print the table; exit status 0."""
     check_json_target(args.json)
-    scipy_stats()
     recipes = chosen(args.recipes)
     _check(args, recipes)
     names, grids = [r.name for r in recipes], {r.name: grid_of(args, r) for r in recipes}
@@ -92,7 +92,7 @@ def run_ladder(args: Ladder) -> int:
         ]  # fmt: skip
         show(found["title"], SHORT, brief_rows)
         sys.stdout.write("".join(f"{v['sentence']}\n" for v in found["verdicts"]))
-        sys.stdout.write(f"\n{found['sentence']}\nnext: rung report {args.out}\n")
+        sys.stdout.write(f"\n{found['sentence']}\nnext: {command('report', args.out)}\n")
     return 0
 
 

@@ -11,25 +11,14 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
+from scipy import stats
 
 from rung.errors import InputError
 
 ALPHA = 0.05
 RESAMPLES = 2000
-
-
-def scipy_stats() -> ModuleType:
-    """scipy.stats, which is the [lab] extra."""
-    try:
-        import scipy.stats
-    except ImportError as error:
-        raise InputError(
-            "comparisons need scipy, which is not installed. Install it with: pip install 'rung[lab]'"
-        ) from error
-    return scipy.stats  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -53,7 +42,6 @@ def bootstrap(values: Sequence[float], level: float = 1 - ALPHA) -> Interval:
         return Interval(float(x[0]), math.nan, math.nan)
     if np.ptp(x) == 0:
         return Interval(float(x[0]), float(x[0]), float(x[0]))
-    stats = scipy_stats()
     low = high = math.nan
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -77,7 +65,7 @@ def student(values: Sequence[float], level: float = 1 - ALPHA) -> Interval:
     x = np.asarray(values, dtype=float)
     if len(x) < 2:
         return Interval(float(x.mean()), math.nan, math.nan)
-    half = float(scipy_stats().t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    half = float(stats.t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / math.sqrt(len(x))
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
 
 
@@ -86,7 +74,7 @@ def p_value(differences: Sequence[float]) -> float:
     x = np.asarray(differences, dtype=float)
     if np.ptp(x) == 0:
         return float(x[0] == 0)
-    return float(scipy_stats().ttest_1samp(x, 0.0).pvalue)
+    return float(stats.ttest_1samp(x, 0.0).pvalue)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
-from rung.lab.statistics import ALPHA, Interval, scipy_stats
+from rung.lab.statistics import ALPHA, Interval
 from rung.recipes import LADDER, Recipe
 from rung.rollout.collect import Collected
 from rung.rollout.model import Model
@@ -165,7 +166,7 @@ def _interval(statistic: Callable[[np.ndarray], float], K: int, level: float) ->
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = scipy_stats().bootstrap(
+        found = stats.bootstrap(
             (every,), of, vectorized=False, confidence_level=level, n_resamples=RESAMPLES, method="percentile",
             rng=np.random.default_rng(0),
         ).confidence_interval  # fmt: skip

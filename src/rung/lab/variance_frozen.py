@@ -17,7 +17,7 @@ from rung.io.tables import check_json_target, show, write_json
 from rung.io.terminal import say_notes
 from rung.lab.evaluation import resolve
 from rung.lab.flags import Variance
-from rung.lab.statistics import Interval, scipy_stats
+from rung.lab.statistics import Interval
 from rung.lab.variance import Quality, baseline_gradients, gradients, optimal_baseline, quality
 from rung.parts import Data, GradientSteps
 from rung.recipe_io import find
@@ -102,7 +102,6 @@ def table(found: Mapping[str, Quality]) -> list[list[Any]]:
 def run_variance(args: Variance) -> int:
     """Measure and print the table; exit status 0."""
     check_json_target(args.json)
-    scipy_stats()
     device = choose(args.device)
     recipes = chosen(args.recipes)
     if args.batches < 3:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rung.advice import installed, pip_install
 from rung.errors import InputError
 from rung.io import tables
 from rung.io.run_dir import RunDir
@@ -21,7 +22,7 @@ from rung.io.tables import check_json_target, show
 from rung.lab.flags import Why
 from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, run_all, rung_version, say, write_json
 from rung.lab.runs_curves import curve, series
-from rung.lab.statistics import Effect, bootstrap, effects, scipy_stats
+from rung.lab.statistics import Effect, bootstrap, effects
 from rung.lab.variance import quality
 from rung.lab.variance_frozen import UNBIASED, Frozen
 from rung.lab.why_exact import mean_gradient
@@ -40,9 +41,10 @@ from rung.train.setup import locate
 def run_why(args: Why) -> int:
     """Run the experiments of one recipe or all, write each one's directory, print the table; exit status 0."""
     check_json_target(args.json)
-    scipy_stats()
-    picture = _picture()
     choose(args.device)
+    draw = installed("matplotlib")
+    if not draw:
+        say(f"without pictures, since matplotlib is not installed: {pip_install(['matplotlib'])}")
     if args.seeds is not None and args.seeds < 2:
         raise InputError(f"--seeds {args.seeds}: an interval needs at least 2 seeds; 5 or more show smaller effects.")
     rows = []
@@ -51,7 +53,8 @@ def run_why(args: Why) -> int:
         found = examine(experiment, args.out, args.seeds or experiment.seeds, args.jobs, args.device)
         folder = args.out / f"{experiment.recipe}-{experiment.name}"
         write_json(folder / "why.json", found)
-        picture(found, folder / "why.png")
+        if draw:
+            _draw(found, folder / "why.png")
         say(f"  {found['sentence']}")
         rows += found["table"]["rows"]
     if args.json is not None:
@@ -65,14 +68,10 @@ def run_why(args: Why) -> int:
     return 0
 
 
-def _picture() -> Any:
-    try:
-        from rung.lab.why_picture import picture
-    except ImportError as error:
-        raise InputError(
-            "the picture needs matplotlib, which is not installed. Install it with: pip install 'rung[report]'"
-        ) from error
-    return picture
+def _draw(found: Row, path: Path) -> None:
+    from rung.lab.why_picture import picture
+
+    picture(found, path)
 
 
 def named(name: str) -> list[Experiment]:

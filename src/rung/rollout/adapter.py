@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from rung.advice import need, pip_install
 from rung.errors import InputError
 from rung.rollout.model import Model
 
+LINEAR = (torch.nn.Linear, Conv1D)
 FILE = "adapter_model.safetensors"
 
 
@@ -30,10 +33,10 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
     alpha: None means 2 * rank. targets: all-linear (every linear layer but the head), or names separated by commas.
     The adapter's weights are float32, whatever the model computes in.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise InputError("--lora-rank needs the package peft. Install it: pip install 'rung[peft]'.") from error
+    need("--lora-rank", "peft")
+    from peft import LoraConfig
+
+    _check_versions()
     if rank < 1:
         raise InputError(f"--lora-rank is {rank}; a rank is at least 1.")
     if has_adapter(model.hf):
@@ -58,14 +61,35 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
     try:
         model.hf.add_adapter(config)
     except ValueError as error:
-        layers = {n.rpartition(".")[2] for n, m in model.hf.named_modules() if isinstance(m, torch.nn.Linear)}
-        raise InputError(
-            f"--lora-targets {targets!r} fits no layer of this model. Its linear layers: {', '.join(sorted(layers))}."
-        ) from error
+        if wrong := _strangers(model.hf, names):
+            layers = {n.rpartition(".")[2] for n, m in model.hf.named_modules() if isinstance(m, LINEAR)}
+            raise InputError(
+                f"--lora-targets: {', '.join(wrong)} fits no layer of this model. Its linear layers: "
+                f"{', '.join(sorted(layers - {head.rpartition('.')[2]}))}."
+            ) from error
+        raise  # peft's own words, whatever else it is
     for name, parameter in model.hf.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:
             parameter.data = parameter.data.float()
+
+
+def _strangers(hf: PreTrainedModel, names: str | list[str]) -> list[str]:
+    """Those of the named targets that stand for no layer that can be adapted."""
+    layers = [f".{n}" for n, m in hf.named_modules() if isinstance(m, (*LINEAR, torch.nn.Embedding))]
+    return [name for name in names if not any(n.endswith(f".{name}") for n in layers)] if isinstance(names, list) else []
+
+
+def _check_versions() -> None:
+    """transformers works with peft from some version on, and says so only when an adapter is put in."""
+    from transformers.integrations.peft import MIN_PEFT_VERSION
+    from transformers.utils import check_peft_version
+
+    try:
+        check_peft_version(min_version=MIN_PEFT_VERSION)
+    except ValueError as error:
+        ours = f"transformers {metadata.version('transformers')}, peft {metadata.version('peft')}"
+        raise InputError(f"--lora-rank: {error} ({ours}). Versions that fit: {pip_install(['peft'])}") from error
 
 
 def has_adapter(hf: PreTrainedModel) -> bool:

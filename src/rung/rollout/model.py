@@ -19,7 +19,7 @@ from rung.rollout import text
 from rung.rollout.attention import Decode, Packed, packed_attention
 from rung.rollout.device import CPU
 from rung.rollout.llama import LlamaStep, fits
-from rung.rollout.place import Place, place
+from rung.rollout.place import Place, place, unusable
 
 
 @dataclass
@@ -128,11 +128,9 @@ def load(
         hf = _with_adapters(hf, where, merge)
         hf.name_or_path = hf.config.name_or_path = where.name  # a new adapter writes down what it was trained on
     except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model {name!r} could not be loaded: {first} Give 'starter', 'smollm2', a run, a directory with a Hugging Face "
-            "model (config.json, weights, tokenizer), or a hub id that this machine can reach."
-        ) from error
+        if (why := unusable(error)) is None:
+            raise
+        raise InputError(f"model {name!r} could not be loaded: {why}") from error
     rows = hf.get_input_embeddings().weight.shape[0]
     if tokenizer.vocab_size > rows:  # tokens added behind may go unused: `Model.ids` looks at those
         raise InputError(

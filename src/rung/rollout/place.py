@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rung.advice import need
 from rung.errors import InputError
 
 ADAPTER = "adapter_config.json"
+UNUSABLE = (  # parts of the messages in which transformers says what is wrong with a model
+    *("does not recognize this architecture", "Unrecognized model", "Unrecognized configuration class"),
+    *("trust_remote_code", "Couldn't instantiate the backend tokenizer", "GGUF"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def _inside(folder: Path) -> list[Path]:
 
 def _adapter(folder: Path) -> Place:
     """The model that an adapter was trained on, and the adapter."""
+    need(f"the LoRA adapter {folder}", "peft")
     base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise InputError(
@@ -87,8 +92,18 @@ def _gguf(path: Path) -> Place:
     """A local GGUF file as transformers wants it: a directory and a name. Its weights are dequantized when they are read."""
     if not path.is_file():
         raise InputError(f"model {path}: there is no such file. Give the path of a GGUF file.")
-    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
-    if missing:
-        raise InputError(f"model {path}: GGUF files need {' and '.join(missing)}. Install: pip install 'rung[gguf]'.")
+    need(f"the GGUF file {path}", "gguf", "accelerate")
     arguments = {"pretrained_model_name_or_path": str(path.parent.resolve()), "gguf_file": path.name}
     return Place(arguments, arguments)
+
+
+def unusable(error: OSError | ValueError | ImportError) -> str | None:
+    """What transformers says to be wrong with the model that was named, and what to do; None for any other error."""
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno is None:  # its own; one of the operating system's has a number
+        return (
+            f"{said} Give 'starter', 'smollm2', a run, a directory with a Hugging Face model (config.json, weights, tokenizer), "
+            "or a hub id that this machine can reach."
+        )
+    missing = isinstance(error, ImportError) and error.name is None  # with a name it is Python's, and something is broken
+    return said if missing or any(words in said for words in UNUSABLE) else None

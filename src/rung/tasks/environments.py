@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rung.advice import need
 from rung.errors import InputError
 from rung.tasks import python_file, registry
 from rung.tasks.environment import Environment, Splits
@@ -43,17 +43,25 @@ def load(
     if isinstance(found, type) and hasattr(found, "reset") and not hasattr(found, "__getitem__"):
         if hasattr(found, "step"):
             _alone(environment, task, reward)
+            _fit(found, environment, options)
             return _wrapped(found.__name__, partial(found, **options), {})
         rows = _rows(found, environment, task, path, reward, options)
         return with_tools(found, rows, judge=reward is not None)
     _alone(environment, task, reward)
+    if inspect.isfunction(found) or isinstance(found, type):
+        _fit(found, environment, options)
+        found = found(**options)
+    return as_splits(found, environment)
+
+
+def _fit(make: Any, environment: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that are no arguments of what makes the environment; what it raises itself is its own affair."""
     try:
-        made = found(**options) if inspect.isfunction(found) or isinstance(found, type) else found
+        inspect.signature(make).bind(**options)
     except TypeError as error:
         raise InputError(
             f"--environment {environment} cannot be made: {error}. Its arguments are --task-options."
         ) from error
-    return as_splits(made, environment)
 
 
 def with_tools(factory: Any, rows: Splits, *, judge: bool) -> Splits:
@@ -108,8 +116,7 @@ def _rows(
 
 
 def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
-    if find_spec("gymnasium") is None:
-        raise InputError("gymnasium is not installed. Install it: pip install 'rung[gym]'.")
+    need(f"--environment {PREFIX}{name}", "gymnasium")
     import gymnasium
 
     options = dict(options)
@@ -117,8 +124,12 @@ def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
     try:
         make = partial(gymnasium.make, name, **options)
         make().close()
-    except (gymnasium.error.Error, TypeError, ImportError) as error:
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:  # no such environment, or a package of its own is missing
         raise InputError(f"--environment {PREFIX}{name}: {error}") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error) or not options:
+            raise
+        raise InputError(f"--environment {PREFIX}{name}: {error}. Its arguments are --task-options.") from error
     return _wrapped(name, make, ours)
 
 

@@ -23,6 +23,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from rung.advice import installed
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Task
 from rung.tasks.environment import Splits
@@ -60,10 +61,10 @@ _POWER = re.compile(r"\*\*(?!\s*\(?\s*-?[0-9]{1,2}\)?(?![0-9.]|\s*\*\*))")
 
 def names() -> list[str]:
     """The names of all reasoning-gym datasets; empty if reasoning-gym is not installed."""
-    try:
-        from reasoning_gym.factory import DATASETS
-    except ImportError:
+    if not installed("reasoning_gym"):
         return []
+    from reasoning_gym.factory import DATASETS
+
     return sorted(set(DATASETS) - {"composite"})  # composite has no problems of its own
 
 
@@ -228,6 +229,25 @@ def _literal(answer: str) -> bool:
     return True
 
 
+def _first(train: ReasoningGym) -> Task:
+    """The first problem. What the dataset says against the options is the user's affair, an error without options is not."""
+    where = f"the options {dict(train.options)} of {train.name}"
+    try:
+        train._dataset  # noqa: B018  makes it
+    except (AssertionError, TypeError, ValueError) as error:
+        if not train.options:
+            raise
+        raise InputError(f"reasoning-gym refuses {where}: {error or 'out of range'}.") from error
+    try:
+        return train[0]
+    except InputError:
+        raise
+    except Exception as error:
+        if not train.options:
+            raise
+        raise InputError(f"reasoning-gym makes no problem with {where}: {type(error).__name__}: {error}.") from error
+
+
 @cache
 def _formula_pool() -> Pool:
     return Pool(Path(__file__).with_name("gym_score.py"), "score")
@@ -263,12 +283,7 @@ def splits(name: str, options: Mapping[str, object]) -> Splits:
     common = {"name": name, "options": chosen, "seed": int(own["seed"]), "credit": own["credit"]}
     train = ReasoningGym(split="train", size=int(own["train_size"]), **common)
     held_out = ReasoningGym(split="eval", size=int(own["eval_size"]), **common)
-    try:
-        first = train[0]
-    except (AssertionError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"reasoning-gym refuses the options {chosen} of {name}: {error or 'out of range'}.") from error
+    first = _first(train)
     _check_gold(train, first)
     numeric = number(str(first.data["answer"])) is not None
     if not numeric:

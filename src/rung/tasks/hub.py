@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rung.advice import need
 from rung.errors import InputError, unknown
 from rung.tasks.rows import Row
 
@@ -48,20 +49,27 @@ def read(
 
 
 def _load(path: Path, name: str, config: str | None) -> dict[str, Any]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(f"the dataset {name} needs `datasets`. Install it: pip install 'rung[datasets]'") from error
+    need(f"the dataset {name}", "datasets")
+    import datasets
+
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(name, config) if dataset_name(path) else datasets.load_from_disk(str(path))
-    except (OSError, ValueError, RuntimeError) as error:  # no network, no such name, a config is needed
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"the dataset {name} cannot be loaded: {first} Check its name; choose a configuration with "
-            "--task-options.config; without network it must be in the cache or saved on disk."
-        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        if (advice := _advice(error)) is None:
+            raise
+        raise InputError(f"the dataset {name} cannot be loaded: {' '.join(str(error).split())} {advice}") from error
     return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _advice(error: Exception) -> str | None:
+    """What to do about what `datasets` says of the name, the configuration or the kind of a dataset; None for anything else."""
+    said = str(error)
+    if isinstance(error, FileNotFoundError | ConnectionError):
+        return "Check its name; without network it must be in the cache or saved on disk."
+    if "Config name is missing" in said or "BuilderConfig" in said:
+        return "Choose a configuration with --task-options.config."
+    return "Save it on disk where they are (save_to_disk)." if "scripts are no longer supported" in said else None
 
 
 def _choose(name: str, found: dict[str, Any], wanted: str | None, usual: tuple[str, ...], flag: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from rung.advice import need, pip_install
 from rung.errors import InputError, unknown
 from rung.tasks import adapters, dataset, gym, hub, mixture
 from rung.tasks.environment import Splits
@@ -79,11 +80,14 @@ def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str
             if option not in known:
                 raise unknown(f"option of {name}", option, known)
         return arithmetic.splits(**options)
+    if name in gym.DEFAULTS:  # one of them is what is trained on if nobody names a task
+        hint = " Or train on problems of your own: --task FILE.jsonl."
+        need(f"the task {name}, a dataset of reasoning-gym,", "reasoning_gym", hint=hint)
     known_datasets = gym.names()
     if name not in known_datasets:
         more = " Or give the path of a .jsonl, .csv or .parquet file."
         if not known_datasets:
-            more += " For reasoning-gym's datasets: pip install 'rung[gym]'."
+            more += f" The datasets of reasoning-gym are not installed: {pip_install(['reasoning_gym'])}"
         raise unknown("task", name, [*BUILT_IN, *known_datasets], more=more)
     _refuse(name, path=path, verifier=verifier)
     return gym.splits(name, options)

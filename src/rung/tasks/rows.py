@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import zstandard
 
+from rung.advice import need
 from rung.errors import InputError
 
 KINDS = (".jsonl", ".json", ".csv")
@@ -130,11 +131,10 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(f"{path}: Parquet needs pyarrow. Install it with: pip install 'rung[datasets]'") from error
+    need(f"the Parquet file {path}", "pyarrow")
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from rung.advice import command
 from rung.errors import InputError
 from rung.parts import Value
 from rung.recipe_io import find
@@ -106,7 +107,7 @@ def refuse(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on
     lines = [
         f"the run would need about {_gib(now.peak)} of memory ({parts}, ...), but the {has.where} is {_gib(has.limit)}.",
         *remedies(config, recipe, model, work, on, has),
-        "`rung plan` with the same flags shows every part; --ignore-memory starts the run all the same.",
+        f"`{command('plan')}` with the same flags shows every part; --ignore-memory starts the run all the same.",
     ]
     raise InputError("\n".join(lines))
 

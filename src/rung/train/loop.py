@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import signal
 import threading
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rung.advice import command
 from rung.errors import InputError
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
@@ -146,7 +146,7 @@ class _Loop:
             after = before if asked.now else self._evaluate(done)
         if asked.now:
             self.console.finish("interrupted")
-            again = shlex.join(["rung", "train", "--resume", str(self.run.path)])
+            again = command("train", "--resume", self.run.path)
             self.console.message(f"the run lies in {self.run.path} with a loadable model; go on with: {again}")
         else:
             self.console.finish("finished")
@@ -279,8 +279,8 @@ class _Loop:
             examples(before, after),
             path,
             [
-                f"rung report {path}",
-                f"rung eval {path}",
-                f"rung explain {self.setup.recipe.name}",
+                command("report", path),
+                command("eval", path),
+                command("explain", self.setup.recipe.name),
             ],
         )

@@ -22,7 +22,7 @@ from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
 from rung.rollout.matmul import few
 from rung.rollout.model import Model, quiet
-from rung.rollout.place import place
+from rung.rollout.place import place, unusable
 from rung.rollout.sampler import TorchSampler
 from rung.tasks.environment import Environment
 from rung.train.config import TrainConfig
@@ -133,11 +133,9 @@ def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:
         with torch.device("meta"):
             hf = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model {name!r} could not be planned: {first} Give 'starter', 'smollm2', a directory with a Hugging Face "
-            "model (config.json, tokenizer), or a hub id that this machine can reach."
-        ) from error
+        if (why := unusable(error)) is None:
+            raise
+        raise InputError(f"model {name!r} could not be planned: {why}") from error
     return Model(hf, tokenizer, frozenset({tokenizer.eos_token_id} - {None}))
 
 

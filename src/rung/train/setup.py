@@ -62,9 +62,7 @@ def locate(name: str) -> str:
     if name == "smollm2":
         found = smollm2.path()
         if found is None:
-            raise InputError(
-                "the model smollm2 is not on this machine yet. Run `make smollm2` (or `rung smollm2`) once, then try again."
-            )
+            raise smollm2.absent()
         return str(found)
     if is_run(path := Path(name).expanduser()):
         return str(RunDir.open(path).model_path())

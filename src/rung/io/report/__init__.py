@@ -58,7 +58,7 @@ def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:
     try:
         write_atomic(out, lambda file: file.write(page))
     except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}. Give another name with --out.") from None
+        raise InputError(f"cannot write {out}: {error.strerror}. Give another name with --out.") from error
     return out
 
 

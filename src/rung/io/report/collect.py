@@ -53,7 +53,7 @@ def collect_experiment(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{file} cannot be read: {error}. Make it again with the command that wrote it.") from None
+        raise InputError(f"{file} cannot be read: {error}. Make it again with the command that wrote it.") from error
     if not isinstance(data, dict):
         raise InputError(f"{file} holds no JSON object. Make it again with the command that wrote it.")
     for key in ("rows", "verdicts", "curves", "robustness", "gradient"):
