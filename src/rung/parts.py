@@ -42,7 +42,9 @@ from rung.ranges import Checked, Coefficient, Count, Natural, Share, above, betw
 class GradientSteps(Checked):
     """theta <- Adam(theta, grad J), `epochs` passes over the batch in `minibatches` parts, one optimizer step each.
 
-    target_kl: stop the passes once the mean of log pi_old - log pi exceeds 1.5 target_kl (Spinning Up's early stop).
+    target_kl: stop the passes once KL(old || new), the mean over a minibatch's tokens of rho - 1 - log rho, exceeds
+        1.5 target_kl (early stop). Spinning Up takes the mean of -log rho: the same on average, but noisier, and below 0
+        now and then, where no bound stops it.
     """
 
     epochs: Count = 1

@@ -64,8 +64,8 @@ class Step:
 class SamplingLaw:
     """The distribution that answers are drawn from: log_softmax(logits / temperature), cut to top-p / top-k.
 
-    One object is read by the sampler and by the scorer, so that a log-probability is always that of the law that
-    was really sampled. `top_p == 1` and `top_k == 0` mean the full vocabulary; `temperature == 0` means greedy.
+    `top_p == 1` and `top_k == 0` mean the full vocabulary; `temperature == 0` means greedy. Training samples the full law
+    (all else is refused), so that its temperature is all that the trainer has to score with.
 
     max_new_tokens: tokens that the model may say to one problem, in all turns together.
     max_turns, max_turn_tokens, max_total_tokens: of a conversation: the model's turns; its tokens in one of them (None: no

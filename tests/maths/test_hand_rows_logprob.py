@@ -7,6 +7,8 @@ import torch
 
 from rung.maths import logprob
 from rung.maths.logprob import distribution, entropy_of, full_kl, token_logprob
+from rung.records import SamplingLaw
+from rung.rollout.sampler import draw
 
 N, D, V = 7, 5, 11
 
@@ -92,3 +94,70 @@ def test_impossible_words_leave_the_gradients_finite():
         (grad,) = torch.autograd.grad(value.sum(), logits, retain_graph=True)
         assert value.isfinite().all()
         assert grad.isfinite().all()
+
+
+# -- impossible words, certain words, huge logits -----------------------------------------------------------------------
+def hard_logits(seed):
+    """Rows of logits with impossible words (-inf), rows with one possible word alone, gaps of 1e4 and of 1e30."""
+    g = torch.Generator().manual_seed(seed)
+    z = torch.randn(N, V, generator=g) * 10.0 ** torch.randint(0, 3, (N, 1), generator=g)
+    z[torch.rand(N, V, generator=g) < 0.3] = -torch.inf
+    z[1], z[2], z[3, 0], z[4, 0] = -torch.inf, -1e4, 1e30, -1e30
+    z[1, 5], z[2, 5], z[0, 4] = 3.0, 3.0, 0.0
+    return z, z.argmax(-1)
+
+
+@pytest.mark.parametrize("chunk", [1 << 24, 2 * V])
+@pytest.mark.parametrize("seed", range(20))
+def test_impossible_words_add_nothing_to_values_and_gradients(monkeypatch, seed, chunk):
+    """0 log 0 = 0: the same as in a vocabulary without them, through the chunked head, the plain law and the KL."""
+    monkeypatch.setattr(logprob, "CHUNK_ELEMENTS", chunk)
+    z, target = hard_logits(seed)
+    for n in range(N):
+        can = z[n].isfinite()
+        # the head: logits of word v = h_v + bias_v, where bias holds the impossible
+        hidden = z[n].masked_fill(~can, 0.0)[None].requires_grad_()
+        bias = torch.where(can, 0.0, -torch.inf)
+        logp, entropy = token_logprob(hidden, torch.eye(V), target[n : n + 1], bias=bias)
+        (grad,) = torch.autograd.grad(logp.sum() + 0.3 * entropy.sum(), hidden)
+        small = z[n, can].double().requires_grad_()
+        law = small.log_softmax(-1)
+        want_entropy = torch.special.entr(law.exp()).sum()
+        same = {"rtol": 1e-4, "atol": 1e-5, "check_dtype": False}
+        torch.testing.assert_close(logp[0], law.max(), **same)
+        torch.testing.assert_close(entropy[0], want_entropy, **same)
+        torch.testing.assert_close(entropy_of(z[n : n + 1].log_softmax(-1))[0], want_entropy, **same)
+        (plain_grad,) = torch.autograd.grad(law.max() + 0.3 * -(law.exp() * law.clamp(min=-1e4)).sum(), small)
+        torch.testing.assert_close(grad[0, can], plain_grad, **same)
+        assert (grad[0, ~can] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_kl_between_laws_with_the_same_impossible_words_is_finite_with_its_gradient(seed):
+    z, _ = hard_logits(seed)
+    p, q = z.clone().requires_grad_(), z + torch.randn(N, V, generator=torch.Generator().manual_seed(seed + 1))
+    q[5] = z[5].masked_fill(z[5] < z[5].max() - 200, -torch.inf)  # what p has lost to rounding, q may exclude
+    for kl in (full_kl(p.log_softmax(-1), q.log_softmax(-1)), full_kl(q.log_softmax(-1), p.log_softmax(-1))):
+        assert kl.isfinite().all() and (kl > -1e-5).all()
+        (grad,) = torch.autograd.grad(kl.sum(), p, retain_graph=True)
+        assert grad.isfinite().all() and (grad[~z.isfinite()] == 0).all()
+    (grad,) = torch.autograd.grad(entropy_of(p.log_softmax(-1)).sum(), p)
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sampler_says_the_same_of_them(seed):
+    z, _ = hard_logits(seed)
+    token, logp, entropy = draw(z, SamplingLaw(), torch.rand(N, generator=torch.Generator().manual_seed(seed)))
+    law = z.log_softmax(-1)
+    assert z.gather(-1, token[:, None]).isfinite().all()
+    torch.testing.assert_close(logp, law.gather(-1, token[:, None])[:, 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(entropy, entropy_of(law), rtol=1e-4, atol=1e-5)
+
+
+def test_a_word_that_p_has_lost_to_rounding_adds_nothing_where_q_excludes_it():
+    p = torch.tensor([[0.0, -200.0, -torch.inf]]).requires_grad_()
+    q = torch.tensor([[0.0, -torch.inf, -torch.inf]])
+    kl = full_kl(p, q)
+    assert kl.item() == 0.0
+    assert torch.autograd.grad(kl.sum(), p)[0].isfinite().all()

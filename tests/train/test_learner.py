@@ -320,3 +320,16 @@ def test_without_a_difference_the_other_terms_still_act(recipe, rows):
     metrics = learner.step(paid(collected, (collected.batch.group_B % 2 == 0).float()))
     assert metrics["advantage/abs_mean"] == 0 and metrics["active_rows"] == rows
     assert (metrics["update/skipped"] == 0) == (rows > 0) == bool((weights(learner) != before).any())
+
+
+def test_passes_end_by_the_kl_that_cannot_be_negative():
+    """target_kl bounds the mean of rho - 1 - log rho (k3), not that of -log rho (k1): same mean, other numbers."""
+    recipe = override(GRPO, {"kl": "NoKL", "update.epochs": 2})
+    learner, collected = fresh(recipe)
+    assert learner.step(collected)["update/steps"] == 2
+    rho = learner.last_ratio_BT[learner.last_ratio_BT.isfinite() & collected.batch.mask_BT]  # of the second pass
+    k3, k1 = float((rho - 1 - rho.log()).mean()), float(-rho.log().mean())
+    assert k3 > 1e-4 and abs(k1 - k3) > 0.02 * k3
+    for target, stopped in ((k3 / 1.5 * 0.99, 1.0), (k3 / 1.5 * 1.01, 0.0)):
+        learner, collected = fresh(override(recipe, {"update.target_kl": target}))
+        assert learner.step(collected)["update/stopped_early"] == stopped

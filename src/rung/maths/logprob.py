@@ -14,6 +14,7 @@ from torch import Tensor
 from rung.maths.products import large_products
 
 CHUNK_ELEMENTS = 1 << 24  # logits alive at once: 64 MiB in float32
+NEVER = -1e4  # stands for log 0 before a product with p: exp(-1e4) is 0, and 0 * -1e4 is too, where 0 * -inf is not
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
@@ -24,7 +25,7 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
 
 
 class _TokenLogProb(torch.autograd.Function):
-    """(log p(y|h), H(p(.|h))) for each row; d log p = onehot - p,  d H = -p (log p + H)."""
+    """(log p(y|h), H(p(.|h))) for each row; d log p = onehot - p,  d H = -p (log p + H), 0 log 0 = 0."""
 
     @staticmethod
     def forward(
@@ -37,6 +38,7 @@ class _TokenLogProb(torch.autograd.Function):
             norm[rows] = z.logsumexp(-1)
             log_p = z.sub_(norm[rows, None])
             logp[rows] = log_p.gather(-1, target[rows, None])[:, 0]
+            log_p.clamp_(min=NEVER)
             entropy[rows] = -torch.linalg.vecdot(log_p.exp(), log_p)
         ctx.save_for_backward(hidden, weight, bias, target, norm, entropy)
         ctx.set_materialize_grads(False)  # what nobody differentiates has no gradient, instead of zeros to be looked at
@@ -55,7 +57,7 @@ class _TokenLogProb(torch.autograd.Function):
             log_p = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(norm[rows, None])
             slope = -grad_logp[rows, None] / ctx.temperature
             if grad_entropy is not None:
-                p = log_p.exp()
+                p = log_p.clamp_(min=NEVER).exp()
                 tilt = grad_entropy[rows, None] / ctx.temperature
                 g = p.mul_(slope - tilt * (log_p + entropy[rows, None]))
             else:
@@ -92,10 +94,11 @@ def distribution(hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, 
 
 def full_kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) = sum_v p (log p - log q) per row, [n]; a word that p cannot produce adds 0."""
-    gap = (log_p - log_q).masked_fill(log_p == -torch.inf, 0.0)  # before the product: after it, the gradient is 0 * inf
-    return (log_p.exp() * gap).sum(-1)
+    p = log_p.exp()
+    gap = (log_p - log_q).masked_fill(p == 0, 0.0)  # before the product: after it, the gradient is 0 * inf
+    return (p * gap).sum(-1)
 
 
 def entropy_of(log_p: Tensor) -> Tensor:
     """H(p) = -sum_v p log p in nats per row, [n]; 0 log 0 = 0."""
-    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)
+    return -(log_p.exp() * log_p.clamp(min=NEVER)).sum(-1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rung.maths.logprob import NEVER
 from rung.records import Rollout, SamplingLaw, StopReason
 from rung.rollout.attention import Decode, Layout, Packed, packed_attention
 from rung.rollout.device import fetch, send
@@ -116,7 +117,7 @@ def draw(logits_BV: Tensor, law: SamplingLaw, chance_B: Tensor) -> tuple[Tensor,
         return token_B, torch.zeros_like(chance_B), torch.zeros_like(chance_B)
     z_BV = logits_BV.float() if law.temperature == 1 else logits_BV.float() / law.temperature
     z_BV = truncate(z_BV, law)
-    z_BV = (z_BV - z_BV.amax(-1, keepdim=True)).clamp_(min=-1e4)  # exp(-1e4) is 0, and 0 * -1e4 is too
+    z_BV = (z_BV - z_BV.amax(-1, keepdim=True)).clamp_(min=NEVER)
     e_BV = z_BV.exp()
     cumulative_BV = e_BV.cumsum(-1)
     total_B = cumulative_BV[:, -1]
