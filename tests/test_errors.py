@@ -54,7 +54,7 @@ def _one_conversion(place: str) -> bool:
     tree = ast.parse((SOURCE / file).read_text())
     tries = [n for n in ast.walk(tree) if isinstance(n, ast.Try) and any(h.lineno == int(line) for h in n.handlers)]
     calls = [n for n in ast.walk(tries[0].body[0]) if isinstance(n, ast.Call)]
-    known = {"float", "int", "json.loads", "rows.append", "Fraction", "re.compile"}
+    known = {"float", "int", "json.loads", "rows.append", "Fraction", "re.compile", "torch.device"}
     return len(tries[0].body) == 1 and {ast.unparse(c.func) for c in calls} <= known
 
 

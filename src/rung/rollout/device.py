@@ -29,8 +29,8 @@ def choose(name: str) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else CPU
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise unknown("device", name, NAMES, more=" A number behind it means one of several: cuda:1.") from None
+    except RuntimeError as error:
+        raise unknown("device", name, NAMES, more=" A number behind it means one of several: cuda:1.") from error
     if device.type == "cpu":
         return CPU
     module: Any = getattr(torch, device.type, None)
