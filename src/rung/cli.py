@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from rung.errors import InputError, unknown
 from rung.lab.flags import Eval, Ladder, Variance, Verify, Why
+from rung.ranges import Count, Flags, Seed, above, at_least, between, refuse, shown, unchecked
 
 OPTIONS = ("task_options", "template_options")  # settings with names of their own: --task-options.NAME VALUE
 
@@ -46,24 +47,24 @@ class Diff:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Flags):
     """Is a recipe's gradient the policy gradient, on average over every batch of a small world? If not, which part bends it?"""
 
     recipes: Positional[tuple[str, ...]] = ()
     """names of recipes; none means all, in about a minute"""
-    old_kl: float = 0.05
+    old_kl: Annotated[float, above(0, "at 0 the batch would be on-policy")] = 0.05
     """off-policy: how far the batch's policy is from the one that learns, in nats an answer"""
-    temperature: float = 2.0
+    temperature: Annotated[float, between(1e-3, 1e3)] = 2.0
     """wrong temperature: answers are drawn at this one and scored at 1"""
-    vocabulary: int = 3
+    vocabulary: Annotated[int, at_least(2, "the end token and another")] = 3
     """of the world, the end token included"""
-    horizon: int = 2
+    horizon: Count = 2
     """tokens of an answer at most"""
-    prompts: int = 2
-    samples: int = 2
+    prompts: Count = 2
+    samples: Annotated[int, at_least(2, "answers to one prompt are compared")] = 2
     reward: Literal["binary", "real", "dense"] = "dense"
     policy: Literal["tabular", "mlp", "transformer"] = "mlp"
-    seed: int = 0
+    seed: Seed = 0
     markdown: Path | None = None
     """write the tables of docs/audit.md to this file"""
     json: str | None = None
@@ -71,11 +72,11 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Starter:
+class Starter(Flags):
     """Make the starter model from a seed, in about a minute."""
 
     out: Path
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -105,17 +106,18 @@ def _plan(argv: list[str]) -> int:
 
     argv, json_to = _take(argv, "--json")
     argv, answer = _take(argv, "--answer-tokens")
-    if answer is not None and not (isinstance(tokens := _literal(answer), int | float) and tokens > 0):
-        raise InputError(f"--answer-tokens {answer!r}: give the expected mean length of an answer, a number above 0.")
+    tokens = None if answer is None else _literal(answer)
+    refuse(tokens, Annotated[float, above(0, "the expected mean length of an answer")] | None, "--answer-tokens")
     check_json_target(json_to)
     text = "Memory and time of a run, estimated before anything is loaded. Takes the flags of `rung train`;"
     config = _settings(argv, "plan", "[--answer-tokens MEAN] [--json FILE|-]", text)
     keep_freed_memory()  # as the run itself will
-    return run_plan(config, None if answer is None else float(answer), json_to)
+    return run_plan(config, None if tokens is None else float(tokens), json_to)
 
 
 def _settings(argv: list[str], command: str, more: str, description: str) -> Any:
     """The TrainConfig that the flags of `rung train` describe."""
+    from rung.recipe_io import flatten
     from rung.train.config import TrainConfig, from_toml
     from rung.train.resume import agreed, begun, named
 
@@ -127,14 +129,16 @@ def _settings(argv: list[str], command: str, more: str, description: str) -> Any
     argv, run = named(argv)
     defaults = vars(begun(run)[0]) if run is not None else {}
     argv, config_file = _take(argv, "--config")
-    defaults = defaults | (from_toml(Path(config_file)) if config_file else {})
+    defaults = defaults | ({} if config_file is None else from_toml(Path(config_file)))
     if argv and not argv[0].startswith("-"):
+        if any(word.partition("=")[0] == "--recipe" for word in argv):
+            raise InputError(f"the recipe is given twice, as {argv[0]!r} and with --recipe. Give it once.")
         defaults["recipe"], argv = argv[0], argv[1:]
-    defaults["overrides"] = {**defaults.get("overrides", {}), **overrides}
+    defaults["overrides"] = {**flatten(defaults.get("overrides", {})), **flatten(overrides)}
     for name, options in given.items():
         defaults[name] = {**defaults.get(name, {}), **options}
     usage = "[RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE] [--template-options.NAME VALUE]"
-    config = tyro.cli(
+    config = _parsed(
         TrainConfig,
         prog=f"rung {command} {usage} {more}",
         description=f"{description} `rung recipes` lists them.",
@@ -219,7 +223,7 @@ def _audit(args: Audit) -> int:
 def _report(argv: list[str]) -> int:
     from rung.io.report import Report, run_report
 
-    return run_report(tyro.cli(Report, prog="rung report", args=argv))
+    return run_report(_parsed(Report, prog="rung report", args=argv))
 
 
 def _why(args: Why) -> int:
@@ -308,6 +312,26 @@ def _prefixed(argv: list[str], prefix: str) -> tuple[list[str], dict[str, str]]:
     return rest, found
 
 
+def _parsed(spec: Any, **how: Any) -> Any:
+    """The flags as a record, which is checked in our words once the parser has made it."""
+    with unchecked():
+        args = tyro.cli(spec, **how)
+    return dataclasses.replace(args)
+
+
+def _refuse_repeated(argv: Sequence[str]) -> None:
+    """A flag that is given twice is a slip, whichever of the two was meant."""
+    values: dict[str, str] = {}
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and name != "--":
+            flag = name.replace("_", "-").replace("--no-", "--", 1)
+            said = word if name.startswith("--no-") else value if equals else following
+            if flag in values:
+                raise InputError(f"{flag} is given twice, as {shown(values[flag])} and as {shown(said)}. Give it once.")
+            values[flag] = said
+
+
 def _literal(text: str) -> Any:
     """A number, true, false or a list as JSON reads it; anything else is text."""
     try:
@@ -332,6 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
+        _refuse_repeated(words[1:])
         spec, run, _ = COMMANDS[words[0]]
         if spec is None:
             return run(words[1:])
@@ -340,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if any(f.name == name for f in dataclasses.fields(spec)):
                 argv, found = _prefixed(argv, "--" + name.replace("_", "-"))
                 options[name] = {k: _literal(v) for k, v in found.items()}
-        return run(dataclasses.replace(tyro.cli(spec, prog=f"rung {words[0]}", args=argv), **options))
+        return run(dataclasses.replace(_parsed(spec, prog=f"rung {words[0]}", args=argv), **options))
     except InputError as error:
         print(f"rung: {error}", file=sys.stderr)
         return 2

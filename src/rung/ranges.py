@@ -10,11 +10,16 @@ TOML and Python meet one rule and one message. NaN is refused everywhere, infini
 
 from __future__ import annotations
 
+import difflib
 import math
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rung.errors import InputError
@@ -68,6 +73,10 @@ Count = Annotated[int, at_least(1)]
 Natural = Annotated[int, at_least(0)]
 Coefficient = Annotated[float, at_least(0)]
 Share = Annotated[float, between(0, 1)]
+Positive = Annotated[float, above(0)]
+Temperature = Annotated[float, between(1e-3, 1e3, "0 is greedy", or_zero=True)]
+TopP = Annotated[float, between(0, 1, "the probability that the kept tokens have together", above=True)]
+LearningRate = Annotated[float, between(0, 10, "AdamW moves every weight by about this much a step")]
 Seed = Annotated[int, between(0, LARGEST_WHOLE)]
 
 
@@ -75,7 +84,34 @@ class Checked:
     """A dataclass whose fields are checked against their annotations whenever one is made."""
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, f"{type(self).__name__}.")
+
+
+class Settings(Checked):
+    """The same for settings, which messages name alone: seed is -1."""
+
+    def __post_init__(self) -> None:
+        check(self, "")
+
+
+class Flags(Checked):
+    """The same for the flags of a command, which messages name as they are typed: --seed is -1."""
+
+    def __post_init__(self) -> None:
+        check(self, "--")
+
+
+_later = ContextVar("_later", default=False)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Records made inside are not checked: for the parser of the command line, which would put our words into its own."""
+    token = _later.set(True)
+    try:
+        yield
+    finally:
+        _later.reset(token)
 
 
 @lru_cache(maxsize=512)
@@ -90,19 +126,25 @@ def hints(cls: Any) -> dict[str, Any]:
         ) from error
 
 
-def check(record: Any) -> None:
+def check(record: Any, inside: str) -> None:
     """Refuse a record with a field of the wrong type or out of its range. InputError: which, its value, and why."""
+    if _later.get():
+        return
     kind: Any = type(record)
     annotated = hints(kind)
     for f in fields(record):
-        refuse(getattr(record, f.name), annotated[f.name], f"{type(record).__name__}.{f.name}")
+        name = f.name.replace("_", "-") if inside == "--" else f.name
+        refuse(getattr(record, f.name), annotated[f.name], inside + name)
 
 
 def refuse(value: Any, hint: Any, where: str) -> None:
     """InputError unless `value` is what `hint` asks for."""
     problem = problem_of(value, hint)
     if problem is not None:
-        raise InputError(f"{where} is {shown(value)}; it must be {problem}.")
+        names = [n for o in options_of(hint) if typing.get_origin(o) is Literal for n in typing.get_args(o)]
+        near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5) if isinstance(value, str) else []
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{where} is {shown(value)}; it must be {problem}.{meant}")
 
 
 def problem_of(value: Any, hint: Any) -> str | None:
@@ -191,8 +233,17 @@ def _said(hint: Any) -> str:
     if kind is type(None):
         return "none"
     if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        names = list(map(str, typing.get_args(kind)))
+        return "one of " + ", ".join(names) if len(names) > 1 else names[0]
+    kind = typing.get_origin(kind) or kind
+    words = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        dict: "a table",
+        Path: "a path",
+    }
     name = words.get(kind) or str(getattr(kind, "__name__", kind))
     limits = ranges or ([str(FINITE)] if kind is float else [])
     return " ".join([name, *limits])

@@ -41,7 +41,7 @@ class Recipe:
     data: p.Data = p.Data()
 
     def __post_init__(self) -> None:
-        ranges.check(self)
+        ranges.check(self, "Recipe.")
         check(self)
 
     @property

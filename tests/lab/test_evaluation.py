@@ -86,9 +86,9 @@ def test_prompts_that_leave_no_room_count_as_wrong_and_are_reported(tmp_path, ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["starter", "--problems", "0"], "must be at least 1"),
+        (["starter", "--problems", "0"], "a whole number of at least 1"),
         (["starter", "--split", "evl"], "Did you mean 'eval'"),
-        (["starter", "--temperature", "-1"], "0 (greedy) or more"),
+        (["starter", "--temperature", "-1"], "0 is greedy"),
         (["starter", "--spec", "gone.json"], "gone.json cannot be read"),
         (["starter", "--spec", "{spec}", "--samples", "3"], "--samples would change it"),
         (["starter", "--spec", "{spec}"], "holds other problems"),

@@ -90,7 +90,8 @@ def test_a_rung_is_compared_with_the_nearest_one_below_that_takes_part():
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(change, said, tmp_path, capsys):
-    assert main(["ladder", "--out", str(tmp_path / "out"), *FLAGS, *change]) == 2
+    flags = dict(zip(FLAGS[::2], FLAGS[1::2], strict=True)) | dict(zip(change[::2], change[1::2], strict=True))
+    assert main(["ladder", "--out", str(tmp_path / "out"), *(word for pair in flags.items() for word in pair)]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

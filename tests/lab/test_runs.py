@@ -128,11 +128,6 @@ def strip(row):
     return {k: row[k] for k in ("accuracy", "tokens", "steps", "length")}
 
 
-def test_no_processes_are_refused(tmp_path):
-    with pytest.raises(InputError, match="--jobs 0"):
-        run_all([Job("x", TINY)], tmp_path, workers=0)
-
-
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
     jobs = [Job(str(s), replace(TINY, seed=s)) for s in range(3)]

@@ -19,7 +19,7 @@ from rung.records import Completion, Group
 from rung.tasks import registry
 
 pytest.importorskip("matplotlib")
-TINY = {"prompts_per_step": 2, "samples_per_prompt": 2, "steps": 2, "eval_problems": 8}
+TINY = {"prompts_per_step": 4, "samples_per_prompt": 2, "steps": 2, "eval_problems": 8}
 
 
 def test_every_recipe_has_an_experiment_or_a_reason_and_no_two_share_a_directory():

@@ -7,9 +7,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rung.errors import InputError, unknown
+from rung.ranges import Count, Flags, Natural, Seed, Temperature, TopP
 from rung.records import SamplingLaw
 from rung.tasks.environment import Environment
 
@@ -37,7 +38,7 @@ _TALK = ("max_new_tokens", "max_turns", "max_turn_tokens", "max_total_tokens")
 
 
 @dataclass(frozen=True)
-class EvalSpec:
+class EvalSpec(Flags):
     """Everything that an accuracy depends on besides the model.
 
     max_new_tokens: None only before the task is loaded.
@@ -50,30 +51,19 @@ class EvalSpec:
     task_options: dict[str, Any] = field(default_factory=dict)
     template_options: dict[str, Any] = field(default_factory=dict)
     reward: str | None = None
-    split: str = "eval"
-    problems: int = 256
-    samples: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_new_tokens: int | None = None
-    max_turns: int | None = None
-    max_turn_tokens: int | None = None
-    max_total_tokens: int | None = None
-    seed: int = EVAL_SEED
+    split: Literal["eval", "train"] = "eval"
+    problems: Count = 256
+    samples: Count = 1
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    top_k: Natural = 0
+    max_new_tokens: Count | None = None
+    max_turns: Count | None = None
+    max_turn_tokens: Count | None = None
+    max_total_tokens: Count | None = None
+    seed: Seed = EVAL_SEED
     fingerprint: str | None = None
     format: int = FORMAT
-
-    def __post_init__(self) -> None:
-        if self.split not in ("eval", "train"):
-            raise unknown("split", self.split, ["eval", "train"])
-        for name in ("problems", "samples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise InputError(f"--max-new-tokens is {self.max_new_tokens}; an answer needs at least one token.")
-        if self.temperature < 0:
-            raise InputError(f"--temperature is {self.temperature}; it must be 0 (greedy) or more.")
 
     @property
     def name(self) -> str:
@@ -95,7 +85,9 @@ class EvalSpec:
     def filled(self, environment: Environment, max_new_tokens: int) -> EvalSpec:
         """The spec with the task's defaults in it."""
         if not len(environment):
-            raise InputError(f"the task {self.name} has no problems on its side {self.split!r}. Choose the other --split.")
+            raise InputError(
+                f"the task {self.name} has no problems on its side {self.split!r}. Choose the other --split."
+            )
         return replace(
             self,
             problems=min(self.problems, len(environment)),
@@ -130,7 +122,9 @@ def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
     if "task_path" in given:
         given["task_path"] = str(given["task_path"])
     if "task" not in given:
-        own = _OWN + (_TALK if stored.get("environment") else ())  # as the run was trained, unless a flag says otherwise
+        own = _OWN + (
+            _TALK if stored.get("environment") else ()
+        )  # as the run was trained, unless a flag says otherwise
         given = {key: stored[key] for key in own if stored.get(key) is not None} | given
     if stored.get("template_options"):
         given.setdefault("template_options", stored["template_options"])

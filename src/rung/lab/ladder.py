@@ -100,15 +100,6 @@ def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
     """Everything that can be refused is refused before the first run."""
     choose(args.device)
     step = args.prompts_per_step * args.samples_per_prompt
-    if args.seeds < 2 or args.sweep_seeds < 1:
-        raise InputError(
-            f"--seeds {args.seeds} --sweep-seeds {args.sweep_seeds}: an interval needs at least 2 seeds (5 or more show "
-            "smaller effects), and the sweep at least 1 of its own."
-        )
-    if args.seeds > SWEEP_SEED:
-        raise InputError(f"--seeds {args.seeds}: from {SWEEP_SEED} on the seeds are the sweep's. Use fewer.")
-    if args.gradient_batches and args.gradient_batches < 3:
-        raise InputError(f"--gradient-batches {args.gradient_batches}: a variance needs at least 3; 0 leaves it out.")
     say_notes(_splits(args).notes)
     limit = _limit(args)
     if args.tokens < step * limit:

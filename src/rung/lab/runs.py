@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 
-from rung.errors import InputError
 from rung.io.console import Console
 from rung.io.files import to_json, write_atomic
 from rung.io.run_dir import RunDir
@@ -245,8 +244,6 @@ def say(text: str) -> None:
 
 def run_all(jobs: Sequence[Job], out: Path, workers: int = 1, tell: Callable[[str], None] = say) -> list[Row]:
     """Every job's result, in order. What is stored is not trained again; `workers` processes of one thread each."""
-    if workers < 1:
-        raise InputError(f"--jobs {workers}: at least one process is needed.")
     rows: dict[int, Row] = {i: row for i, job in enumerate(jobs) if (row := stored(job, out)) is not None}
     todo = [i for i in range(len(jobs)) if i not in rows]
     if not todo:

@@ -104,10 +104,6 @@ def run_variance(args: Variance) -> int:
     check_json_target(args.json)
     device = choose(args.device)
     recipes = chosen(args.recipes)
-    if args.batches < 3:
-        raise InputError(f"--batches {args.batches}: a variance needs at least 3 batches; 24 give intervals of use.")
-    if args.warmup_batches < 0:
-        raise InputError("--warmup-batches must not be negative.")
     directory, stored = resolve(args.model)
     task = args.task or stored.get("task") or ("chained_arithmetic" if args.model == "starter" else None)
     if task is None:

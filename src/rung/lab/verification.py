@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rung.errors import InputError
 from rung.io.tables import check_json_target, show
 from rung.io.terminal import say_notes
 from rung.records import Completion, Group, Task
@@ -143,8 +142,6 @@ def _score(environment: Environment, task: Task, probe: Probe) -> tuple[dict[str
 def run_verify(args: Verify) -> int:
     """Print the table; exit status 1 if a wrong answer was accepted, or if the verifier raised at one."""
     check_json_target(args.json)
-    if args.problems < 1:
-        raise InputError("--problems must be at least 1.")
     splits = registry.load(
         args.task,
         path=args.task_path,

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rung.errors import InputError, unknown
-from rung.recipe_io import find, override, to_dict
+from rung.ranges import (
+    Coefficient,
+    Count,
+    LearningRate,
+    Natural,
+    Positive,
+    Seed,
+    Settings,
+    Temperature,
+    TopP,
+    between,
+    hints,
+    options_of,
+    read,
+    refuse,
+)
+from rung.recipe_io import find, flatten, override, to_dict
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 
+Threads = Annotated[int, between(0, 1024)]
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Settings of `rung train`. None means: chosen by the model and the task, and printed.
 
     Batch arithmetic has two knobs, prompts_per_step and samples_per_prompt; the rest follows from them.
@@ -39,65 +56,65 @@ class TrainConfig:
     template_options: dict[str, Any] = field(default_factory=dict)
     """arguments of the model's chat template, e.g. enable_thinking=False"""
 
-    steps: int | None = None
+    steps: Natural | None = None
     """training steps"""
-    tokens: int | None = None
+    tokens: Count | None = None
     """budget of sampled answer tokens: the run ends with the first step that reaches it; steps is then only a cap"""
-    prompts_per_step: int | None = None
+    prompts_per_step: Count | None = None
     """problems per step"""
-    samples_per_prompt: int = 8
+    samples_per_prompt: Count = 8
     """answers per problem"""
-    max_new_tokens: int | None = None
+    max_new_tokens: Count | None = None
     """token limit of an answer; of a conversation: of all that the model says in it"""
-    max_turns: int = 8
+    max_turns: Count = 8
     """turns of the model in a conversation"""
-    max_turn_tokens: int | None = None
+    max_turn_tokens: Count | None = None
     """token limit of one turn; None: max_new_tokens alone"""
-    max_total_tokens: int | None = None
+    max_total_tokens: Count | None = None
     """prompt, answers and observations of a conversation together; None: the model's context"""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """sampling temperature; log-probabilities are taken at the same one"""
-    top_p: float = 1.0
-    top_k: int = 0
+    top_p: TopP = 1.0
+    top_k: Natural = 0
 
-    learning_rate: float | None = None
+    learning_rate: LearningRate | None = None
     """of AdamW; update rules without one (trpo) ignore it"""
-    warmup_steps: int = 0
+    warmup_steps: Natural = 0
     """first steps, in which the learning rate rises"""
-    decay_steps: int = 0
+    decay_steps: Natural = 0
     """last steps, in which the learning rate falls to zero; as many as steps: TRL's linear schedule"""
-    clip_norm: float = 1.0
+    clip_norm: Coefficient = 1.0
     """largest gradient norm; 0 is off"""
-    weight_decay: float = 0.0
+    weight_decay: Coefficient = 0.0
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps (docs/devices.md)"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """what the model computes in; the optimizer's masters are float32 either way"""
     trainable: str | None = None
     """regular expression: only parameters whose name it finds are trained (a subset keeps trpo small); None: all"""
-    lora_rank: int = 0
+    lora_rank: Natural = 0
     """train a LoRA adapter of this rank, nothing else; 0: the model's own weights"""
-    lora_alpha: float | None = None
+    lora_alpha: Positive | None = None
     """scale of the adapter, alpha / rank; None: 2 * rank"""
     lora_targets: str = "all-linear"
     """layers that get an adapter: all-linear, or names separated by commas (q_proj,v_proj)"""
     gradient_checkpointing: bool = False
     """compute each layer again in the backward instead of keeping its activations: slower, much less memory"""
-    activation_gib: float = 1.25
+    activation_gib: Positive = 1.25
     """memory that a micro-batch's backward may keep"""
 
-    eval_problems: int = 256
+    eval_problems: Count = 256
     """held-out problems of the evaluations"""
-    eval_samples: int | None = None
+    eval_samples: Count | None = None
     """answers per held-out problem; None: 1, or more where the task has fewer problems than asked for"""
-    eval_every: int = 0
+    eval_every: Natural = 0
     """steps between evaluations; 0: only before and after"""
-    save_every: int = 0
+    save_every: Natural = 0
     """steps between checkpoints; 0: only at the end"""
     save_rollouts: bool = True
     """write all answers with rewards, log-probabilities and advantages"""
 
-    seed: int = 0
+    seed: Seed = 0
     out: Path | None = None
     """the run's directory; None: runs/NAME-n"""
     resume: bool = False
@@ -107,7 +124,7 @@ class TrainConfig:
     sampler: Literal["torch"] = "torch"
     trust_remote_code: bool = False
     """run code that comes with a model; off unless you say so"""
-    threads: int = 0
+    threads: Threads = 0
     """CPU threads; 0: one per core"""
     ignore_memory: bool = False
     """start even where the estimate of `rung plan` exceeds this machine's memory"""
@@ -131,22 +148,11 @@ class TrainConfig:
             defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
-        for name in ("steps", "prompts_per_step", "samples_per_prompt", "eval_problems", "max_turns"):
-            if getattr(config, name) < (0 if name == "steps" else 1):
-                raise InputError(f"{name} is {getattr(config, name)}; it must be positive.")
-        for name in ("warmup_steps", "decay_steps"):
-            if getattr(config, name) < 0:
-                raise InputError(f"{name} is {getattr(config, name)}; it must not be negative.")
-        for name in ("max_turn_tokens", "max_total_tokens"):
-            if (value := getattr(config, name)) is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be positive, or left out.")
-        if config.lora_rank < 0 or (config.lora_rank and config.trainable is not None):
+        if config.lora_rank and config.trainable is not None:
             raise InputError(
-                f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: a rank is positive, and an adapter trains "
-                "nothing but itself. Give one of the two."
+                f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: an adapter trains nothing but itself. Give "
+                "one of the two."
             )
-        if config.tokens is not None and config.tokens < 1:
-            raise InputError(f"tokens is {config.tokens}; a budget of sampled tokens must be positive.")
         if config.decay_steps and config.tokens is not None:
             raise InputError(
                 f"decay_steps {config.decay_steps} with tokens {config.tokens}: the end of a run with a budget of tokens is not "
@@ -157,8 +163,6 @@ class TrainConfig:
                 f"decay_steps is {config.decay_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
                 "Give at most as many as --steps."
             )
-        if config.max_new_tokens is not None and config.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {config.max_new_tokens}; an answer needs at least one token.")
         return config
 
     def build_recipe(self) -> Recipe:
@@ -176,7 +180,8 @@ class TrainConfig:
 def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     """What config.toml holds: every setting, and the recipe with all its parts as they were run."""
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items() if v is not None}
-    return {**plain, "expanded_recipe": to_dict(recipe)}
+    changed = {k: "none" if v is None else to_dict(v) for k, v in flatten(config.overrides).items()}
+    return {**plain, "overrides": changed, "expanded_recipe": to_dict(recipe)}
 
 
 def from_toml(path: Path) -> dict[str, Any]:
@@ -194,25 +199,12 @@ def from_toml(path: Path) -> dict[str, Any]:
 
 
 def checked(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Keyword arguments for TrainConfig, with names and types looked at."""
-    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
-    out = {}
+    """Keyword arguments for TrainConfig, each with its name, type and range looked at; a path may be text."""
+    wanted, out = hints(TrainConfig), {}
     for key, value in data.items():
-        if key not in fields:
-            raise unknown(f"setting{where}", key, fields)
-        if key in ("out", "task_path") and isinstance(value, str):
-            value = Path(value)
-        wanted = str(fields[key].type)
-        good = (
-            ("bool" in wanted and isinstance(value, bool))
-            or ("int" in wanted and isinstance(value, int) and not isinstance(value, bool))
-            or ("float" in wanted and isinstance(value, int | float) and not isinstance(value, bool))
-            or (("str" in wanted or "Literal" in wanted) and isinstance(value, str))
-            or ("Path" in wanted and isinstance(value, Path))
-            or ("dict" in wanted and isinstance(value, dict))
-            or ("None" in wanted and value is None)
-        )
-        if not good:
-            raise InputError(f"setting {key!r}{where}: {value!r} does not fit; expected {wanted}.")
-        out[key] = value
+        if key not in wanted:
+            raise unknown(f"setting{where}", key, wanted)
+        path = isinstance(value, str) and Path in options_of(wanted[key])
+        out[key] = Path(value) if path else value if isinstance(value, str) else read(value, wanted[key])
+        refuse(out[key], wanted[key], f"{key}{where}")
     return out
