@@ -114,7 +114,7 @@ def test_guess_number_in_several_turns(model, tmp_path, capsys):
     assert row["sampling/logp_gap_max"] < 1e-4
     assert "turns/out_of_turns" in row
     assert main(["eval", str(run.path), "--problems", "2", "--json", "-"]) == 0, "a run knows its environment"
-    assert '"accuracy"' in capsys.readouterr().out
+    assert '"reward"' in capsys.readouterr().out, "its rewards are not right or wrong"
 
 
 def test_a_script_for_trl(model, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,16 @@ NASTY = (
 STEPS = 24
 
 
-def make_run(path: Path, recipe: str = "ppo", steps: int = STEPS, *, checkpoint: bool = True) -> Path:
+def make_run(
+    path: Path,
+    recipe: str = "ppo",
+    steps: int = STEPS,
+    *,
+    checkpoint: bool = True,
+    pay: Callable[[float], float] = lambda right: right,
+    fine: float = 0.0,
+) -> Path:
+    """pay, fine: what a training answer earns by being right (1 or 0), and a penalty for its length."""
     tokenizer = Tokenizer.from_file(str(starter.path() / "tokenizer.json"))
     config = TrainConfig(recipe=recipe, task="chained_arithmetic", steps=steps, prompts_per_step=2, learning_rate=4e-4)
     with RunDir.create(None, "x", path) as run:
@@ -34,7 +44,7 @@ def make_run(path: Path, recipe: str = "ppo", steps: int = STEPS, *, checkpoint:
         for step in range(steps + 1):
             if step:
                 run.log(_metrics(step))
-                run.write_rollouts(step, [_answer(tokenizer, step, i) for i in range(8)])
+                run.write_rollouts(step, [_answer(tokenizer, step, i, pay, fine) for i in range(8)])
             if step in (0, steps):
                 share = 0.25 if step == 0 else 0.75
                 low, high = share - 0.1, share + 0.1
@@ -60,12 +70,13 @@ def _metrics(step: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _answer(tokenizer: Tokenizer, step: int, i: int) -> dict[str, object]:
+def _answer(tokenizer: Tokenizer, step: int, i: int, pay: Callable[[float], float], fine: float) -> dict[str, object]:
+    earned, parts = pay(float(i % 2)), {"overlong": fine} if fine else {}
     ids = tokenizer.encode(f"{i}>{step % 10}#{i}").ids
     text = NASTY[i] if i < len(NASTY) else tokenizer.decode(ids)
     row = {
-        "task": f"t{i // 4}", "prompt": f"{NASTY[i % 5]} {i // 4}+{step % 10}=", "answer": text, "reward": float(i % 2),
-        "rewards": {"correct": float(i % 2), NASTY[0]: 0.0}, "stop": "stop", "version": step, "group": i // 4,
+        "task": f"t{i // 4}", "prompt": f"{NASTY[i % 5]} {i // 4}+{step % 10}=", "answer": text, "reward": earned + fine,
+        "rewards": {"correct": earned, NASTY[0]: 0.0, **parts}, "stop": "stop", "version": step, "group": i // 4,
         "advantages": [0.5 if i % 2 else -0.5] * len(ids), "logp": [-0.1 * k for k in range(len(ids))],
         "ratios": [1.0 + 0.1 * k for k in range(len(ids))], "clipped": [k % 4 for k in range(len(ids))],
     }  # fmt: skip
@@ -86,6 +97,37 @@ def _evaluation(path: Path, step: int, right: int) -> None:
 @pytest.fixture(scope="session")
 def report_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("report") / "first")
+
+
+@pytest.fixture(scope="session")
+def make() -> Callable[..., Path]:
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def graded_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rewards of any size, and two answers without one."""
+    run = make_run(tmp_path_factory.mktemp("report") / "graded", "grpo", pay=lambda right: 20 * right - 4)
+    rows = []
+    for row in (run / "metrics.jsonl").read_text().splitlines():
+        old = json.loads(row)
+        if "eval/accuracy" in old:
+            mean = 0.0 if old["step"] == 0 else 12.5
+            own = {
+                "eval/reward_ci_low": mean - 1,
+                "eval/reward_ci_high": mean + 1,
+                "eval/reward_n": 8,
+                "eval/unscored": 2,
+            }
+            old = {"step": old["step"], "eval/reward": mean, **own}
+        rows.append(json.dumps(old) + "\n")
+    (run / "metrics.jsonl").write_text("".join(rows))
+    for path, gain in zip(sorted((run / "evaluations").iterdir()), (0.0, 12.5), strict=True):
+        answers = [
+            {**json.loads(line), "reward": gain + i - 3.5} for i, line in enumerate(path.read_text().splitlines())
+        ]
+        path.write_text("".join(json.dumps(a) + "\n" for a in answers))
+    return run
 
 
 @pytest.fixture(scope="session")

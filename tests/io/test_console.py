@@ -10,12 +10,14 @@ import pytest
 
 import rung
 from rung.io.console import Console, curve, duration
-from rung.io.summary import Example, shorten, summary
-from rung.io.terminal import clean
+from rung.io.summary import Example, Shown, shorten, summary
+from rung.io.terminal import clean, figure
+from rung.maths.interval import Change
 
 EVIL = "\x1b[31m \x1b]0;title\x07 \x9b2J [bold]x[/bold] \r\x00\x7f \u202e \ud800 \u2028"
-BEFORE = {"accuracy": 0.31, "ci_low": 0.27, "ci_high": 0.355, "n": 500}
-AFTER = {"accuracy": 0.87, "ci_low": 0.838, "ci_high": 0.897, "n": 500}
+BEFORE = Shown(True, 0.31, 0.27, 0.355, 500, 0, 500)
+AFTER = Shown(True, 0.87, 0.838, 0.897, 500, 0, 500)
+CHANGE = Change(0.56, 0.51, 0.61, 500)
 
 
 class Stream(io.StringIO):
@@ -53,7 +55,8 @@ def train(stream, steps=100, **header):
             console,
             BEFORE,
             AFTER,
-            [Example(EVIL, EVIL, EVIL, False, True)] * 3,
+            CHANGE,
+            [Example(EVIL, EVIL, EVIL, 0.0, 1.0)] * 3,
             Path("runs/x-1"),
             ["rung report runs/x-1"],
         )
@@ -173,24 +176,60 @@ def test_a_reader_that_goes_away_does_not_end_the_run():
         console.start({}, 2)
         console.step({"step": 1})
         console.finish()
-        summary(console, None, None, [], Path("runs/x-1"), [])
+        summary(console, None, None, None, [], Path("runs/x-1"), [])
 
 
-def test_the_summary_does_not_claim_what_the_intervals_do_not_allow():
-    def text(before, after):
-        stream = Stream()
-        summary(Console(stream), before, after, [], Path("runs/x"), [])
-        return stream.getvalue()
+def said(before, after, change=None, examples=()):
+    stream = Stream()
+    summary(Console(stream), before, after, change, examples, Path("runs/x"), [])
+    return " ".join(stream.getvalue().split())
 
-    assert "do not overlap" in text(BEFORE, AFTER) and "+0.560: better" in text(BEFORE, AFTER)
-    assert "WORSE" in text(AFTER, BEFORE)
-    assert "does not show a change" in text(BEFORE, {**BEFORE, "accuracy": 0.33})
-    assert "not evaluated" in text(BEFORE, None)
+
+def test_the_summary_does_not_claim_what_the_interval_does_not_allow():
+    text = said(BEFORE, AFTER, CHANGE)
+    assert "held-out accuracy" in text
+    assert "change +0.560 (95% CI +0.510 to +0.610) over the same 500 problems: better" in text
+    assert "WORSE" in said(AFTER, BEFORE, Change(-0.56, -0.61, -0.51, 500))
+    assert "the interval holds 0, so this alone does not show a change" in said(
+        BEFORE, BEFORE, Change(0.02, -0.01, 0.05, 9)
+    )
+    assert "not evaluated" in said(BEFORE, None)
+
+
+def test_a_reward_on_its_own_scale_is_neither_an_accuracy_nor_right_or_wrong():
+    before, after = Shown(False, -0.5, -1.25, 0.25, 256, 0, 256), Shown(False, 12.0, 11.5, 12.5, 250, 6, 256)
+    examples = [Example("p", "a", "b", -2.0, 12.0), Example("p", "a", "b", math.nan, 1e-7)]
+    text = said(before, after, Change(12.5, 12.0, 13.0, 250), examples)
+    assert "held-out mean reward" in text and "accuracy" not in text and "right" not in text and "wrong" not in text
+    assert "-0.500 95% CI -1.250 to 0.250 n = 256" in text
+    assert "12.000 95% CI 11.500 to 12.500 n = 250, 6 of 256 answers not scored" in text
+    assert "+12.500 (95% CI +12.000 to +13.000) over the same 250 problems: better" in text
+    assert "reward -2.000" in text and "reward 12.000" in text and "not scored" in text and "reward 1e-07" in text
+    mixed = said(Shown(True, 0.0, 0.0, 0.01, 256, 0, 256), after, None)
+    assert "held-out mean reward" in mixed and "accuracy" not in mixed, "one kind for both"
+
+
+def test_without_any_score_there_is_no_number():
+    nothing = Shown(True, math.nan, math.nan, math.nan, 0, 8, 8)
+    text = said(nothing, nothing)
+    assert text.count("none of the 8 answers could be scored, so there is no number") == 2 and "nan" not in text
+
+
+def test_the_console_shows_the_kind_of_the_newest_evaluation():
+    console = Console(Stream())
+    console.start({}, 2)
+    console.step({"step": 0, "eval/accuracy": 0.0, "eval/reward": 0.0})
+    assert ("held-out", "eval", "0.000") in list(console.numbers())
+    console.step({"step": 1, "reward": 2.5e8, "eval/reward": 12.5})
+    assert ("held-out", "eval", "12.500") in list(console.numbers()) and ("reward", "reward", "2.5e+08") in list(
+        console.numbers()
+    )
 
 
 def test_small_functions():
     assert clean("a\tb\nc") == "a    b\u240ac" and clean("12 ü 漢", lines=True) == "12 ü 漢"
     assert clean("ü", "ascii") == "?"
+    assert [figure(x) for x in (0, 0.5, -4, 1e-7, 1e39)] == ["0.000", "0.500", "-4.000", "1e-07", "1e+39"]
     assert duration(65) == "1:05" and duration(7384) == "2:03:04" and duration(-1) == "0:00"
     assert curve([0, 1], 10) == ["▁█"] and curve([5, 5, math.nan], 10) == ["▁▁"] and curve([], 10) == [""]
     assert curve(range(1000), 8) == ["▁▂▃▄▅▆▇█"] and curve(range(1000), 7, ascii_only=True) == [".:-=+*#"]

@@ -21,6 +21,7 @@ from rung.io.report.markup import Markup, number, script_json, table, tag
 from rung.io.report.page import render
 from rung.io.report.statistics import running, t95, thin, ticks
 from rung.io.run_dir import RunDir
+from rung.maths.interval import Change
 
 
 class Page(HTMLParser):
@@ -58,7 +59,8 @@ def page_of(*paths: Path) -> Page:
 def test_a_run_is_read_whole(report_run):
     run = collect([report_run])["runs"][0]
     assert run["steps"] == 24 and run["before"]["eval/accuracy"] == 0.25 and run["after"]["eval/accuracy"] == 0.75
-    assert run["changes"] == {"gained": 4, "lost": 0, "right": 2, "wrong": 2, "total": 8}
+    counts = {"gained": 4, "lost": 0, "right": 2, "wrong": 2, "total": 8}
+    assert run["kind"] == "accuracy" and run["changes"] == {"change": Change(0.5, 0.125, 0.875, 8), **counts}
     assert run["train"]["completions/mean_length_wrong"][:3] == [None, None, pytest.approx(4.0 + 0.14112, abs=1e-4)]
     assert run["recipe"]["parent"] == "trpo" and "NaturalStep" in run["recipe"]["changed"]["update"]
     assert run["completions"]["shown"] == run["completions"]["total"] == 24 * 8 + 2 * 8
@@ -89,9 +91,9 @@ def test_a_sample_is_of_whole_groups_from_everywhere_and_says_so(report_run):
 
 def test_answers_of_steps_that_are_not_read_still_count(report_run, monkeypatch):
     run = RunDir.open(report_run)
-    whole = collect_completions(run, 10_000_000)
+    whole = collect_completions(run, 10_000_000, True)
     monkeypatch.setattr("rung.io.report.completions.STEPS", 5)
-    few = collect_completions(run, 10_000_000)
+    few = collect_completions(run, 10_000_000, True)
     assert few["total"] == whole["total"] and few["shown"] < whole["shown"] == whole["total"]
 
 
@@ -217,7 +219,7 @@ def test_no_address_of_another_machine_is_on_the_page(report_run):
 def test_the_outcome_is_said_in_words(report_run):
     text = page_of(report_run).text
     assert "on 8 problems. 95 % intervals: 0.150 to 0.350 before, 0.650 to 0.850 after." in text
-    assert "The intervals do not overlap: it got better." in text
+    assert "Change over the same 8 problems: +0.5 (95 % interval +0.125 to +0.875): better." in text
     assert "4 went from wrong to right" in text and "0 from right to wrong" in text
 
 
@@ -249,6 +251,39 @@ def test_runs_side_by_side_begin_with_their_differences(report_run, other_run):
     labels = [str(a["aria-label"]) for n, a in page.tags if n == "svg"]
     assert "first, before: 0.250, interval 0.150 to 0.350" in labels[0] and "second, after: 0.750" in labels[0]
     assert any("first: " in label and "second: " in label for label in labels if label.startswith("Entropy"))
+
+
+def test_rewards_on_a_scale_of_their_own_are_no_accuracy_and_no_answer_is_right_or_wrong(graded_run, report_run):
+    for paths in ([graded_run], [report_run, graded_run]):
+        page = page_of(*paths)
+        text = page.text
+        assert "Mean reward on held-out problems" in text and "Held-out mean reward" in text
+        assert "Rewards have a scale: no answer is right or wrong." in text
+        assert not re.search("ccuracy on held-out|eld-out accuracy|wrong to right", text), (
+            "one kind for all runs of a page"
+        )
+        assert not any("w" in row for run in json.loads(page.data["answers-data"]) for row in run["rows"])
+        assert "f-right" not in [a.get("id") for _, a in page.tags]
+    text = page_of(graded_run).text
+    assert (
+        "Held-out mean reward after 24 steps, on 8 problems. 95 % intervals: -1 to 1 before, 11.5 to 13.5 after" in text
+    )
+    assert (
+        "Change over the same 8 problems: +12.5" in text and "2 answers could not be scored and are in no mean." in text
+    )
+
+
+def test_training_answers_that_are_paid_on_another_scale_are_not_marked(tmp_path, make):
+    """`reward_offset` pays 1 and 2 in training, 0 and 1 in evaluation."""
+    run = make(tmp_path / "run", "grpo", steps=2, pay=lambda right: right + 1.0)
+    rows = collect([run])["runs"][0]["completions"]["rows"]
+    assert all("w" in row for row in rows if row["k"] == 1) and not any("w" in row for row in rows if row["k"] == 0)
+
+
+def test_a_penalty_for_length_makes_no_answer_wrong(tmp_path, make):
+    run = make(tmp_path / "run", "dapo", steps=2, fine=-0.75)
+    rows = [row for row in collect([run])["runs"][0]["completions"]["rows"] if row["k"] == 0]
+    assert {(row["r"], row["w"]) for row in rows} == {(0.25, True), (-0.75, False)}
 
 
 def test_a_ladder_says_what_was_not_shown(ladder_dir):

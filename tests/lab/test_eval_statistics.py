@@ -9,6 +9,10 @@ import pytest
 from rung.lab.eval_statistics import bootstrap, majority, mcnemar, paired, pass_at_k, sign_flips, visible_difference
 
 
+def by_problem(values: list[float]) -> dict[str, float]:
+    return {str(i): value for i, value in enumerate(values)}
+
+
 @pytest.mark.parametrize(("n", "c"), [(1, 0), (1, 1), (5, 0), (5, 2), (6, 6), (7, 1)])
 def test_pass_at_k_is_the_share_of_draws_with_a_right_answer(n: int, c: int) -> None:
     right = [i < c for i in range(n)]
@@ -52,7 +56,6 @@ def test_the_bootstrap_is_the_normal_interval_for_many_problems() -> None:
 def test_problems_that_all_agree_do_not_give_an_empty_interval() -> None:
     low, high = bootstrap([1.0] * 20)
     assert high == 1.0 and low == pytest.approx(0.839, abs=0.001)  # Wilson
-    assert bootstrap([57.0] * 3) == (57.0, 57.0)
     assert all(map(math.isnan, bootstrap([])))
 
 
@@ -81,7 +84,7 @@ def test_sign_flips_agree_with_enumeration() -> None:
 def test_a_paired_comparison_sees_what_two_intervals_do_not() -> None:
     first = [1.0] * 60 + [0.0] * 40
     second = [1.0] * 50 + [0.0] * 50  # solves the same problems but ten
-    result = paired(first, second)
+    result = paired(by_problem(first), by_problem(second), binary=True)
     assert result.difference == pytest.approx(0.1) and result.test == "exact McNemar"
     assert result.p == pytest.approx(2 / 1024) and result.low > 0
     assert bootstrap(first)[0] < bootstrap(second)[1], "the two intervals overlap"
@@ -89,9 +92,28 @@ def test_a_paired_comparison_sees_what_two_intervals_do_not() -> None:
 
 
 def test_equal_models_show_nothing() -> None:
-    result = paired([0.5, 1.0, 0.0], [0.5, 1.0, 0.0])
+    same = by_problem([0.5, 1.0, 0.0])
+    result = paired(same, same, binary=True)
     assert (result.difference, result.p, result.problems_needed) == (0.0, 1.0, None)
     assert result.visible > 0.3, "three problems cannot show a small difference, however they agree"
+
+
+def test_only_problems_that_both_have_scored_are_compared() -> None:
+    result = paired({"a": 1.0, "b": 0.0, "c": 1.0}, {"b": 0.0, "c": 0.0, "d": 1.0}, binary=True)
+    assert result is not None and result.difference == 0.5 and paired({"a": 1.0}, {"b": 1.0}, binary=True) is None
+
+
+def test_rewards_of_another_scale_are_compared_on_it() -> None:
+    first, second = by_problem([12.0 + i for i in range(40)]), by_problem([i - 0.5 - i % 2 for i in range(40)])
+    result = paired(first, second, binary=False)
+    assert result.difference == 13.0 and 12.8 < result.low < 13.0 < result.high < 13.2 and result.test == "sign flips"
+    alike = paired(first, by_problem([i * 1.0 for i in range(40)]), binary=False)
+    assert (
+        alike.difference == 12.0
+        and math.isnan(alike.low)
+        and math.isnan(alike.visible)
+        and alike.problems_needed is None
+    )
 
 
 def test_the_visible_difference_is_seen_four_times_out_of_five() -> None:

@@ -118,3 +118,35 @@ def test_answers_are_never_written_over(tmp_path):
     with pytest.raises(InputError, match="nothing is overwritten"):
         answers_file(tmp_path / "a.jsonl", "starter", {})
     assert answers_file(None, "starter", {}) is None
+
+
+def graded(tmp_path: Path, body: str) -> list[str]:
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{i}+2=", "answer": str(i + 2)}) + "\n" for i in range(8))
+    )
+    (tmp_path / "pay.py").write_text(f"def pay(completions, **columns):\n    return [{body} for text in completions]\n")
+    part = '[[part]]\ntask = "rows.jsonl"\nreward = "pay.py:pay"\n[part.options]\neval_share = 0.99\n'
+    (tmp_path / "mix.toml").write_text(part)
+    return ["--task", str(tmp_path / "mix.toml"), "--max-new-tokens", "6", "--samples", "2"]
+
+
+def test_a_reward_on_a_scale_of_its_own_is_a_mean_reward(tmp_path, capsys):
+    words = graded(tmp_path, "2.0 + sum(map(ord, text)) % 3")
+    (row,), notes = evaluate(capsys, "starter", *words)
+    assert 2 <= row["95% low"] <= row["reward"] <= row["95% high"] <= 4
+    assert (
+        not [name for name in row if name == "accuracy" or name.startswith(("pass@", "maj@"))]
+        and "are few" not in notes
+    )
+    assert main(["eval", "starter", *words]) == 0
+    said = capsys.readouterr().out
+    assert "mean reward" not in said and "reward (mean@2)" in said and "accuracy" not in said
+    first, second, difference = evaluate(capsys, "starter", "--compare", "starter", *words)[0]
+    assert first["reward"] == second["reward"] and difference["reward"] == 0
+
+
+def test_answers_without_a_score_are_in_no_mean(tmp_path, capsys):
+    (row,), notes = evaluate(capsys, "starter", *graded(tmp_path, "None if len(text) % 2 else 1.0"))
+    assert 0 < row["unscored"] < 14 and row["accuracy"] == 1.0 and "answers of starter could not be scored" in notes
+    (row,), notes = evaluate(capsys, "starter", *graded(tmp_path, "None"))
+    assert row["unscored"] == 14 and row["accuracy"] is None and "so there is none" in notes

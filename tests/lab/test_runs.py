@@ -10,7 +10,7 @@ import rung.lab.runs as runs
 import rung.train.loop as loop
 from rung.errors import InputError
 from rung.io.console import Console
-from rung.lab.runs import Job, key, moved, place, run, run_all
+from rung.lab.runs import Job, key, measured_as, moved, place, run, run_all
 from rung.train.config import TrainConfig
 from rung.train.setup import prepare
 
@@ -160,3 +160,20 @@ def test_a_budget_must_be_positive():
 
 def test_a_budget_sets_the_cap_on_steps():
     assert replace(TINY, steps=None, tokens=41).resolved().steps == 11, "2 x 2 answers have at least 4 tokens"
+
+
+def test_rewards_on_a_scale_of_their_own_are_measured_as_such():
+    assert measured_as([{"accuracy": 0.5}, {"measure": "accuracy"}]) == "accuracy"
+    assert measured_as([{"measure": "accuracy"}, {"measure": "reward"}]) == "mean reward", "one name for all that is compared"
+
+
+def test_a_run_with_a_reward_of_its_own_scale_is_measured_by_its_mean(tmp_path):
+    (tmp_path / "pay.py").write_text("def pay(completions, **columns):\n    return [5.0 + len(t) % 3 for t in completions]\n")
+    rows = "".join(f'{{"prompt": "{i}+2=", "answer": "{i + 2}"}}\n' for i in range(16))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    own = {"task": str(tmp_path / "rows.jsonl"), "reward": f"{tmp_path / 'pay.py'}:pay", "max_new_tokens": 6}
+    config = TrainConfig(
+        recipe="dr_grpo", steps=1, prompts_per_step=2, samples_per_prompt=4, eval_problems=2, **own, threads=1
+    )
+    row = run(Job("own", config), tmp_path / "out")
+    assert row["measure"] == "reward" and 5 <= row["accuracy"] <= 7 and row["curve"]["accuracy"][-1] == row["accuracy"]

@@ -21,13 +21,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rung.io.terminal import clean, make_rich
+from rung.io.terminal import clean, figure, make_rich
 
-# label, short label, metric names in order of preference, format
+# label, short label, metric names in order of preference, format ("": of the scale that it has)
 NUMBERS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("reward", "reward", ("reward",), ".3f"),
-    ("accuracy", "acc", ("accuracy", "rewards/accuracy/mean"), ".3f"),
-    ("held-out", "eval", ("eval/accuracy",), ".3f"),
+    ("reward", "reward", ("reward",), ""),
+    ("accuracy", "acc", ("accuracy", "rewards/accuracy/mean"), ""),
+    ("held-out", "eval", ("eval/accuracy", "eval/reward"), ""),
     ("length", "len", ("completions/mean_length",), ".1f"),
     ("KL", "KL", ("kl",), ".4f"),
     ("grad norm", "grad", ("grad_norm",), ".3g"),
@@ -128,6 +128,8 @@ class Console:
             seconds = max(new.get("step_time", delta), 1e-9)
             new.setdefault("tokens_per_second", (new["num_tokens"] - self._tokens) / seconds)
         self._mark, self._eval_mark, self._tokens = now, evaluated, tokens
+        if "eval/reward" in metrics:  # an evaluation takes the place of the one before, whatever its kind
+            self.latest = {name: v for name, v in self.latest.items() if not name.startswith("eval/")}
         self.latest.update(new)
         if step <= self.step_now:
             return
@@ -212,7 +214,8 @@ class Console:
         for label, short, names, form in NUMBERS:
             value = next((self.latest[name] for name in names if name in self.latest), None)
             if value is not None:
-                yield label, short, format(value, form) if math.isfinite(value) else "-"
+                shown = format(value, form) if form else figure(value)
+                yield label, short, shown if math.isfinite(value) else "-"
 
     def _switch(self, name: str | None) -> None:
         now = time.monotonic()

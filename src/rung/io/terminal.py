@@ -74,3 +74,9 @@ def make_rich(stream: IO[str]) -> rich.console.Console:
         markup=False,
         emoji=False,
     )
+
+
+def figure(value: float, sign: str = "") -> str:
+    """Three decimals, or three digits of what is too large or too small for that."""
+    plain = value == 0 or 1e-3 <= abs(value) < 1e6
+    return format(value, f"{sign}.3f" if plain else f"{sign}.3g")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rung.train.evaluate import wilson
+from rung.maths.interval import RESAMPLES, change, is_binary, wilson
+from rung.maths.interval import bootstrap as resampled
 
-RESAMPLES = 10_000
 POWERED = 1.959964 + 0.841621  # z of a two-sided test at 5 % plus z of 80 % power
 
 
@@ -39,26 +39,17 @@ def majority(answers: Sequence[str | None], right: Sequence[float]) -> float:
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean, by drawing problems with replacement (Efron 1979). values: one a problem.
+    """95 % percentile interval of the mean of right (1) and wrong (0), or of shares of them, over problems.
 
-    Where all problems agree there is nothing to draw from: values in [0, 1] then get Wilson's interval.
+    Where all problems agree there is nothing to draw from: then it is Wilson's.
     """
-    x = np.asarray(values, dtype=float)
-    if len(x) == 0:
+    if not len(values):
         return math.nan, math.nan
-    if np.ptp(x) == 0:
-        low, high = wilson(float(x[0]), len(x)) if 0 <= x[0] <= 1 else (float(x[0]), float(x[0]))
-        return (max(low, 0.0), min(high, 1.0)) if 0 <= x[0] <= 1 else (low, high)  # rounding
-    means = _resampled(x, np.random.default_rng(seed))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _resampled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Means of RESAMPLES draws, a few at a time so that large sets need little memory."""
-    rows = max(1, min(RESAMPLES, 4_000_000 // len(x)))
-    blocks = [x[rng.integers(len(x), size=(rows, len(x)))].mean(1) for _ in range(-(-RESAMPLES // rows))]
-    return np.concatenate(blocks)[:RESAMPLES]
+    low, high = resampled(values, seed)
+    if not math.isnan(low):
+        return low, high
+    low, high = wilson(values[0], len(values))
+    return max(low, 0.0), min(high, 1.0)  # rounding
 
 
 def mcnemar(better: int, worse: int) -> float:
@@ -99,35 +90,39 @@ class Paired:
     problems_needed: int | None  # to show the difference that was seen; None if it was none
 
 
-def paired(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Paired:
-    """Paired bootstrap interval and test. first, second: one mean reward a problem, in the same order."""
-    assert len(first) == len(second) > 0
-    d = [a - b for a, b in zip(first, second, strict=True)]
-    mean = sum(d) / len(d)
-    binary = all(x in (0.0, 1.0) for x in (*first, *second))
-    p = mcnemar(sum(x > 0 for x in d), sum(x < 0 for x in d)) if binary else sign_flips(d, seed)
-    low, high = (mean, mean) if max(d) == min(d) else bootstrap(d, seed)
-    spread = _spread(d)
-    needed = math.ceil((POWERED * spread / mean) ** 2) if mean else None
-    test = "exact McNemar" if binary else "sign flips"
-    return Paired(mean, low, high, p, test, POWERED * spread / math.sqrt(len(d)), needed)
+def paired(first: Mapping[str, float], second: Mapping[str, float], binary: bool, seed: int = 0) -> Paired | None:
+    """Paired interval and test over the problems that both have a mean reward for; None if there are none.
+
+    binary: rewards are 0 or 1. Then where every problem differs alike, Wilson's interval says how many others might not.
+    """
+    both = [problem for problem in first if problem in second]
+    found = change(second, first, binary)
+    if found is None:
+        return None
+    d = [first[problem] - second[problem] for problem in both]
+    verdicts = is_binary([first[problem] for problem in both] + [second[problem] for problem in both])
+    p = mcnemar(sum(x > 0 for x in d), sum(x < 0 for x in d)) if verdicts else sign_flips(d, seed)
+    spread = _spread(d, binary)
+    needed = math.ceil((POWERED * spread / found.mean) ** 2) if found.mean and spread == spread else None
+    test, visible = "exact McNemar" if verdicts else "sign flips", POWERED * spread / math.sqrt(len(d))
+    return Paired(found.mean, found.low, found.high, p, test, visible, needed)
 
 
 def visible_difference(values: Sequence[float]) -> float:
-    """(z_.975 + z_.80) sqrt(2 s^2 / n): the smallest difference of two models that n problems show with 80 % power.
+    """Of accuracies: (z_.975 + z_.80) sqrt(2 s^2 / n): the smallest difference of two models that n problems show with 80 % power.
 
     s^2: variance over problems of one model's means (so more samples a problem make it smaller), the second model taken
     as alike and independent. On the same problems the paired comparison usually does better.
     """
-    return POWERED * _spread(values) * math.sqrt(2 / len(values)) if values else math.nan
+    return POWERED * _spread(values, True) * math.sqrt(2 / len(values)) if values else math.nan
 
 
-def _spread(values: Sequence[float]) -> float:
-    """Standard deviation; never that of agreement by luck: as if one more problem had gone the other way."""
+def _spread(values: Sequence[float], binary: bool) -> float:
+    """Standard deviation; of right and wrong never that of agreement by luck: as if one more problem had gone the other way."""
     x = np.asarray(values, dtype=float)
     if len(x) > 1 and np.ptp(x) > 0:
         return float(x.std(ddof=1))
-    return math.sqrt(1 / (len(x) + 1) * (1 - 1 / (len(x) + 1)))
+    return math.sqrt(1 / (len(x) + 1) * (1 - 1 / (len(x) + 1))) if binary else math.nan
 
 
 def with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:

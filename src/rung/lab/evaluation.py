@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 
 from rung.errors import InputError
 from rung.io.files import to_json
+from rung.io.held_out import NAMES, Kind
 from rung.io.run_dir import RunDir
 from rung.io.tables import cell, check_json_target, show
 from rung.io.terminal import say_notes
@@ -47,35 +48,37 @@ class Measured:
 
     @property
     def rewards(self) -> list[float]:
-        """One reward an answer; one that could not be judged counts as 0."""
-        return [a.reward if math.isfinite(a.reward) else 0.0 for a in self.result.answers]
-
-    @property
-    def means(self) -> list[float]:
-        """mean@k: one a problem."""
-        return [sum(group) / len(group) for group in self._grouped(self.rewards)]
+        """One reward an answer; NaN for one that could not be judged."""
+        return [self.result.earned(a) for a in self.result.answers]
 
     def _grouped(self, values: Sequence[Any]) -> list[Sequence[Any]]:
         return [values[i : i + self.samples] for i in range(0, len(values), self.samples)]
 
     def passes(self, k: int) -> list[float]:
-        """pass@k of each problem; an answer is right if its reward is 1 or more."""
-        return [pass_at_k(self.samples, sum(r >= 1 - 1e-9 for r in group), k) for group in self._grouped(self.rewards)]
+        """pass@k of each problem with at least k answers that could be judged right (1) or wrong (0)."""
+        judged = [[r for r in group if math.isfinite(r)] for group in self._grouped(self.rewards)]
+        return [pass_at_k(len(group), sum(r == 1 for r in group), k) for group in judged if len(group) >= k]
 
     def majorities(self) -> list[float]:
+        """Whether each problem's majority is right, of the answers that could be judged."""
         assert self.extracted is not None
-        right = [float(r >= 1 - 1e-9) for r in self.rewards]
-        return [majority(a, r) for a, r in zip(self._grouped(self.extracted), self._grouped(right), strict=True)]
+        both = zip(self._grouped(self.extracted), self._grouped(self.rewards), strict=True)
+        judged = [[(a, r) for a, r in zip(*group, strict=True) if math.isfinite(r)] for group in both]
+        return [majority([a for a, _ in group], [r for _, r in group]) for group in judged if group]
+
+    @property
+    def kind(self) -> Kind:
+        return "accuracy" if self.result.binary else "reward"
 
     def row(self, task: str) -> dict[str, Any]:
         """What the table shows. pass@k for k = 2, 4, 8, ... and the number of samples; maj@k for all samples."""
-        accuracy, low, high = with_interval(self.means)
+        low, high = self.result.interval()
         metrics = self.result.metrics()
         row: dict[str, Any] = {"model": self.model, "task": task, "problems": self.result.n, "samples": self.samples}
-        row |= {"accuracy": accuracy, "95% low": low, "95% high": high}
-        for k in _ladder(self.samples):
+        row |= {self.kind: self.result.reward, "95% low": low, "95% high": high}
+        for k in _ladder(self.samples) if self.result.binary else ():
             row[f"pass@{k}"], row[f"pass@{k} low"], row[f"pass@{k} high"] = with_interval(self.passes(k))
-        if self.samples > 1 and self.extracted is not None:
+        if self.samples > 1 and self.extracted is not None and self.result.binary:
             k = self.samples
             row[f"maj@{k}"], row[f"maj@{k} low"], row[f"maj@{k} high"] = with_interval(self.majorities())
         missing = (
@@ -128,8 +131,11 @@ def run_eval(args: Eval) -> int:
             f"--spec {args.spec}: the task {spec.name} now holds other problems than when the spec was stored, so the "
             "numbers would not compare. Use the same data, or evaluate anew without --spec."
         )
-    measured = [measure(name, directory, environment, spec, device) for name, directory, _ in directories]
-    comparison = paired(measured[0].means, measured[1].means) if len(measured) == 2 else None
+    measured = settled([measure(name, directory, environment, spec, device) for name, directory, _ in directories])
+    comparison = None
+    if len(measured) == 2:
+        first, second = (one.result for one in measured)
+        comparison = paired(first.means, second.means, first.binary)
     if out is not None:
         keep(out, measured, spec.with_fingerprint(seen))
     report(spec, measured, comparison, out, args.json)
@@ -155,6 +161,12 @@ def measure(
     extract = getattr(environment, "extract", None)
     found = extract and [extract(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]
     return Measured(name, result, found, spec.samples)
+
+
+def settled(measured: Sequence[Measured]) -> list[Measured]:
+    """One kind for all that stand side by side: accuracies only if every reward of every model is 0 or 1."""
+    graded = not all(one.result.binary for one in measured)
+    return [replace(one, result=replace(one.result, graded=graded)) for one in measured]
 
 
 def answers_file(out: Path | None, model: str, stored: dict[str, Any]) -> Path | None:
@@ -193,7 +205,7 @@ def report(
         c = comparison
         extra = {"p": c.p, "test": c.test, "smallest visible": c.visible, "problems needed": c.problems_needed}
         names = f"{measured[0].model} - {measured[1].model}"
-        difference = {"model": names, "accuracy": c.difference, "95% low": c.low, "95% high": c.high, **extra}
+        difference = {"model": names, measured[0].kind: c.difference, "95% low": c.low, "95% high": c.high, **extra}
         columns = [*rows[0], *extra]
         rows = [{column: row.get(column) for column in columns} for row in (*rows, difference)]
     title = f"{spec.name}, {spec.split}, temperature {spec.temperature:g}"
@@ -215,10 +227,10 @@ def _turned(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     """One line a measure, one column a model; a value with its interval in one cell."""
     lines = []
     for name in rows[0]:
-        low, high = ("95% low", "95% high") if name == "accuracy" else (f"{name} low", f"{name} high")
+        low, high = ("95% low", "95% high") if name in NAMES else (f"{name} low", f"{name} high")
         if name in ("model", "task") or name.endswith((" low", " high")):
             continue
-        line = [f"accuracy (mean@{rows[0]['samples']})" if name == "accuracy" else name]
+        line = [f"{name} (mean@{rows[0]['samples']})" if name in NAMES else name]
         for row in rows:
             interval = f" ({cell(row[low])} to {cell(row[high])})" if row.get(low) is not None else ""
             line.append("" if row[name] is None else f"{cell(row[name])}{interval}")
@@ -237,14 +249,22 @@ def notes(measured: Sequence[Measured], comparison: Paired | None) -> list[str]:
         found.append(
             f"warning: no difference is shown. {size} show one of {comparison.visible:.2g} or more (80 % power).{more}"
         )
-    if comparison is None and (visible := visible_difference(first.means)) > SEEN:
+    few = comparison is None and first.result.binary  # what is few depends on the scale, which an accuracy's is known
+    if few and (visible := visible_difference(list(first.result.means.values()))) > SEEN:
         found.append(
             f"warning: {size} are few. Between two models they show a difference of {visible:.2g} or more (80 % power, "
             "models taken as independent; --compare pairs the problems and usually shows less)."
         )
     found += [
-        f"warning: {one.result.too_long} prompts leave {one.model} no room for an answer; they count as wrong."
+        f"warning: {one.result.too_long} prompts leave {one.model} no room for an answer; they "
+        f"{'count as wrong' if one.result.binary else 'are left out'}."
         for one in measured
         if one.result.too_long
+    ]
+    found += [
+        f"warning: {one.result.unscored} of {len(one.result.answers)} answers of {one.model} could not be scored; they are in no "
+        f"mean{'' if one.result.means else ', so there is none'}."
+        for one in measured
+        if one.result.unscored
     ]
     return found

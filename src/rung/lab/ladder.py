@@ -18,9 +18,9 @@ from rung.advice import command
 from rung.errors import InputError
 from rung.io import tables
 from rung.io.tables import check_json_target, show
-from rung.io.terminal import say_notes
+from rung.io.terminal import figure, say_notes
 from rung.lab.flags import Ladder
-from rung.lab.runs import Job, Row, fingerprint, key, parts_of, run_all, say, write_json
+from rung.lab.runs import Job, Row, fingerprint, key, measured_as, parts_of, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import bootstrap, effects, reaches
 from rung.lab.variance_frozen import OPTIMAL, Frozen, chosen, qualities
@@ -82,15 +82,15 @@ def run_ladder(args: Ladder) -> int:
     found = conclude(args, recipes, sweep, compared)
     write_json(args.out / "ladder.json", found)
     if args.json is not None:
-        tables.write_json(COLUMNS, found["table"]["rows"], args.json)
+        tables.write_json(found["table"]["columns"], found["table"]["rows"], args.json)
     if args.json != "-":
         lines = [dict(zip(COLUMNS, row, strict=True)) for row in found["table"]["rows"]]
         brief_rows = [
-            [f"{x['accuracy']:.3f} [{x['low']:.3f}, {x['high']:.3f}]" if c == "accuracy" else
+            [f"{figure(x['accuracy'])} [{figure(x['low'])}, {figure(x['high'])}]" if c == "accuracy" else
              x["tokens to target" if c == "to target" else c] for c in SHORT]
             for x in lines
         ]  # fmt: skip
-        show(found["title"], SHORT, brief_rows)
+        show(found["title"], [found["measure"] if c == "accuracy" else c for c in SHORT], brief_rows)
         sys.stdout.write("".join(f"{v['sentence']}\n" for v in found["verdicts"]))
         sys.stdout.write(f"\n{found['sentence']}\nnext: {command('report', args.out)}\n")
     return 0
@@ -169,23 +169,25 @@ def conclude(args: Ladder, recipes: Sequence[Recipe], sweep: Sequence[Row], comp
     known = {r.name: r for r in recipes}
     robust = [robustness(r.name, sweep) for r in recipes]
     table = [_line(args, r, _below(r, known), by[r.name], x["collapse"]) for r, x in zip(recipes, robust, strict=True)]
-    verdicts = judge(recipes, by)
+    measure = measured_as([*sweep, *compared])
+    verdicts = judge(recipes, by, measure)
     shown = [v for v in verdicts if v["shown"]]
     sentence = (
-        f"Of {len(verdicts)} steps, {len(shown)} change the final accuracy by an amount that {args.seeds} seeds show, each at "
+        f"Of {len(verdicts)} steps, {len(shown)} change the final {measure} by an amount that {args.seeds} seeds show, each at "
         f"its own best step size: {', '.join(v['recipe'] for v in shown) or 'none'}."
     )
     curves = [
-        curve(r.name, [series(row, args.out, "accuracy") for row in by[r.name]], "learning", "held-out accuracy")
+        curve(r.name, [series(row, args.out, "accuracy") for row in by[r.name]], "learning", f"held-out {measure}")
         for r in recipes
     ]
     return {
         "kind": "ladder",
+        "measure": measure,
         "title": f"the ladder: {args.model}, {args.tokens} sampled tokens, {args.seeds} seeds",
         "sentence": sentence,
         "rows": [{**row, "changed": _changed(known[row["recipe"]], known), "sweep": False} for row in compared]
         + [{**row, "sweep": True} for row in sweep],
-        "table": {"columns": list(COLUMNS), "rows": table},
+        "table": {"columns": [measure if c == "accuracy" else c for c in COLUMNS], "rows": table},
         "verdicts": verdicts,
         "curves": curves,
         "robustness": robust,
@@ -229,8 +231,8 @@ def _line(args: Ladder, recipe: Recipe, below: Recipe | None, rows: Sequence[Row
     ]  # fmt: skip
 
 
-def judge(recipes: Sequence[Recipe], by: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """Every rung against the nearest rung below it that takes part, on final accuracy, corrected for their number."""
+def judge(recipes: Sequence[Recipe], by: Mapping[str, Sequence[Row]], measure: str = "accuracy") -> list[Row]:
+    """Every rung against the nearest rung below it that takes part, on what they reach, corrected for their number."""
     known = {r.name: r for r in recipes}
     pairs = [(r, below) for r in recipes if (below := _below(r, known)) is not None]
     found = effects(
@@ -238,10 +240,10 @@ def judge(recipes: Sequence[Recipe], by: Mapping[str, Sequence[Row]]) -> list[Ro
     )
     out = []
     for (r, below), e in zip(pairs, found, strict=True):
-        said = f"{r.name} against {below.name}: {e.effect:+.3f} accuracy ({e.low:+.3f} to {e.high:+.3f}, {e.n} seeds)"
+        said = f"{r.name} against {below.name}: {e.effect:+.3f} {measure} ({e.low:+.3f} to {e.high:+.3f}, {e.n} seeds)"
         out.append(
             {
-                "recipe": r.name, "parent": below.name, "measure": "held-out accuracy", "unit": "difference",
+                "recipe": r.name, "parent": below.name, "measure": f"held-out {measure}", "unit": "difference",
                 "effect": e.effect, "low": e.low, "high": e.high, "p": e.p, "shown": e.shown,
                 "sentence": said if e.shown else f"{said}: no difference shown",
             }

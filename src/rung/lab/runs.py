@@ -28,9 +28,12 @@ from typing import Any
 
 import torch
 
+from rung.errors import InputError
 from rung.io.console import Console
 from rung.io.files import to_json, write_atomic
+from rung.io.held_out import NAMES, evaluations, kind, mean
 from rung.io.run_dir import RunDir
+from rung.io.terminal import figure
 from rung.lab.statistics import area
 from rung.recipe_io import LABELS, to_dict
 from rung.recipes import Recipe
@@ -153,15 +156,19 @@ def _set_aside(path: Path) -> None:
 def measure(done: Run, config: TrainConfig) -> Row:
     """One run as a row: what it reached, what it cost, how far the policy moved. Curves lie beside the numbers.
 
-    accuracy: on the held-out problems after the run.  area: its mean over the tokens from 0 to the budget.
+    measure: "accuracy", or "reward" where some evaluation had rewards other than 0 and 1.
+    accuracy: that, on the held-out problems after the run.  area: its mean over the tokens from 0 to the budget.
     tokens: sampled, discarded answers included.  kl: KL(end || start) in nats a token, from the held-out answers.
     state_mb: weights, reference, critic and optimizers, as the checkpoint holds them.
     """
     config = config.resolved()
     steps = [row for row in done.metrics if "step_time" in row]
     at = {0: 0.0, **{row["step"]: row["num_tokens"] for row in steps}}
-    evals = [row for row in done.metrics if "eval/accuracy" in row]
-    curve = {at[row["step"]]: row["eval/accuracy"] for row in evals}
+    evals = evaluations(done.metrics)
+    measured = kind(evals)
+    curve = {at[row["step"]]: value for row in evals if (value := mean(row, measured)) is not None}
+    if not curve:
+        raise InputError(f"{done.path}: no held-out answer could be scored, so there is nothing to compare.")
     x, y = list(curve), list(curve.values())
     tail = steps[-max(1, round(TAIL * len(steps))) :]
     checkpoint = RunDir.open(done.path).model_path()
@@ -173,6 +180,7 @@ def measure(done: Run, config: TrainConfig) -> Row:
         "lr": config.learning_rate,
         "step_size": step_size(config, recipe),
         "seed": config.seed,
+        "measure": measured,
         "accuracy": y[-1],
         "accuracy_start": y[0],
         "area": area(x, y, float(config.tokens or x[-1])),
@@ -190,6 +198,11 @@ def measure(done: Run, config: TrainConfig) -> Row:
         "curve": {"tokens": x, "accuracy": y},
         "run": done.path.name,
     }
+
+
+def measured_as(rows: Sequence[Row]) -> str:
+    """What the rows' `accuracy` is: one name for all that are compared."""
+    return NAMES["reward" if any(row.get("measure") == "reward" for row in rows) else "accuracy"]
 
 
 def step_size(config: TrainConfig, recipe: Recipe) -> float:
@@ -256,8 +269,8 @@ def run_all(jobs: Sequence[Job], out: Path, workers: int = 1, tell: Callable[[st
         rows[i] = row
         left = (time.monotonic() - begun) / (len(rows) - len(jobs) + len(todo)) * (len(jobs) - len(rows))
         tell(
-            f"{len(rows):>3}/{len(jobs)}  {jobs[i].label}, step size {row['step_size']:g}, seed {row['seed']}: accuracy "
-            f"{row['accuracy']:.3f}, {row['seconds']:.1f} s; {left / 60:.0f} min left"
+            f"{len(rows):>3}/{len(jobs)}  {jobs[i].label}, step size {row['step_size']:g}, seed {row['seed']}: "
+            f"{measured_as([row])} {figure(row['accuracy'])}, {row['seconds']:.1f} s; {left / 60:.0f} min left"
         )
 
     if workers == 1:

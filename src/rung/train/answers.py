@@ -15,14 +15,20 @@ from rung.train.evaluate import Evaluation
 
 
 def examples(before: Evaluation, after: Evaluation, count: int = 3) -> list[Example]:
-    """Problems to show: first those that were wrong and became right, then the others, in their order."""
-    k = max(1, len(before.answers) // max(before.n, 1))  # the first answer to each problem
-    pairs = list(zip(before.answers[::k], after.answers[::k], strict=True))
-    pairs.sort(key=lambda pair: -((pair[1].reward > 0) and not (pair[0].reward > 0)))
-    return [
-        Example(prompt_text(b), b.text, a.text, before_right=b.reward > 0, after_right=a.reward > 0)
-        for b, a in pairs[:count]
+    """The first answer to problems: those that gained most come first, then the others, in their order."""
+    first = {a.task.id: a for a in reversed(before.answers)}
+    last = {a.task.id: a for a in reversed(after.answers)}
+    pairs = [
+        (first[problem], last[problem])
+        for problem in dict.fromkeys(a.task.id for a in before.answers)
+        if problem in last
     ]
+    pairs.sort(key=lambda pair: -max(_known(pair[1].reward) - _known(pair[0].reward), 0.0))
+    return [Example(prompt_text(b), b.text, a.text, before.earned(b), after.earned(a)) for b, a in pairs[:count]]
+
+
+def _known(reward: float) -> float:
+    return reward if math.isfinite(reward) else 0.0
 
 
 def prompt_text(row: Scored) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
@@ -25,21 +24,23 @@ from rung.recipes import Recipe
 from rung.rollout.collect import Collected
 from rung.rollout.device import title
 from rung.tasks.environment import Splits
-from rung.train.answers import answer_row, examples, rollout_rows
+from rung.train.answers import examples, rollout_rows
 from rung.train.config import TrainConfig, to_toml
-from rung.train.evaluate import Evaluation, evaluate
+from rung.train.evaluate import Evaluation
+from rung.train.held_out import HeldOut
 from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
 from rung.train.notices import Notices, check_scored, remedy
 from rung.train.resume import agreed
 from rung.train.setup import Setup, plain_prompts, prepare, restore, unread_letters
 
-EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
-
 
 @dataclass
 class Run:
-    """What a training returns: where it lies, accuracy before and after, and whether the user cut it short."""
+    """What a training returns: where it lies, the evaluations before and after, and whether the user cut it short.
+
+    before, after: `.accuracy` where every reward was 0 or 1 (else NaN), `.reward` on any scale, `.answers`, `.interval()`.
+    """
 
     path: Path
     before: Evaluation
@@ -116,7 +117,8 @@ class _Loop:
     def go(self) -> Run:
         setup, config = self.setup, self.setup.config
         setup.learner.phase = setup.collector.phase = self.phase
-        first, before = self._resume() if config.resume else (0, None)
+        first = self._resume() if config.resume else 0
+        self.held_out = HeldOut(setup, self.run, self._log_evaluation, self.console.message)
         assert config.steps is not None
         self.console.start(self._header(), config.steps, first)
         for note in setup.splits.notes:
@@ -130,8 +132,7 @@ class _Loop:
             self.console.message(unread)
         done = first
         with _Interrupt(self.console) as asked:
-            if before is None:
-                before = self._evaluate(first)
+            before = self._before(first)
             for step in range(first, config.steps):
                 if asked.now or self._spent():
                     break
@@ -144,6 +145,7 @@ class _Loop:
                     self._save(done)
             self._save(done)
             after = before if asked.now else self._evaluate(done)
+            before, after = self.held_out.settled(before), self.held_out.settled(after)
         if asked.now:
             self.console.finish("interrupted")
             again = command("train", "--resume", self.run.path)
@@ -204,23 +206,21 @@ class _Loop:
         return rollout_rows(collected, learner.last_adv_BT, learner.last_ratio_BT, learner.last_clip_BT)
 
     def _evaluate(self, step: int) -> Evaluation:
-        setup, config = self.setup, self.setup.config
         with self.phase("eval"):
-            env, n = setup.splits.eval, config.eval_problems
-            samples = config.eval_samples or max(1, round(n / max(len(env), 1)))
-            result = evaluate(env, setup.model, setup.sampler, config.law(), n, samples, EVAL_SEED)
-        self._log({"step": step, **result.metrics()})
-        self.console.step({"step": step, **result.metrics()})
-        self._keep_answers(step, result)
-        return result
+            return self.held_out.at(step)
 
-    def _keep_answers(self, step: int, result: Evaluation) -> None:
-        """Evaluation answers stand beside the rollouts, in the same form."""
-        path = self.run.path / "evaluations"
-        path.mkdir(exist_ok=True)
-        with (path / f"step_{step:06d}.jsonl").open("w", encoding="utf-8") as file:
-            for a in result.answers:
-                file.write(json.dumps(answer_row(a)) + "\n")
+    def _before(self, first: int) -> Evaluation:
+        """The evaluation before training: of a resumed run the one that it began with, not one of now."""
+        kept = self.held_out.before() if self.setup.config.resume else None
+        if kept is None and first:
+            self.console.message(
+                f"the evaluation before training is not in {self.run.path} any more: `before` is that of step {first}"
+            )
+        return self._evaluate(first) if kept is None else kept
+
+    def _log_evaluation(self, row: dict[str, Any]) -> None:
+        self._log(row)
+        self.console.step(row)
 
     def _save(self, step: int) -> None:
         setup = self.setup
@@ -236,7 +236,7 @@ class _Loop:
 
         self.run.checkpoint(step, write)
 
-    def _resume(self) -> tuple[int, Evaluation | None]:
+    def _resume(self) -> int:
         """Continue from the newest complete checkpoint: weights, optimizer, critic, counters. Metrics after it are set aside."""
         checkpoint = self.run.latest_checkpoint()
         if checkpoint is None:
@@ -255,7 +255,7 @@ class _Loop:
         if curriculum := state.get("curriculum"):
             self.setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]
         self.run.truncate_metrics(int(state["step"]))
-        return int(state["step"]), None
+        return int(state["step"])
 
     def _header(self) -> Mapping[str, str]:
         s, c = self.setup, self.setup.config
@@ -274,8 +274,9 @@ class _Loop:
         path = self.run.path
         summary(
             self.console,
-            before.summary(),
-            after.summary(),
+            before.shown(),
+            after.shown(),
+            before.change(after),
             examples(before, after),
             path,
             [

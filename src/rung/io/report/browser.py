@@ -33,10 +33,16 @@ def browser(runs: Sequence[Run]) -> Markup:
     intro = tag(
         "p",
         _how_many(shown, total),
-        " An answer is right if it earned the step's best, positive reward.",
+        " An answer is right if the task paid it 1."
+        if _binary(runs)
+        else " Rewards have a scale: no answer is right or wrong.",
         _missing(runs),
     )
     return section("answers", "Answers", intro, tag("noscript", needs), _controls(runs), _keys(), panes)
+
+
+def _binary(runs: Sequence[Run]) -> bool:
+    return all(run["kind"] == "accuracy" for run in runs)
 
 
 def _how_many(shown: int, total: int) -> str:
@@ -67,7 +73,7 @@ def _controls(runs: Sequence[Run]) -> Markup:
         _select("run", "run", which) if len(runs) > 1 else None,
         _select("kind", "from", [("", "everywhere"), ("0", "training"), ("1", "held-out problems")]),
         _select("step", "step", [("", "all")]),
-        _select("right", "verdict", [("", "all"), ("1", "right"), ("0", "wrong")]),
+        _select("right", "verdict", [("", "all"), ("1", "right"), ("0", "wrong")]) if _binary(runs) else None,
         _select("sort", "order", ORDERS),
         _select("color", "colour tokens by", colors),
         tag("label", tag("span", "search"), search, class_="wide"),

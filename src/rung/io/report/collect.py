@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError
+from rung.io.held_out import Kind, evaluations, interval, kind, mean, problems
 from rung.io.ladder import SYMBOLS, objective_text
 from rung.io.report.completions import collect_completions
 from rung.io.run_dir import RunDir
+from rung.maths.interval import change, problem_means
 from rung.recipe_io import LABELS, all_recipes, brief, diff, equation, from_dict
 from rung.recipes import Recipe
 
@@ -25,9 +28,10 @@ def collect(paths: Sequence[Path], completions: int = COMPLETIONS) -> dict[str, 
     experiments = [path for path in paths if _experiment_file(path)]
     runs = [RunDir.open(path) for path in paths if not _experiment_file(path)]
     names = _names([run.path for run in runs])
+    one = kind([row for run in runs for row in evaluations(run.metrics())])  # for all that is shown together
     return {
         "runs": [
-            collect_run(run, name, completions // max(len(runs), 1)) for run, name in zip(runs, names, strict=True)
+            collect_run(run, name, completions // max(len(runs), 1), one) for run, name in zip(runs, names, strict=True)
         ],
         "experiments": [collect_experiment(path) for path in experiments],
     }
@@ -64,15 +68,17 @@ def collect_experiment(path: Path) -> dict[str, Any]:
 
 
 # -- one run -------------------------------------------------------------------------------------------------------
-def collect_run(run: RunDir, name: str, completions: int) -> dict[str, Any]:
-    """Everything about one run that its report shows."""
+def collect_run(run: RunDir, name: str, completions: int, as_kind: Kind) -> dict[str, Any]:
+    """Everything about one run that its report shows. as_kind: whether rewards are right or wrong, or have a scale."""
     config, rows = run.config(), run.metrics()
     train = [row for row in rows if "reward" in row or "step_time" in row]
-    held_out = [row for row in rows if "eval/accuracy" in row]
+    held_out = [_evaluation(row, as_kind) for row in evaluations(rows)]
+    held_out = [row for row in held_out if row["mean"] is not None]
     steps = [int(row["step"]) for row in train]
     planned = config.get("steps")
     return {
         "name": name,
+        "kind": as_kind,
         "path": str(run.path),
         "config": {k: v for k, v in config.items() if k != "expanded_recipe"},
         "environment": run.environment(),
@@ -83,9 +89,15 @@ def collect_run(run: RunDir, name: str, completions: int) -> dict[str, Any]:
         "planned": planned,
         "before": held_out[0] if held_out else None,
         "after": held_out[-1] if len(held_out) > 1 else None,
-        "changes": _changes(run),
-        "completions": collect_completions(run, completions),
+        "changes": _changes(run, as_kind == "accuracy"),
+        "completions": collect_completions(run, completions, as_kind == "accuracy"),
     }
+
+
+def _evaluation(row: dict[str, Any], as_kind: Kind) -> dict[str, Any]:
+    """The row, with what every section calls the same: mean, low, high, problems."""
+    low, high = interval(row, as_kind)
+    return {**row, "mean": mean(row, as_kind), "low": low, "high": high, "problems": problems(row)}
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
@@ -100,8 +112,8 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _changes(run: RunDir) -> dict[str, int] | None:
-    """The same held-out problems before and after: how many were gained, lost, right both times, wrong both times."""
+def _changes(run: RunDir, binary: bool) -> dict[str, Any] | None:
+    """The same held-out problems before and after: by how much they changed, and how many answers were gained and lost."""
     paths = sorted((run.path / "evaluations").glob("step_*.jsonl"))
     if len(paths) < 2:
         return None
@@ -110,14 +122,24 @@ def _changes(run: RunDir) -> dict[str, int] | None:
     )
     if [a["task"] for a in first] != [a["task"] for a in last]:
         return None
-    pairs = [((a["reward"] or 0) > 0, (b["reward"] or 0) > 0) for a, b in zip(first, last, strict=True)]
+    both = [problem_means((a["task"], _earned(a, binary)) for a in rows) for rows in (first, last)]
+    known = [(_earned(a, binary), _earned(b, binary)) for a, b in zip(first, last, strict=True)]
+    pairs = [(a > 0, b > 0) for a, b in known if math.isfinite(a + b)]
     return {
+        "change": change(both[0], both[1], binary),
         "gained": pairs.count((False, True)),
         "lost": pairs.count((True, False)),
         "right": pairs.count((True, True)),
         "wrong": pairs.count((False, False)),
         "total": len(pairs),
     }
+
+
+def _earned(row: dict[str, Any], binary: bool) -> float:
+    """The answer's reward, NaN where it was not scored. A prompt that left no room for one was wrong, if that is a kind."""
+    if row["reward"] is None and row["stop"] == "abort" and not row["rewards"] and binary:
+        return 0.0
+    return math.nan if row["reward"] is None else row["reward"]
 
 
 def _recipe(stored: dict[str, Any]) -> dict[str, Any]:

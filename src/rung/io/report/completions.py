@@ -21,14 +21,15 @@ TEXT = 6000  # characters shown of a prompt or of an answer without tokens
 Pieces = Callable[[Sequence[int]], list[str]]
 
 
-def collect_completions(run: RunDir, budget: int) -> dict[str, Any]:
+def collect_completions(run: RunDir, budget: int, binary: bool) -> dict[str, Any]:
     """{"prompts", "rows", "shown", "total", "steps", "pieces"} in about `budget` bytes of JSON.
 
+    binary: an answer is right or wrong.
     Whole groups (all answers to one prompt), the same number of bytes from each step that is read. A quarter of the
     budget goes to the answers to held-out problems, the same problems at every evaluation.
     """
     pieces = _tokenizer(run)
-    out = _Sample(pieces)
+    out = _Sample(pieces, binary)
     evaluations = sorted((run.path / "evaluations").glob("step_*.jsonl"))
     steps = run.rollout_steps()
     share = budget // 4 if steps else budget
@@ -39,6 +40,9 @@ def collect_completions(run: RunDir, budget: int) -> dict[str, Any]:
     read = _spread(steps, STEPS)
     for i, step in enumerate(read):
         out.add(run.read_rollouts(step), "training", step, max(0, left - out.spent) // (len(read) - i))
+    for row in out.rows:
+        if row["k"] in out.graded:  # a task may pay training and held-out answers on different scales
+            row.pop("w", None)
     out.rows.sort(key=lambda row: (row["k"], row["s"]))
     unread = [_rollout_path(run, step) for step in steps if step not in set(read)]
     unread += [path for path in evaluations if path not in set(chosen)]
@@ -56,27 +60,27 @@ def collect_completions(run: RunDir, budget: int) -> dict[str, Any]:
 class _Sample:
     """Rows for the page. Their short keys are explained in report.js, the only reader."""
 
-    def __init__(self, pieces: Pieces | None) -> None:
-        self.pieces, self.rows, self.prompts = pieces, list[dict[str, Any]](), dict[str, int]()
+    def __init__(self, pieces: Pieces | None, binary: bool) -> None:
+        self.binary, self.pieces, self.rows, self.prompts = binary, pieces, list[dict[str, Any]](), dict[str, int]()
         self.size = self.spent = self.seen = 0
+        self.graded = set[int]()  # training (0) or held-out (1): some answer was paid something else than 0 and 1
 
     def add(self, answers: list[dict[str, Any]], kind: str, step: int, budget: int) -> None:
         """Whole groups in their order, until `budget` bytes are used; at least one group."""
-        rewards = [a["reward"] for a in answers if a.get("reward") is not None]
-        best, used, group = max(rewards, default=0.0), 0, None
+        used, group = 0, None
         self.seen += len(answers)
         for answer in answers:
             key = answer.get("group", answer.get("task"))
             if key != group and used >= budget and used:
                 break
             group = key
-            row = self._row(answer, kind, step, best)
+            row = self._row(answer, kind, step)
             self.rows.append(row)
             used += max(len(json.dumps(row)), LEAST) + 1
         self.size += used
         self.spent += used if kind == "training" else 0
 
-    def _row(self, a: dict[str, Any], kind: str, step: int, best: float) -> dict[str, Any]:
+    def _row(self, a: dict[str, Any], kind: str, step: int) -> dict[str, Any]:
         prompt = _prompt(a.get("prompt"))
         reward, parts = a.get("reward"), a.get("rewards") or {}
         row: dict[str, Any] = {
@@ -84,9 +88,13 @@ class _Sample:
             "s": step,
             "p": self.prompts.setdefault(prompt, len(self.prompts)),
             "r": reward,
-            "w": reward is not None and reward == best and best > 0,
             "stop": a.get("stop"),
         }
+        if self.binary and reward is not None:
+            earned = reward - parts.get("overlong", 0.0)
+            row["w"] = earned > 0.5  # 1 or 0, whatever its length costs
+            if min(abs(earned), abs(earned - 1)) > 1e-9:
+                self.graded.add(row["k"])
         if "group" in a:
             row["g"] = a["group"]
         if len(parts) > 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rung.io.definitions import as_html, definition
+from rung.io.held_out import NAMES
 from rung.io.report.charts import Charts, Series
 from rung.io.report.markup import Markup, number, tag
 from rung.io.report.statistics import POINTS, running, thin, window
@@ -121,17 +122,19 @@ def groups(runs: Sequence[dict[str, Any]], charts: Charts) -> list[tuple[str, li
 
 
 def accuracy(runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
-    """Held-out accuracy of every evaluation, with its stored interval."""
+    """Held-out accuracy or mean reward of every evaluation, with its stored interval."""
     series = [
         Series(
-            run["name"] if len(runs) > 1 else "", e["step"], e["eval/accuracy"],
-            e.get("eval/accuracy_ci_low", ()), e.get("eval/accuracy_ci_high", ()), color=i, markers=True,
+            run["name"] if len(runs) > 1 else "", e["step"], e["mean"], e.get("low", ()), e.get("high", ()), color=i,
+            markers=True,
         )
         for i, run in enumerate(runs)
-        if (e := run["eval"]) and "eval/accuracy" in e
+        if (e := run["eval"])
     ]  # fmt: skip
     note = "Every evaluation, on the same held-out problems, with its 95 % interval."
-    return charts.lines("Held-out accuracy", series, note=note, name="eval/accuracy", fixed=UNIT)
+    kind = runs[0]["kind"]
+    fixed = UNIT if kind == "accuracy" else None
+    return charts.lines(f"Held-out {NAMES[kind]}", series, note=note, name=f"eval/{kind}", fixed=fixed)
 
 
 def draw(plot: Plot, runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:

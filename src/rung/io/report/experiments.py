@@ -118,7 +118,7 @@ def curve_charts(e: Experiment, charts: Charts, colors: dict[str, int]) -> Child
 
 
 def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Markup:
-    """Accuracy over step sizes: a wide plateau is worth more than a high peak."""
+    """What was reached over step sizes: a wide plateau is worth more than a high peak."""
     series = [
         Series(
             str(r.get("recipe", "")),
@@ -133,8 +133,11 @@ def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Markup:
         if r.get("step_size") and r.get("accuracy")
     ]
     note = "A wide plateau is worth more than a high peak: nobody knows the best step size of a new task."
+    measure = str(e.get("measure", "accuracy"))
+    fixed = (0.0, 1.0) if measure == "accuracy" else None
+    title = f"{measure.capitalize()} over step sizes"
     return charts.lines(
-        "Accuracy over step sizes", series, xlabel="learning rate (trpo: bound on the KL)", note=note, fixed=(0.0, 1.0), log_x=True
+        title, series, xlabel="learning rate (trpo: bound on the KL)", note=note, fixed=fixed, log_x=True
     )
 
 

@@ -85,7 +85,7 @@ function readable(svg, chart) {
 for (const [id, chart] of Object.entries(load("charts"))) readable(document.getElementById(id), chart);
 
 // -- answers ----------------------------------------------------------------------------------------------------------
-// A row: k 0 training, 1 held-out; s step; p prompt; r reward; w right; rs parts of the reward; g group; n tokens;
+// A row: k 0 training, 1 held-out; s step; p prompt; r reward; w right (absent where no answer is right or wrong); rs parts of the reward; g group; n tokens;
 // a text or t texts of the tokens; per token (or one for all) ad advantage, lp log p, ra ratio, cl clipped; cut left out.
 function answers() {
   const list = document.getElementById("answer-list");
@@ -107,8 +107,8 @@ function answers() {
   const groupKey = (r) => `${r.run}/${r.k}/${r.s}/${r.k ? r.p : r.g}`;
   const groups = new Map();
   for (const r of rows) groups.has(groupKey(r)) ? groups.get(groupKey(r)).push(r) : groups.set(groupKey(r), [r]);
-  const mark = (r) => (r.r === null ? "?" : r.w ? "✓" : "✗");
-  const kind = (r) => (r.r === null ? "unknown" : r.w ? "right" : "wrong");
+  const mark = (r) => (r.r === null ? "?" : r.w === undefined ? "" : r.w ? "✓" : "✗");
+  const kind = (r) => (r.r === null ? "unknown" : r.w === undefined ? "graded" : r.w ? "right" : "wrong");
   const each = (v, i) => (Array.isArray(v) ? v[i] : v);
   const most = (v) => (v === undefined ? -1 : Array.isArray(v) ? Math.max(...v.map(Math.abs)) : Math.abs(v));
   const size = (r) => (r.n === undefined ? r.text.length : r.n);
@@ -135,7 +135,7 @@ function answers() {
     if (order) found.sort(order);
     const right = found.filter((r) => r.w).length;
     status.textContent = found.length
-      ? `${found.length.toLocaleString("en")} answers, ${right.toLocaleString("en")} right`
+      ? `${found.length.toLocaleString("en")} answers${field("right") ? `, ${right.toLocaleString("en")} right` : ""}`
       : "No answer fits these choices.";
     list.replaceChildren();
     list.scrollTop = 0;
@@ -258,8 +258,8 @@ function answers() {
     detail.replaceChildren();
     const r = chosen;
     if (!r) return;
-    const word = r.r === null ? "not scored" : r.w ? "right" : "wrong";
-    detail.append(make("p", `verdict ${kind(r)}`, `${mark(r)} ${word}, reward ${short(r.r)}`));
+    const word = { unknown: "? not scored", graded: "", right: "✓ right, ", wrong: "✗ wrong, " }[kind(r)];
+    detail.append(make("p", `verdict ${kind(r)}`, r.r === null ? word : `${word}reward ${short(r.r)}`));
     const parts = [r.k ? `held-out problem, ${r.s ? `after step ${r.s}` : "before training"}` : `training step ${r.s}`];
     if (r.n !== undefined) parts.push(`${r.n} tokens`);
     if (r.stop === "length") parts.push("cut by the token limit");

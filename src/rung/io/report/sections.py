@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from rung.io.definitions import as_html, definition, definitions
+from rung.io.held_out import NAMES
 from rung.io.report import curves
 from rung.io.report.charts import Charts, Interval, intervals
 from rung.io.report.markup import Child, Markup, number, table, tag
@@ -31,14 +33,14 @@ def key_of(runs: Sequence[Run]) -> Markup:
 
 # -- what came out -------------------------------------------------------------------------------------------------
 def outcome(runs: Sequence[Run], charts: Charts) -> Markup:
-    """Accuracy before and after, in words and as intervals, and the problems that were gained and lost."""
+    """Accuracy or mean reward before and after, in words and as intervals, and the problems that were gained and lost."""
     words = [tag("div", _name_tag(run, i, runs), _in_words(run), class_="words") for i, run in enumerate(runs)]
     rows = [
         Interval(
             f"{run['name']}, {when}" if len(runs) > 1 else f"{when} ({row['step']} steps)",
-            row["eval/accuracy"],
-            row.get("eval/accuracy_ci_low"),
-            row.get("eval/accuracy_ci_high"),
+            row["mean"],
+            row["low"],
+            row["high"],
             color=i,
             quiet=when == "before",
         )
@@ -46,7 +48,9 @@ def outcome(runs: Sequence[Run], charts: Charts) -> Markup:
         for when, row in (("before", run["before"]), ("after", run["after"]))
         if row
     ]
-    picture = intervals("Accuracy on held-out problems, 95 % intervals", rows, fixed=(0.0, 1.0))
+    kind = runs[0]["kind"]
+    title = f"{NAMES[kind].capitalize()} on held-out problems, 95 % intervals"
+    picture = intervals(title, rows, fixed=(0.0, 1.0) if kind == "accuracy" else None)
     return section("outcome", "What came out", tag("div", tag("div", words), picture, class_="lead"))
 
 
@@ -54,60 +58,54 @@ def _name_tag(run: Run, i: int, runs: Sequence[Run]) -> Child:
     return tag("h3", tag("i", class_=f"swatch c{i % 8}"), run["name"]) if len(runs) > 1 else None
 
 
-def verdict(before: dict[str, float], after: dict[str, float]) -> str:
-    """What the two intervals allow to say, and no more."""
-    if after["eval/accuracy_ci_low"] > before["eval/accuracy_ci_high"]:
-        return "The intervals do not overlap: it got better."
-    if after["eval/accuracy_ci_high"] < before["eval/accuracy_ci_low"]:
-        return "The intervals do not overlap: it got worse."
-    return "The intervals overlap, so this alone does not show a change."
-
-
 def _in_words(run: Run) -> list[Markup]:
-    before, after = run["before"], run["after"]
+    before, after, what = run["before"], run["after"], NAMES[run["kind"]]
     if before is None:
-        return [tag("p", "This run holds no evaluation on held-out problems.")]
+        return [tag("p", "This run holds no evaluation on held-out problems that could be scored.")]
     if after is None:
-        now = f"{before['eval/accuracy']:.3f}"
-        return [
-            tag(
-                "p",
-                tag("strong", now, class_="big"),
-                f" held-out accuracy at step {before['step']}; the only evaluation.",
-            )
-        ]
+        now = tag("strong", number(before["mean"]), class_="big")
+        return [tag("p", now, f" held-out {what} at step {before['step']}; the only evaluation.")]
     big = tag(
         "p",
-        number(before["eval/accuracy"]),
+        number(before["mean"]),
         tag("span", "→", class_="arrow", aria_label="to"),
-        tag("strong", number(after["eval/accuracy"])),
+        tag("strong", number(after["mean"])),
         class_="big",
     )
-    n = int(after["eval/accuracy_n"])
     text = (
-        f"Held-out accuracy after {after['step']} steps, on {n} problems. 95 % intervals: "
-        f"{_interval(before)} before, {_interval(after)} after. {verdict(before, after)}"
+        f"Held-out {what} after {after['step']} steps, on {after['problems']} problems. 95 % intervals: "
+        f"{_interval(before)} before, {_interval(after)} after. {_unscored(after)}"
     )
-    out = [big, tag("p", text)]
-    if c := run["changes"]:
-        what = "problems" if c["total"] == n else "answers"
-        out.append(
-            tag(
-                "p",
-                f"Of {c['total']} {what}, ",
-                tag("b", f"{c['gained']} went from wrong to right"),
-                " and ",
-                tag("b", f"{c['lost']} from right to wrong"),
-                f"; {c['right']} were right both times, {c['wrong']} wrong both times.",
-            )
-        )
+    out = [big, tag("p", text), *_changed(run)]
     if run["planned"] and run["steps"] < run["planned"]:
         out.append(tag("p", f"The run ended at step {run['steps']} of {run['planned']} planned.", class_="warn"))
     return out
 
 
-def _interval(row: dict[str, float]) -> str:
-    return f"{number(row['eval/accuracy_ci_low'])} to {number(row['eval/accuracy_ci_high'])}"
+def _changed(run: Run) -> list[Markup]:
+    """The change over the same problems, and where answers are right or wrong, how many of them were gained and lost."""
+    c = run["changes"]
+    if not c or c["change"] is None:
+        return []
+    d = c["change"]
+    interval = "" if math.isnan(d.low) else f" (95 % interval {d.low:+.3g} to {d.high:+.3g})"
+    said = f"{d.mean:+.3g}{interval}".replace("-", "−")
+    out = [tag("p", f"Change over the same {d.n} problems: {said}: {d.words}.")]
+    if run["kind"] == "accuracy":
+        what = "problems" if c["total"] == d.n else "answers"
+        gained, lost = f"{c['gained']} went from wrong to right", f"{c['lost']} from right to wrong"
+        rest = f"; {c['right']} were right both times, {c['wrong']} wrong both times."
+        out.append(tag("p", f"Of {c['total']} {what}, ", tag("b", gained), " and ", tag("b", lost), rest))
+    return out
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "none" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
+
+
+def _unscored(row: dict[str, Any]) -> str:
+    n = int(row.get("eval/unscored") or 0)
+    return f"{n} answers could not be scored and are in no mean." if n else ""
 
 
 # -- curves --------------------------------------------------------------------------------------------------------
