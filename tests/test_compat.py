@@ -73,6 +73,7 @@ def test_each_argument_changes_its_part(arguments, path, value):
     [
         ({"vllm_mode": "server"}, "vllm_mode"),
         ({"learning_rte": 1e-5}, "Did you mean 'learning_rate'"),
+        ({"repetition_penalty": True}, "repetition_penalty=True: rung learns"),
         ({"top_p": 0.9}, "top_p=0.9: rung learns from the law that it samples"),
         ({"adam_beta2": 0.999}, "adam_beta2=0.999: rung's optimizer is AdamW"),
         ({"report_to": "wandb"}, "report_to"),

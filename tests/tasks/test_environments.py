@@ -168,6 +168,26 @@ def _talk(session, *texts) -> Completion:
     return Completion(texts[-1], messages=messages, session=session, prompt_messages=len(opening))
 
 
+def test_a_curriculum_goes_on_below_an_environment(files):
+    part = '[[part]]\ntask = "{0}.jsonl"\n'
+    stages = "[[stage]]\nweights = {rows = 1}\nuntil_step = 3\n[[stage]]\nweights = {plain = 1}\n"
+    (files / "mix.toml").write_text(part.format("rows") + part.format("plain") + stages)
+    one, two = (load(files, "Counter", "mix.toml").train for _ in range(2))
+    assert one.begin_step(3) == {"task/stage": 1.0} and one[0].id.startswith("plain/")
+    two.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    assert two[0].id == one[0].id
+
+
+def test_problems_that_a_file_holds_ready_made(files):
+    (files / "ready.py").write_text(
+        "from rung.tasks.registry import load\n"
+        "SPLITS = load('chained_arithmetic', options={'train_size': 8, 'eval_size': 4})\nENV = SPLITS.train"
+    )
+    splits = environments.load(None, environment=f"{files / 'ready.py'}:SPLITS")
+    assert (len(splits.train), len(splits.eval)) == (8, 4)
+    assert len(environments.load(None, environment=f"{files / 'ready.py'}:ENV").train) == 7
+
+
 def test_reset_gets_the_rows_own_prompt(files):
     env = load(files, "Counter").train
     session = env.session(env[0])

@@ -105,7 +105,9 @@ def test_a_curriculum_goes_on_by_step_and_by_accuracy(files: tuple[Path, Path], 
     assert set(parts(splits.eval, len(splits.eval))) == {"hard"}, "evaluation is about the goal"
 
 
-def test_a_reward_function_judges_each_part_and_the_curriculum_goes_on(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_reward_function_judges_each_part_and_the_curriculum_goes_on(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
     (tmp_path / "mix.toml").write_text(MIX)
     (tmp_path / "judge_mix.py").write_text(
         "def pay(completions, trainer_state, **columns): return [0.5 + trainer_state.global_step] * len(completions)"

@@ -94,14 +94,16 @@ def test_all_that_is_named_by_file_is_loaded_alike(tmp_path):
     assert splits.train.session(splits.train[0]).instance.get_reward() == 2.0
 
 
-def test_a_file_is_run_once_until_it_is_changed(tmp_path):
-    folder = write(tmp_path / "a", rewards="import helpers\nhelpers.RUNS.append(1)\ndef f(): ...\ndef g(): ...")
+def test_a_file_is_run_once_until_it_is_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    text = "import helpers\nhelpers.RUNS.append(1)\ndef f(): return 0\ndef g(): ..."
+    folder = write(tmp_path / "a", rewards=text)
     (folder / "helpers.py").write_text("RUNS = []")
     spec = f"{folder / 'rewards.py'}:"
     f, g = load_object(spec + "f", "--reward"), load_object(spec + "g", "--reward")
     assert f.__globals__ is g.__globals__ and len(f.__globals__["helpers"].RUNS) == 1
     assert pickle.loads(pickle.dumps(f)) is f
-    (folder / "rewards.py").write_text("def f(): return 1\ndef g(): ...")  # within the same second
+    (folder / "rewards.py").write_text(text.replace("return 0", "return 1"))  # as long, and within the same second
     assert load_object(spec + "f", "--reward")() == 1
     assert not (folder / "__pycache__" / f"rewards.{sys.implementation.cache_tag}.pyc").exists()
 
@@ -136,6 +138,15 @@ def test_a_neighbour_called_like_an_installed_module_is_seen_by_the_file_alone(t
 
     assert sys.modules["packaging"] is packaging and importlib.import_module("packaging") is packaging
     assert sys.path[0] != str(folder) and sys.path[-1] == str(folder)
+
+
+def test_a_neighbour_does_not_stand_in_for_an_installed_module_that_nobody_has_imported_yet(tmp_path, monkeypatch):
+    site = write(tmp_path / "site", installed_here="WHOSE = 'the installed one'")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    text = "import installed_here\ndef pay(completions, **columns): return [float(installed_here.WHOSE == 'mine')] * 2"
+    folder = write(tmp_path / "a", rewards=text, installed_here="WHOSE = 'mine'")
+    assert scores(folder, "rewards") == [1.0, 1.0]
+    assert importlib.import_module("installed_here").WHOSE == "the installed one"
 
 
 def test_a_file_that_fails_leaves_nothing_behind(tmp_path):

@@ -56,6 +56,14 @@ class ToolEnvironment:
         told: dict[str, float] = begin(step) if begin else {}
         return told
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where a curriculum among the rows stands."""
+        state: dict[str, Any] = getattr(self.rows, "state_dict", dict)()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        getattr(self.rows, "load_state_dict", lambda state: None)(state)
+
     def score(self, group: Group) -> list[dict[str, float]]:
         instances = [completion.session.instance for completion in group.completions]
         own = hasattr(instances[0], "get_reward")

@@ -29,6 +29,10 @@ def begun(path: Path) -> tuple[TrainConfig, Recipe]:
     """The settings and the recipe of the run in `path`, as they were run; `resume` is set."""
     data = RunDir.open(path).config()
     settings = {k: v for k, v in from_toml(path / "config.toml").items() if k not in HERE}
+    if "expanded_recipe" not in data:
+        raise InputError(
+            f"{path / 'config.toml'} has no expanded_recipe, so it is not as a run left it. Start a new run."
+        )
     return TrainConfig(**settings, out=path, resume=True), from_dict(data["expanded_recipe"])
 
 
