@@ -134,3 +134,49 @@ def test_process_rewards_lie_on_the_token_that_ends_their_step(model):
         assert ends[-1] == len(row.rollout.tokens) - 1
         assert [row.text[t] for t in ends[:-1]] == [">"] * row.text.split("#")[0].count(">")
         assert float(collected.batch.reward_BT[b, ends[-1]]) == row.reward
+
+
+def test_dynamic_sampling_leaves_the_next_steps_their_own_problems(model):
+    """Two of three problems have no signal, so that a step draws up to 12 of them."""
+    c = collector(model, Dice(60, lambda i, n: mixed(i, n) if i % 3 == 0 else [1.0] * n), Data(resample=3))
+    drawn, before = [], c._answers
+
+    def remember(tasks, seed):
+        drawn[-1] += [task.id for task in tasks]
+        return before(tasks, seed)
+
+    c._answers = remember
+    for step in range(5):
+        drawn.append([])
+        c.collect(step, State())
+    first = [i for ids in drawn for i in ids][:60]
+    assert len(drawn[0]) > 4 and len(set(first)) == len(first), "each once before any comes again"
+
+
+def test_prompts_without_room_are_not_met_again_in_the_next_step(model, monkeypatch):
+    room = len(model.encode("1+1=")) + LAW.max_new_tokens
+    monkeypatch.setattr(type(model), "context", property(lambda self: room))
+    c = collector(model, Uneven(30, mixed), prompts=4)
+    seen = [s.task.id for step in range(5) for s in c.collect(step, State()).scored[::2]]
+    assert len(seen) == len(set(seen)) == 20
+
+
+class Course(Dice):
+    """Remembers what a curriculum is told."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.told = []
+
+    def observe(self, groups):
+        self.told += groups
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_a_curriculum_is_told_of_training_answers_alone(model, greedy):
+    env = Course(12, lambda i, n: [0.25] * n if n == 1 else [1.0, math.nan])
+    c = collector(model, env, Data(overlong=Overlong(buffer=1.0)), greedy=greedy)
+    collected = c.collect(0, State())
+    assert (collected.batch.greedy_B is not None) == greedy
+    assert [group[0] for group in env.told] == [1.0] * 4, "what the task pays, of no greedy answer"
+    assert all(len(group) == 2 and math.isnan(group[1]) for group in env.told)

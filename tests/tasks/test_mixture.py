@@ -1,6 +1,7 @@
 """Mixtures: ratios, nothing repeated in evaluation, metrics by part, and curricula that move on when they should."""
 
 import json
+import math
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -90,16 +91,13 @@ def test_a_curriculum_goes_on_by_step_and_by_accuracy(files: tuple[Path, Path], 
     assert set(parts(train, 100)) == {"big"}
     assert train.begin_step(3) == {"task/stage": 1.0}
     assert parts(train, 100) == {"big": 50, "hard": 50}
-    right = [Group(task, [Completion(task.data["answer"])]) for task in (train[i] for i in range(WINDOW // 2))]
-    wrong = [Group(group.task, [Completion("")]) for group in right]
-    for group in wrong[1:] + right:
-        train.score(group)
+    train.observe([[0.0, math.nan]] * (WINDOW // 2 - 1) + [[1.0]] * (WINDOW // 2) + [[math.nan]] * WINDOW)
     assert train.begin_step(4) == {"task/stage": 1.0}, "half the window is not there yet"
     again = load(str(path)).train
     assert isinstance(again, Mixture)
     again.load_state_dict(json.loads(json.dumps(train.state_dict())))
     for copy in (train, again):  # a resumed run goes on where it stood
-        copy.score(right[0])
+        copy.observe([[1.0]])
         assert copy.begin_step(5) == {"task/stage": 2.0}
         assert set(parts(copy, 100)) == {"hard"}
     assert set(parts(splits.eval, len(splits.eval))) == {"hard"}, "evaluation is about the goal"
@@ -117,7 +115,7 @@ def test_a_reward_function_judges_each_part_and_the_curriculum_goes_on(
     assert train.begin_step(3) == {"task/stage": 1.0}
     assert train.score(Group(train[0], [Completion("")])) == [{"big.pay": 3.5}]
     for i in range(WINDOW):
-        train.score(Group(train[i], [Completion("")]))
+        train.observe([[sum(row.values()) for row in train.score(Group(train[i], [Completion("")]))]])
     assert train.begin_step(4) == {"task/stage": 2.0}
 
 

@@ -55,7 +55,7 @@ def test_a_run_leaves_everything_that_is_needed_to_read_and_repeat_it(tmp_path):
     assert "torch" in (run.path / "environment.json").read_text()
 
 
-@pytest.mark.parametrize("recipe", ["grpo", "ppo", "moving_average"])
+@pytest.mark.parametrize("recipe", ["grpo", "ppo", "moving_average", "dapo"])
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, recipe):
     whole = rung.train(recipe=recipe, steps=4, out=tmp_path / "whole", **SMALL)
     rung.train(recipe=recipe, steps=2, out=tmp_path / "part", **SMALL)

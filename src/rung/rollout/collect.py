@@ -18,6 +18,7 @@ from rung.rollout.ask import Phase, ask, encode, mix, score
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
 from rung.rollout.text import begun
+from rung.rollout.walk import Walk
 from rung.tasks.environment import Environment, Stepwise, talks
 
 __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
@@ -41,7 +42,10 @@ class Collected:
 
 @dataclass
 class Collector:
-    """Draws `prompts` problems a step without repeating one before all were seen, and `samples` answers to each."""
+    """Draws `prompts` problems a step without repeating one before all were seen, and `samples` answers to each.
+
+    walk: where it stands among the problems; saved with every checkpoint.
+    """
 
     env: Environment
     model: Model
@@ -63,6 +67,7 @@ class Collector:
                 f"prompts_per_step is {self.prompts}, but the task has only {len(self.env)} training problems, and a step "
                 f"must not hold the same problem twice. Use --prompts-per-step {len(self.env)} or fewer."
             )
+        self.walk = Walk(len(self.env), self.prompts, self.seed)
 
     def collect(self, step: int, state: State) -> Collected:
         """The answers of one step. Dynamic sampling draws further problems in place of those without a signal."""
@@ -103,22 +108,19 @@ class Collector:
 
     def _fitting(self, step: int, too_long: list[Task]) -> Iterator[Task]:
         """The step's problems whose prompts leave room for an answer; the others are counted, never cut."""
-        for i in self._problems(step):
+        for i in self.walk.problems(step):
             task = self.env[i]
             if talks(self.env) or len(self.model.encode(task.prompt)) + self.law.max_new_tokens <= self.model.context:
                 yield task
             else:
                 too_long.append(task)
 
-    def _problems(self, step: int) -> Iterator[int]:
-        """This step's problems, then those for resampling, none twice: a shuffled walk that depends on (seed, step) only."""
-        n, at = len(self.env), step * self.prompts
-        epoch, inside = divmod(at, n - n % self.prompts)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(mix(self.seed, epoch, 7)))
-        return (int(order[(inside + i) % n]) for i in range(n))
-
     def _answers(self, tasks: Sequence[Task], seed: int) -> list[list[Scored]]:
-        return self._ask(tasks, self.law, self.samples, seed)
+        """Training answers, of which a curriculum is told what they earned; those of a greedy baseline are not among them."""
+        groups = self._ask(tasks, self.law, self.samples, seed)
+        if observe := getattr(self.env, "observe", None):
+            observe([[row.task_reward for row in group] for group in groups])
+        return groups
 
     def _greedy(self, tasks: Sequence[Task]) -> list[Scored]:
         """The greedy answer to each problem, for its reward R(x, y); these answers never enter the loss."""

@@ -136,11 +136,15 @@ class Mixture:
     def score(self, group: Group) -> list[dict[str, float]]:
         environment, own = self.inner(group.task)
         rewards = environment.score(Group(own, group.completions))
-        totals = [sum(x for x in parts.values() if math.isfinite(x)) for parts in rewards]
-        if totals:
-            self._seen.append(sum(totals) / len(totals))
         part = group.task.id.partition("/")[0]
         return [{f"{part}.{name}": value for name, value in rewards_.items()} for rewards_ in rewards]
+
+    def observe(self, groups: Sequence[Sequence[float]]) -> None:
+        """What training answers earned, group by group: the stage's window. What could not be scored (NaN) says nothing."""
+        for rewards in groups:
+            known = [reward for reward in rewards if math.isfinite(reward)]
+            if known:
+                self._seen.append(sum(known) / len(known))
 
     def begin_step(self, step: int) -> dict[str, float]:
         """Go to the next stage if this one's end is reached; what the step should report. step: from 0."""

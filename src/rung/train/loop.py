@@ -229,10 +229,8 @@ class _Loop:
             setup.model.hf.save_pretrained(directory)
             setup.model.tokenizer.save_pretrained(directory)
             curriculum: dict[str, Any] = getattr(setup.splits.train, "state_dict", dict)()
-            save_state(
-                directory,
-                {"learner": setup.learner.state_dict(), "step": step, "tokens": self.tokens, "curriculum": curriculum},
-            )
+            progress = {"step": step, "tokens": self.tokens, "walk": setup.collector.walk.state_dict()}
+            save_state(directory, {"learner": setup.learner.state_dict(), **progress, "curriculum": curriculum})
 
         self.run.checkpoint(step, write)
 
@@ -252,6 +250,8 @@ class _Loop:
             )
         restore(self.setup, checkpoint)
         self.tokens = int(state["tokens"])
+        if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
+            self.setup.collector.walk.load_state_dict(walk)
         if curriculum := state.get("curriculum"):
             self.setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]
         self.run.truncate_metrics(int(state["step"]))
