@@ -8,8 +8,9 @@ import pytest
 import rung
 from rung.cli import main
 from rung.errors import InputError
-from rung.lab.evalspec import EvalSpec, fingerprint, read
+from rung.lab.evalspec import EvalSpec, fingerprint, read, spec_from
 from rung.lab.evaluation import answers_file
+from rung.lab.flags import Eval
 from rung.tasks.registry import load
 
 SIZE = ["--problems", "6", "--samples", "2"]
@@ -150,3 +151,51 @@ def test_answers_without_a_score_are_in_no_mean(tmp_path, capsys):
     assert 0 < row["unscored"] < 14 and row["accuracy"] == 1.0 and "answers of starter could not be scored" in notes
     (row,), notes = evaluate(capsys, "starter", *graded(tmp_path, "None"))
     assert row["unscored"] == 14 and row["accuracy"] is None and "so there is none" in notes
+
+
+OWN = {
+    "temperature": 0.7, "max_new_tokens": 9, "eval_problems": 7, "eval_samples": 2, "prompts_per_step": 2, "samples_per_prompt": 2,
+    "task_options": {"reward_offset": 0.0, "seed": 3}, "threads": 1, "steps": 1, "recipe": "reinforce",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [{}, {"eval_samples": None}, {"dtype": "bfloat16"}, {"top_p": 1.0, "temperature": 1.3}])
+def test_a_run_is_evaluated_as_it_evaluated_itself(tmp_path, capsys, change):
+    """Token limit, sampling, task, options, problems, samples and precision: the answers are the same, word for word."""
+    run = rung.train(**{**OWN, **change}, out=tmp_path / "run")
+    (row,), _ = evaluate(capsys, str(run.path))
+    assert row["accuracy"] == run.after.accuracy and (row["95% low"], row["95% high"]) == run.after.interval()
+    kept = [json.loads(line) for line in (run.path / "evaluations" / "eval-1.jsonl").read_text().splitlines()]
+    assert [(a["task"], a["answer"]) for a in kept] == [(a.task.id, a.text) for a in run.after.answers]
+    assert main(["eval", str(run.path), "--json", str(tmp_path / "t.json")]) == 0
+    assert "as in the run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_small_task_gets_as_many_answers_as_in_the_run(tmp_path, capsys):
+    rows = "".join(json.dumps({"prompt": f"{i % 10}+2=", "answer": str(i % 10 + 2)}) + "\n" for i in range(20))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    own = {**OWN, "task": str(tmp_path / "rows.jsonl"), "task_options": {"eval_share": 0.2}, "eval_samples": None}
+    run = rung.train(**{**own, "eval_problems": 12}, out=tmp_path / "run")
+    (row,), _ = evaluate(capsys, str(run.path))
+    assert row["problems"] * row["samples"] == 12 and row["samples"] > 1 and row["accuracy"] == run.after.accuracy
+
+
+def test_flags_override_and_the_header_says_so(run, tmp_path, capsys):
+    words = ["--temperature", "0.5", "--problems", "3", "--max-new-tokens", "5"]
+    assert main(["eval", str(run), *words, "--json", str(tmp_path / "t.json")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "at most 5 tokens; other than in the run:" in said
+    for name in ("problems 3 and not 2", "temperature 0.5 and not 1", "max_new_tokens 5 and not 16"):
+        assert name in said
+    spec = read(max((run / "evaluations").glob("*.spec.json")))
+    assert (spec.temperature, spec.problems, spec.max_new_tokens) == (0.5, 3, 5)
+
+
+def test_another_task_keeps_how_the_run_samples_and_nothing_else(tmp_path):
+    stored = {"task": "mine.jsonl", "temperature": 0.7, "max_new_tokens": 9, "eval_problems": 7, "dtype": "bfloat16",
+              "task_options": {"eval_share": 0.3}, "reward": "pay.py:pay"}  # fmt: skip
+    spec = spec_from(Eval("run", task="chained_arithmetic"), stored)
+    assert (spec.temperature, spec.dtype, spec.problems, spec.samples) == (0.7, "bfloat16", 256, 1)
+    assert spec.max_new_tokens is None and spec.reward is None and spec.task_options == {}
+    own = spec_from(Eval("run", task_options={"min_digits": 2}), stored)
+    assert own.task_options == {"eval_share": 0.3, "min_digits": 2} and own.max_new_tokens == 9 and own.reward

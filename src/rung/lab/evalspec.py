@@ -13,12 +13,12 @@ from rung.errors import InputError, unknown
 from rung.ranges import Count, Flags, Natural, Seed, Temperature, TopP
 from rung.records import SamplingLaw
 from rung.tasks.environment import Environment
+from rung.train.evaluate import EVAL_SEED, answers_per_problem
 
 if TYPE_CHECKING:
     from rung.lab.flags import Eval
 
 FORMAT = 1
-EVAL_SEED = 20_000_003
 _SETTINGS = (
     "task",
     "task_path",
@@ -35,13 +35,16 @@ _SETTINGS = (
 )
 _OWN = ("task", "task_path", "task_options", "reward", "environment")
 _TALK = ("max_new_tokens", "max_turns", "max_turn_tokens", "max_total_tokens")
+_LAW = ("temperature", "top_p", "top_k", "dtype", "template_options")  # of a run's own, whatever the task
 
 
 @dataclass(frozen=True)
 class EvalSpec(Flags):
     """Everything that an accuracy depends on besides the model.
 
+    samples: None, only before the task is loaded: as many as a run's own evaluations take.
     max_new_tokens: None only before the task is loaded.
+    dtype: what the model computes in.
     fingerprint: of the problems' ids and prompts; another one means other data.
     """
 
@@ -53,7 +56,7 @@ class EvalSpec(Flags):
     reward: str | None = None
     split: Literal["eval", "train"] = "eval"
     problems: Count = 256
-    samples: Count = 1
+    samples: Count | None = 1
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     top_k: Natural = 0
@@ -61,6 +64,7 @@ class EvalSpec(Flags):
     max_turns: Count | None = None
     max_turn_tokens: Count | None = None
     max_total_tokens: Count | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
     seed: Seed = EVAL_SEED
     fingerprint: str | None = None
     format: int = FORMAT
@@ -75,13 +79,6 @@ class EvalSpec(Flags):
         names = ("temperature", "top_p", "top_k", *_TALK)
         return SamplingLaw(**{name: getattr(self, name) for name in names if getattr(self, name) is not None})
 
-    def options(self) -> dict[str, Any]:
-        """The task's options; a single file given for an evaluation is all evaluation."""
-        options = dict(self.task_options)
-        if self.task_path is not None and Path(self.task_path).is_file():
-            options["eval_share"] = 1.0
-        return options
-
     def filled(self, environment: Environment, max_new_tokens: int) -> EvalSpec:
         """The spec with the task's defaults in it."""
         if not len(environment):
@@ -91,6 +88,7 @@ class EvalSpec(Flags):
         return replace(
             self,
             problems=min(self.problems, len(environment)),
+            samples=self.samples or answers_per_problem(None, self.problems, len(environment)),
             max_new_tokens=self.max_new_tokens or max_new_tokens,
         )
 
@@ -112,7 +110,10 @@ def fingerprint(environment: Environment, problems: int) -> str:
 
 
 def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
-    """The spec of the flags, with what a run knows of its task; or the stored one, untouched."""
+    """The spec of the flags over what a run evaluated itself with; or the stored one, untouched.
+
+    stored: the settings of the run. Another --task has its own limits and sizes, but the run's sampling.
+    """
     given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) not in (None, {})}
     if args.spec is not None:
         if given:
@@ -121,18 +122,38 @@ def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
         return read(args.spec)
     if "task_path" in given:
         given["task_path"] = str(given["task_path"])
-    if "task" not in given:
-        own = _OWN + (
-            _TALK if stored.get("environment") else ()
-        )  # as the run was trained, unless a flag says otherwise
-        given = {key: stored[key] for key in own if stored.get(key) is not None} | given
-    if stored.get("template_options"):
-        given.setdefault("template_options", stored["template_options"])
+        if Path(given["task_path"]).is_file():  # a single file given for an evaluation is all evaluation
+            given["task_options"] = {"eval_share": 1.0, **given.get("task_options", {})}
+    own = own_settings(stored, given.get("task"))
+    for name in ("task_options", "template_options"):
+        given[name] = {**own.get(name, {}), **given.get(name, {})}
+    given = own | given
     if not given.keys() & {"task", "environment"} and args.model == "starter":
         given["task"] = "chained_arithmetic"
     if not given.keys() & {"task", "environment"}:
         raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
     return EvalSpec(**given)
+
+
+def own_settings(stored: dict[str, Any], task: str | None = None) -> dict[str, Any]:
+    """What a run evaluated itself with; of another task than its own only how it samples."""
+    if not stored:
+        return {}
+    names = _LAW if task not in (None, stored.get("task")) else (*_LAW, *_OWN, *_TALK)
+    own = {name: stored[name] for name in names if stored.get(name) is not None}
+    if names is not _LAW:
+        own |= {"problems": stored["eval_problems"], "samples": stored.get("eval_samples")}
+    return own
+
+
+def deviations(spec: EvalSpec, stored: dict[str, Any]) -> list[str]:
+    """In which settings the spec is not the run's own, in words."""
+    own = EvalSpec(**own_settings(stored)) if stored.get("task") or stored.get("environment") else None
+    if own is None:
+        return []
+    names = [f.name for f in dataclasses.fields(EvalSpec) if f.name not in ("fingerprint", "format")]
+    pairs = [(name, getattr(spec, name), getattr(own, name)) for name in names]
+    return [f"{name} {now} and not {then}" for name, now, then in pairs if now != then]
 
 
 def read(path: Path) -> EvalSpec:

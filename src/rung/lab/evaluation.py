@@ -19,7 +19,7 @@ from rung.io.run_dir import RunDir
 from rung.io.tables import cell, check_json_target, show
 from rung.io.terminal import say_notes
 from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
-from rung.lab.evalspec import EvalSpec, fingerprint, spec_from
+from rung.lab.evalspec import EvalSpec, deviations, fingerprint, spec_from
 from rung.records import Completion
 from rung.rollout import model as models
 from rung.rollout.device import CPU, choose
@@ -117,13 +117,14 @@ def run_eval(args: Eval) -> int:
     out = answers_file(args.out, args.model, directories[0][2])
     path = Path(spec.task_path) if spec.task_path else None
     splits = environments.load(
-        spec.task, environment=spec.environment, path=path, reward=spec.reward, options=spec.options()
+        spec.task, environment=spec.environment, path=path, reward=spec.reward, options=spec.task_options
     )
     if spec.max_new_tokens is None:
         for _, directory, _ in directories:
             splits = shortened_for(splits, directory)
     say_notes(splits.notes)
     environment = splits.eval if spec.split == "eval" else splits.train
+    other = deviations(spec, directories[0][2])
     spec = spec.filled(environment, splits.max_new_tokens)
     seen = fingerprint(environment, spec.problems)
     if spec.fingerprint not in (None, seen):
@@ -138,8 +139,16 @@ def run_eval(args: Eval) -> int:
         comparison = paired(first.means, second.means, first.binary)
     if out is not None:
         keep(out, measured, spec.with_fingerprint(seen))
-    report(spec, measured, comparison, out, args.json)
+    report(spec, measured, comparison, out, args.json, header(spec, directories[0][2], other))
     return 0
+
+
+def header(spec: EvalSpec, stored: dict[str, Any], other: Sequence[str]) -> str:
+    """What was evaluated, and whether it is what a run did itself."""
+    title = f"{spec.name}, {spec.split}, temperature {spec.temperature:g}, at most {spec.max_new_tokens} tokens"
+    if not stored:
+        return title
+    return f"{title}; {'other than in the run: ' + ', '.join(other) if other else 'as in the run'}"
 
 
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
@@ -153,10 +162,11 @@ def measure(
     name: str, directory: str, environment: Environment, spec: EvalSpec, device: torch.device = CPU
 ) -> Measured:
     """The model's answers under the spec."""
-    model = models.load(directory, device=device)
+    model = models.load(directory, device=device, dtype=getattr(torch, spec.dtype))
     model.use_template(spec.template_options)
     if note := unread_letters(model, environment):
         print(note, file=sys.stderr)
+    assert spec.samples is not None, "EvalSpec.filled says how many"
     result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
     extract = getattr(environment, "extract", None)
     found = extract and [extract(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]
@@ -197,7 +207,12 @@ def keep(out: Path, measured: Sequence[Measured], spec: EvalSpec) -> None:
 
 
 def report(
-    spec: EvalSpec, measured: Sequence[Measured], comparison: Paired | None, out: Path | None, json_to: str | None
+    spec: EvalSpec,
+    measured: Sequence[Measured],
+    comparison: Paired | None,
+    out: Path | None,
+    json_to: str | None,
+    title: str,
 ) -> None:
     """Prints the table; with two models their difference is a row of its own. Notes go to standard error."""
     rows = [one.row(spec.name) for one in measured]
@@ -208,7 +223,6 @@ def report(
         difference = {"model": names, measured[0].kind: c.difference, "95% low": c.low, "95% high": c.high, **extra}
         columns = [*rows[0], *extra]
         rows = [{column: row.get(column) for column in columns} for row in (*rows, difference)]
-    title = f"{spec.name}, {spec.split}, temperature {spec.temperature:g}"
     columns, cells = list(rows[0]), [list(row.values()) for row in rows]
     if json_to == "-":
         show(title, columns, cells, json_to)

@@ -38,15 +38,15 @@ class Eval(Flags):
     split: str | None = None
     """eval (default) or train"""
     problems: Count | None = None
-    """default: 256, or as many as there are"""
+    """default: those of a run's own evaluations; else 256, or as many as there are"""
     samples: Count | None = None
-    """answers per problem (default: 1)"""
+    """answers per problem (default: the run's, else 1)"""
     temperature: Temperature | None = None
-    """default: 1; 0 is greedy"""
+    """default: the run's, else 1; 0 is greedy"""
     top_p: TopP | None = None
     top_k: Natural | None = None
     max_new_tokens: Count | None = None
-    """default: the task's"""
+    """default: the run's, else the task's"""
     seed: Seed | None = None
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""

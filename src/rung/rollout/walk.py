@@ -29,6 +29,7 @@ class Walk:
     inside: int = 0
     later: list[int] = field(default_factory=list)
     step: int = 0
+    _shuffled: tuple[int, list[int]] = field(default=(-1, []), repr=False)  # an epoch's order, drawn once
 
     def problems(self, step: int) -> Iterator[int]:
         """This step's problems, as many as are asked for. A step out of turn: as if no step had taken more than its own."""
@@ -62,9 +63,6 @@ class Walk:
             generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, 7))
             self._shuffled = (self.epoch, torch.randperm(self.n, generator=generator).tolist())
         return self._shuffled[1]
-
-    def __post_init__(self) -> None:
-        self._shuffled: tuple[int, list[int]] = (-1, [])
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "inside": self.inside, "later": list(self.later), "step": self.step}

@@ -16,6 +16,8 @@ from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
 from rung.tasks.environment import Environment, talks
 
+EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -111,6 +113,11 @@ class Evaluation:
                 found.setdefault(name, []).extend([value] if math.isfinite(value) else [])
         means = {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}
         return means if len(means) > 1 else {}
+
+
+def answers_per_problem(asked: int | None, problems: int, size: int) -> int:
+    """What a run's evaluations take: what was asked for, else 1, or more where the task has fewer than `problems`."""
+    return asked or max(1, round(problems / max(size, 1)))
 
 
 def unasked(answer: Scored) -> bool:

@@ -14,10 +14,8 @@ from rung.io.held_out import evaluations, is_graded
 from rung.io.run_dir import RunDir
 from rung.records import Rollout, Scored, Task
 from rung.train.answers import answer_row
-from rung.train.evaluate import Evaluation, evaluate
+from rung.train.evaluate import EVAL_SEED, Evaluation, answers_per_problem, evaluate
 from rung.train.setup import Setup
-
-EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
 
 @dataclass
@@ -36,7 +34,7 @@ class HeldOut:
     def at(self, step: int) -> Evaluation:
         """The policy of now on the held-out problems; what an earlier process has logged of it is not logged again."""
         config, env = self.setup.config, self.setup.splits.eval
-        samples = config.eval_samples or max(1, round(config.eval_problems / max(len(env), 1)))
+        samples = answers_per_problem(config.eval_samples, config.eval_problems, len(env))
         model, sampler = self.setup.model, self.setup.sampler
         result = evaluate(env, model, sampler, config.law(), config.eval_problems, samples, EVAL_SEED)
         self.graded = self.graded or not result.binary

@@ -26,6 +26,7 @@ from rung.rollout.place import place, unusable
 from rung.rollout.sampler import TorchSampler
 from rung.tasks.environment import Environment
 from rung.train.config import TrainConfig
+from rung.train.evaluate import answers_per_problem
 from rung.train.policy import activation_bytes_per_token
 
 GIB = 2**30
@@ -106,7 +107,7 @@ class Workload:
         assert config.prompts_per_step and config.max_new_tokens
         problems = [env[i] for env in envs for i in range(min(len(env), PROMPTS_LOOKED_AT))]
         lengths = [len(sketch.encode(task.prompt)) for task in problems]
-        samples = config.eval_samples or max(1, round(config.eval_problems / max(len(envs[-1]), 1)))
+        samples = answers_per_problem(config.eval_samples, config.eval_problems, len(envs[-1]))
         return cls(
             P=config.prompts_per_step,
             G=config.samples_per_prompt,
