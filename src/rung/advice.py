@@ -14,16 +14,18 @@ from pathlib import Path
 from rung.errors import InputError
 
 
-def need(what: str, *packages: str, hint: str = "") -> None:
-    """Refuse `what` on a machine that lacks one of the packages (by the names they are imported by), with the command that
-    brings them. A package that is there and fails to import is not missing: its own error says why."""
+def need(what: str, *packages: str, instead: str = "") -> None:
+    """Refuse `what` on a machine that lacks one of the packages, with the command that brings them.
+
+    packages: by the names they are imported by. One that is there and fails to import is not missing: its error says why.
+    instead: a sentence without its end, on what else the user may do.
+    """
     missing = [package for package in packages if not installed(package)]
     if missing:
         names = " and ".join(missing)
         verb = "is" if len(missing) == 1 else "are"
-        raise InputError(
-            f"{what} needs {names}, which {verb} not installed. Install with: {pip_install(missing)}{hint}"
-        )
+        install = f"{instead}, or install" if instead else "Install"
+        raise InputError(f"{what} needs {names}, which {verb} not installed. {install}: {pip_install(missing)}")
 
 
 def installed(package: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def recorder(monkeypatch):
     monkeypatch.setattr(Recorder, "made", [], raising=False)
     monkeypatch.setattr(Recorder, "error", None)
     monkeypatch.setattr(trackers, "TensorBoard", Recorder)
-    monkeypatch.setattr(trackers, "need", lambda *names, hint: None)
+    monkeypatch.setattr(trackers, "need", lambda *names, instead: None)
     return Recorder
 
 
@@ -143,6 +144,9 @@ def test_wandb_offline_keeps_the_run_in_its_directory(tmp_path, monkeypatch):
     check_tracker("wandb")
     assert _log_all("wandb", tmp_path) == [f"tracker wandb: wandb sync {tmp_path}/wandb/offline-run-*"]
     stored = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    end = time.monotonic() + 30
+    while b"eval/accuracy" not in stored[0].read_bytes() and time.monotonic() < end:
+        time.sleep(0.1)  # wandb's own process writes it, also after finish()
     assert len(stored) == 1 and b"eval/accuracy" in stored[0].read_bytes()
     name = (tmp_path / "wandb_id").read_text()
     _log_all("wandb", tmp_path)

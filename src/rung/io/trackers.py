@@ -37,7 +37,7 @@ def check_tracker(name: str) -> None:
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
     if name != "none":
-        need(f"--tracker {name}", name, hint=" Or leave --tracker out: metrics.jsonl is written in any case.")
+        need(f"--tracker {name}", name, instead="Leave --tracker out (metrics.jsonl is written in any case)")
     if name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online" and not _wandb_account():
         raise InputError(
             "--tracker wandb has no account to send to. Log in once with `wandb login`, or set WANDB_MODE=offline: "

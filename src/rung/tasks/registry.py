@@ -81,8 +81,8 @@ def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str
                 raise unknown(f"option of {name}", option, known)
         return arithmetic.splits(**options)
     if name in gym.DEFAULTS:  # one of them is what is trained on if nobody names a task
-        hint = " Or train on problems of your own: --task FILE.jsonl."
-        need(f"the task {name}, a dataset of reasoning-gym,", "reasoning_gym", hint=hint)
+        instead = "Train on problems of your own (--task FILE.jsonl)"
+        need(f"the task {name}, a dataset of reasoning-gym,", "reasoning_gym", instead=instead)
     known_datasets = gym.names()
     if name not in known_datasets:
         more = " Or give the path of a .jsonl, .csv or .parquet file."
