@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from tyro.conf import Positional
 
+from rung.arguments import flag, literal, parsed, prefixed, refuse_repeated, take
 from rung.errors import InputError, unknown
 from rung.lab.flags import Eval, Ladder, Variance, Verify, Why
-from rung.ranges import Count, Flags, Seed, above, at_least, between, refuse, shown, unchecked
+from rung.ranges import Count, Flags, Seed, above, at_least, between, refuse
 
 OPTIONS = ("task_options", "template_options")  # settings with names of their own: --task-options.NAME VALUE
 
@@ -90,7 +89,7 @@ def _train(argv: list[str]) -> int:
     from rung.io.environment import keep_freed_memory
     from rung.train.loop import train
 
-    argv, dry = _flag(argv, "--dry-run")
+    argv, dry = flag(argv, "--dry-run")
     config = _settings(argv, "train", "[--dry-run]", "Train a language model with a recipe of the ladder;")
     if dry:
         return _dry_run(config)
@@ -104,9 +103,9 @@ def _plan(argv: list[str]) -> int:
     from rung.io.tables import check_json_target
     from rung.train.plan import run_plan
 
-    argv, json_to = _take(argv, "--json")
-    argv, answer = _take(argv, "--answer-tokens")
-    tokens = None if answer is None else _literal(answer)
+    argv, json_to = take(argv, "--json")
+    argv, answer = take(argv, "--answer-tokens")
+    tokens = None if answer is None else literal(answer)
     refuse(tokens, Annotated[float, above(0, "the expected mean length of an answer")] | None, "--answer-tokens")
     check_json_target(json_to)
     text = "Memory and time of a run, estimated before anything is loaded. Takes the flags of `rung train`;"
@@ -121,14 +120,14 @@ def _settings(argv: list[str], command: str, more: str, description: str) -> Any
     from rung.train.config import TrainConfig, from_toml
     from rung.train.resume import agreed, begun, named
 
-    argv, overrides = _prefixed(argv, "--recipe")
+    argv, overrides = prefixed(argv, "--recipe")
     given = {}
     for name in OPTIONS:
-        argv, found = _prefixed(argv, "--" + name.replace("_", "-"))
-        given[name] = {k: _literal(v) for k, v in found.items()}
+        argv, found = prefixed(argv, "--" + name.replace("_", "-"))
+        given[name] = {k: literal(v) for k, v in found.items()}
     argv, run = named(argv)
     defaults = vars(begun(run)[0]) if run is not None else {}
-    argv, config_file = _take(argv, "--config")
+    argv, config_file = take(argv, "--config")
     defaults = defaults | ({} if config_file is None else from_toml(Path(config_file)))
     if argv and not argv[0].startswith("-"):
         if any(word.partition("=")[0] == "--recipe" for word in argv):
@@ -138,7 +137,7 @@ def _settings(argv: list[str], command: str, more: str, description: str) -> Any
     for name, options in given.items():
         defaults[name] = {**defaults.get(name, {}), **options}
     usage = "[RECIPE] [--config FILE.toml] [--recipe.FIELD VALUE] [--task-options.NAME VALUE] [--template-options.NAME VALUE]"
-    config = _parsed(
+    config = parsed(
         TrainConfig,
         prog=f"rung {command} {usage} {more}",
         description=f"{description} `rung recipes` lists them.",
@@ -223,7 +222,7 @@ def _audit(args: Audit) -> int:
 def _report(argv: list[str]) -> int:
     from rung.io.report import Report, run_report
 
-    return run_report(_parsed(Report, prog="rung report", args=argv))
+    return run_report(parsed(Report, prog="rung report", args=argv))
 
 
 def _why(args: Why) -> int:
@@ -281,65 +280,6 @@ def _usage() -> str:
     return "usage: rung COMMAND ...\n\n" + "\n".join(lines) + "\n\n`rung COMMAND --help` lists a command's flags."
 
 
-# -- pieces of argument handling -----------------------------------------------------------------------------------
-def _take(argv: list[str], name: str) -> tuple[list[str], str | None]:
-    """Remove `--name VALUE` or `--name=VALUE` from the arguments."""
-    for i, word in enumerate(argv):
-        if word.startswith(name + "="):
-            return argv[:i] + argv[i + 1 :], word.split("=", 1)[1]
-        if word == name:
-            if i + 1 == len(argv):
-                raise InputError(f"{name} needs a value.")
-            return argv[:i] + argv[i + 2 :], argv[i + 1]
-    return argv, None
-
-
-def _flag(argv: list[str], name: str) -> tuple[list[str], bool]:
-    return [w for w in argv if w != name], name in argv
-
-
-def _prefixed(argv: list[str], prefix: str) -> tuple[list[str], dict[str, str]]:
-    """Take --PREFIX.NAME VALUE out of the arguments: {"surrogate.high": "0.28"}."""
-    rest, found, words = [], {}, iter(argv)
-    for word in words:
-        if not word.startswith(prefix + "."):
-            rest.append(word)
-            continue
-        key, equals, value = word.removeprefix(prefix + ".").partition("=")
-        found[key] = value if equals else next(words, "")
-        if not found[key]:
-            raise InputError(f"{word} needs a value.")
-    return rest, found
-
-
-def _parsed(spec: Any, **how: Any) -> Any:
-    """The flags as a record, which is checked in our words once the parser has made it."""
-    with unchecked():
-        args = tyro.cli(spec, **how)
-    return dataclasses.replace(args)
-
-
-def _refuse_repeated(argv: Sequence[str]) -> None:
-    """A flag that is given twice is a slip, whichever of the two was meant."""
-    values: dict[str, str] = {}
-    for word, following in zip(argv, [*argv[1:], ""], strict=False):
-        name, equals, value = word.partition("=")
-        if name.startswith("--") and name != "--":
-            flag = name.replace("_", "-").replace("--no-", "--", 1)
-            said = word if name.startswith("--no-") else value if equals else following
-            if flag in values:
-                raise InputError(f"{flag} is given twice, as {shown(values[flag])} and as {shown(said)}. Give it once.")
-            values[flag] = said
-
-
-def _literal(text: str) -> Any:
-    """A number, true, false or a list as JSON reads it; anything else is text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; a refused input is one message on standard error, no traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -356,16 +296,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
-        _refuse_repeated(words[1:])
+        refuse_repeated(words[1:])
         spec, run, _ = COMMANDS[words[0]]
         if spec is None:
             return run(words[1:])
         argv, options = words[1:], {}
         for name in OPTIONS:
             if any(f.name == name for f in dataclasses.fields(spec)):
-                argv, found = _prefixed(argv, "--" + name.replace("_", "-"))
-                options[name] = {k: _literal(v) for k, v in found.items()}
-        return run(dataclasses.replace(_parsed(spec, prog=f"rung {words[0]}", args=argv), **options))
+                argv, found = prefixed(argv, "--" + name.replace("_", "-"))
+                options[name] = {k: literal(v) for k, v in found.items()}
+        return run(dataclasses.replace(parsed(spec, prog=f"rung {words[0]}", args=argv), **options))
     except InputError as error:
         print(f"rung: {error}", file=sys.stderr)
         return 2

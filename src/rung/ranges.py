@@ -14,15 +14,17 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from rung.errors import InputError
+from rung.errors import InputError, unknown
+
+T = TypeVar("T")
 
 LARGEST = 1e9  # of a number with a fraction: a larger one is a slip
 LARGEST_WHOLE = 2**53  # up to here a float holds every whole number
@@ -70,6 +72,7 @@ def between(
 
 FINITE = Range()
 Count = Annotated[int, at_least(1)]
+Answers = Annotated[int, between(1, 1_000_000)]  # to one prompt
 Natural = Annotated[int, at_least(0)]
 Coefficient = Annotated[float, at_least(0)]
 Share = Annotated[float, between(0, 1)]
@@ -135,6 +138,17 @@ def check(record: Any, inside: str) -> None:
     for f in fields(record):
         name = f.name.replace("_", "-") if inside == "--" else f.name
         refuse(getattr(record, f.name), annotated[f.name], inside + name)
+
+
+def called(function: Callable[..., T], options: Mapping[str, Any], of: str) -> T:
+    """function(**options) once each option has been looked at, in its name, type and range. of: whose they are."""
+    known = typing.get_type_hints(function, include_extras=True)
+    known.pop("return", None)
+    for name, value in options.items():
+        if name not in known:
+            raise unknown(f"option of {of}", name, known)
+        refuse(value, known[name], f"{of}.{name}")
+    return function(**options)
 
 
 def refuse(value: Any, hint: Any, where: str) -> None:

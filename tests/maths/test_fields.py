@@ -9,7 +9,7 @@ import pytest
 import tomli_w
 
 import rung.parts as p
-from rung import cli
+from rung.arguments import prefixed
 from rung.errors import InputError
 from rung.ranges import hints, options_of
 from rung.recipe_io import LABELS, PARTS, all_recipes, flatten, from_dict, override, to_dict
@@ -146,7 +146,7 @@ def outcome(act):
 
 def by_flag(recipe, path, value):
     words = [w for k, x in flatten({path: to_dict(value)}).items() for w in (f"--recipe.{k.replace('_', '-')}", str(x))]
-    rest, found = cli._prefixed(["--steps", "3", *words], "--recipe")
+    rest, found = prefixed(["--steps", "3", *words], "--recipe")
     assert rest == ["--steps", "3"]
     return override(recipe, found)
 
@@ -214,7 +214,9 @@ def test_one_setting_in_two_spellings_is_refused():
 def test_two_changes_that_are_legal_only_together():
     both = {"correction": "GeometricMask", "correction.low": "0.5", "correction.high": "1"}
     assert override(RECIPES["dr_grpo"], both).correction == p.GeometricMask(0.5, 1.0)
-    with pytest.raises(InputError, match="another weight than 1"):  # not that nothing lies between 6 and the default of 5
+    with pytest.raises(
+        InputError, match="another weight than 1"
+    ):  # not that nothing lies between 6 and the default of 5
         override(RECIPES["dr_grpo"], {"correction": "TokenMask", "correction.low": "6", "correction.high": "8"})
     with pytest.raises(InputError, match="nothing lies between"):
         override(RECIPES["dr_grpo"], {"correction": "TokenMask", "correction.low": "6"})

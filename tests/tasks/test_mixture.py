@@ -132,7 +132,7 @@ def test_shares_are_kept_where_they_do_not_divide_evenly() -> None:
     [
         (MIX.replace("weight = 2", "wait = 2"), "Did you mean 'weight'"),
         (MIX.replace("hard = 1}", "hart = 1}"), "Did you mean 'hard'"),
-        (MIX.replace("weight = 2", 'weight = "many"'), "is no number from 0 on"),
+        (MIX.replace("weight = 2", 'weight = "many"'), "weight of part 1 is 'many'; it must be a number of at least 0"),
         (MIX.replace("until_step = 3", ""), "needs until_step or until_accuracy"),
         (MIX.replace('name = "hard"', 'name = "big"'), "named 'big'"),
         (MIX.replace("{big = 1}", "{big = 0}"), "gives weight to no part"),

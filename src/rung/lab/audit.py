@@ -160,6 +160,10 @@ def run_audit(
     check_json_target(json_to)
     if world.samples < 2:
         raise InputError("the recipes compare answers to one prompt with each other: use 2 samples or more.")
+    if markdown is not None and (markdown.is_dir() or not markdown.parent.is_dir()):
+        raise InputError(
+            f"--markdown {markdown}: that cannot be written. Give the name of a file in a directory that is there."
+        )
     chosen = [find(name) for name in recipes] or list(all_recipes().values())
     wanted = conditions(old_kl, temperature)
     _say_how_long(len(chosen) * len(wanted), world)

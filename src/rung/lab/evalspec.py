@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rung.errors import InputError, unknown
-from rung.ranges import Count, Flags, Natural, Seed, Temperature, TopP
+from rung.ranges import Answers, Count, Flags, Natural, Seed, Temperature, TopP
 from rung.records import SamplingLaw
 from rung.tasks.environment import Environment
 from rung.train.evaluate import EVAL_SEED, answers_per_problem
@@ -56,7 +56,7 @@ class EvalSpec(Flags):
     reward: str | None = None
     split: Literal["eval", "train"] = "eval"
     problems: Count = 256
-    samples: Count | None = 1
+    samples: Answers | None = 1
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     top_k: Natural = 0
@@ -162,7 +162,7 @@ def read(path: Path) -> EvalSpec:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--spec {path} cannot be read: {error.strerror}. Give a stored .spec.json file.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"--spec {path} is no JSON: {error}. Give a stored .spec.json file.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT or not (data.get("task") or data.get("environment")):
         raise InputError(f"--spec {path} is no evaluation spec of format {FORMAT}. Give a stored .spec.json file.")

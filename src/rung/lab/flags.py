@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, Suppress
 
-from rung.ranges import Count, Flags, LearningRate, Natural, Seed, Temperature, TopP, at_least, between
+from rung.ranges import Answers, Count, Flags, LearningRate, Natural, Seed, Temperature, TopP, at_least, between
 
 MAIN_LINE = "reinforce,reward_to_go,moving_average,leave_one_out,value_baseline,a2c,trpo,ppo,grpo,dr_grpo"
 
@@ -39,7 +39,7 @@ class Eval(Flags):
     """eval (default) or train"""
     problems: Count | None = None
     """default: those of a run's own evaluations; else 256, or as many as there are"""
-    samples: Count | None = None
+    samples: Answers | None = None
     """answers per problem (default: the run's, else 1)"""
     temperature: Temperature | None = None
     """default: the run's, else 1; 0 is greedy"""
@@ -116,7 +116,7 @@ class Ladder(Flags):
     task: str | None = None
     task_path: Path | None = None
     prompts_per_step: Count = 8
-    samples_per_prompt: Count = 8
+    samples_per_prompt: Answers = 8
     max_new_tokens: Count | None = None
     eval_problems: Count = 256
     eval_every: Natural = 10
@@ -152,7 +152,7 @@ class Variance(Flags):
     warmup_batches: Natural = 20
     """further batches that critics and moving averages learn from first"""
     prompts_per_step: Count = 8
-    samples_per_prompt: Count = 8
+    samples_per_prompt: Answers = 8
     max_new_tokens: Count | None = None
     learning_rate: LearningRate = 4e-4
     """of the critics, each times its own factor"""

@@ -20,7 +20,7 @@ from rung.io import tables
 from rung.io.tables import check_json_target, show
 from rung.io.terminal import figure, say_notes
 from rung.lab.flags import Ladder
-from rung.lab.runs import Job, Row, fingerprint, key, measured_as, parts_of, run_all, say, write_json
+from rung.lab.runs import Job, Row, fingerprint, key, measured_as, parts_of, ready, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import bootstrap, effects, reaches
 from rung.lab.variance_frozen import OPTIMAL, Frozen, chosen, qualities
@@ -70,6 +70,7 @@ def run_ladder(args: Ladder) -> int:
     recipes = chosen(args.recipes)
     _check(args, recipes)
     names, grids = [r.name for r in recipes], {r.name: grid_of(args, r) for r in recipes}
+    ready(args.out)
     sweep_jobs = [
         job_of(args, name, size, SWEEP_SEED + s)
         for s in range(args.sweep_seeds) for name in names for size in grids[name]

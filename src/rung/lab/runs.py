@@ -139,6 +139,16 @@ def run(job: Job, out: Path) -> Row:
     return json.loads((path / RESULT).read_bytes()) | {"label": job.label}  # as a later call will read it
 
 
+def ready(out: Path) -> None:
+    """Make the directory --out, before the hours of work whose results it should hold."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--out {out}: no directory can be made there ({error.strerror}). Give another name."
+        ) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """The value as a JSON file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

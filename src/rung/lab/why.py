@@ -20,7 +20,7 @@ from rung.io import tables
 from rung.io.run_dir import RunDir
 from rung.io.tables import check_json_target, show
 from rung.lab.flags import Why
-from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, run_all, rung_version, say, write_json
+from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, ready, run_all, rung_version, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import Effect, bootstrap, effects
 from rung.lab.variance import quality
@@ -45,8 +45,9 @@ def run_why(args: Why) -> int:
     draw = installed("matplotlib")
     if not draw:
         say(f"without pictures, since matplotlib is not installed: {pip_install(['matplotlib'])}")
-    rows = []
-    for experiment in named(args.recipe):
+    chosen, rows = named(args.recipe), []
+    ready(args.out)
+    for experiment in chosen:
         say(f"{experiment.recipe} ({experiment.name}): {experiment.stress}")
         found = examine(experiment, args.out, args.seeds or experiment.seeds, args.jobs, args.device)
         folder = args.out / f"{experiment.recipe}-{experiment.name}"

@@ -73,7 +73,7 @@ def _arm(recipe: str, label: str = "", settings: Mapping[str, Any] | None = None
 
 def _reuse(recipe: str, claim: str) -> Experiment:
     """A surrogate against GRPO's clip, on batches that are used sixteen times."""
-    passes = {"update__epochs": 4, "update__minibatches": 4}
+    passes: dict[str, Any] = {"update__epochs": 4, "update__minibatches": 4}
     return Experiment(
         recipe, "reuse", "training", claim=claim, stress="4 passes of 4 minibatches over every batch",
         parent=_arm("grpo", "grpo, 4 x 4", kl="NoKL", **passes), child=_arm(recipe, f"{recipe}, 4 x 4", **passes),

@@ -17,7 +17,7 @@ from rung.records import Completion, Episode, Message, Prompt, Rollout, Sampling
 from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
 from rung.rollout.text import begun, inside
-from rung.tasks.environment import Session
+from rung.tasks.environment import Session, reward_of
 
 Phase = Callable[[str], AbstractContextManager[object]]
 MARK = "rung-answer"  # stands for an answer where only what the template writes after it is wanted
@@ -148,7 +148,7 @@ def _answer(model: Model, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
     if talk.over:  # cut in the middle of a turn: nothing that could be acted on
         return
     step = _step(talk, Completion(text, "stop", talk.said, tuple(talk.messages), talk.session))
-    talk.rewards.append((len(talk.tokens) - 1, float(step.reward)))
+    talk.rewards.append((len(talk.tokens) - 1, reward_of(step.reward, f"the environment's step() for {talk.task.id}")))
     talk.messages += step.messages
     talk.over = step.done
     if step.done:

@@ -138,7 +138,7 @@ def _warn_once(function: Callable[..., Any], message: str) -> None:
 def _rewards(values: Any, count: int, where: str) -> list[float]:
     try:
         rewards = [math.nan if value is None else float(value) for value in values]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where} must return a list of numbers or None, but: {error}.") from error
     if len(rewards) != count:
         raise InputError(f"{where} returned {len(rewards)} rewards for {count} completions, but each needs one.")

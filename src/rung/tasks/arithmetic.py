@@ -14,9 +14,10 @@ import hashlib
 import re
 from collections.abc import Container
 from itertools import count
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from rung.errors import InputError, unknown
+from rung.ranges import between
 from rung.records import Completion, Group, Task
 from rung.tasks.environment import Splits
 
@@ -152,10 +153,10 @@ class ChainedArithmetic:
 
 def splits(
     seed: int = 0,
-    train_size: int = 65_536,
-    eval_size: int = 500,
+    train_size: Annotated[int, between(1, 10_000_000)] = 65_536,
+    eval_size: Annotated[int, between(1, MAX_EVAL_SIZE, "they are unique, and the short ones run out")] = 500,
     reward_offset: float = 0.0,
-    unlearnable: float = 0.0,
+    unlearnable: Annotated[float, between(0, 1, "a share of the problems")] = 0.0,
 ) -> Splits:
     """The task as `rung train --task chained_arithmetic` uses it."""
     train = ChainedArithmetic("train", seed, train_size, reward_offset, unlearnable)

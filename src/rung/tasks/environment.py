@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
+from rung.errors import InputError
 from rung.records import Completion, Group, Prompt, Step, Task
 
 
@@ -22,6 +24,17 @@ class Session(Protocol):
     def step(self, completion: Completion) -> Step:
         """What the environment says to the model's newest turn; `done` ends the conversation."""
         ...
+
+
+def reward_of(value: Any, where: str) -> float:
+    """What a user's code calls a reward, as a float; None is NaN: it could not tell."""
+    try:
+        reward = math.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where} must give a number or None as a reward, but: {error}.") from error
+    if math.isinf(reward):
+        raise InputError(f"{where} gave an infinite reward. Give None where the answer cannot be judged.")
+    return reward
 
 
 @runtime_checkable

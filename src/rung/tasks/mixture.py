@@ -37,14 +37,19 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError, unknown
+from rung.ranges import Coefficient, Count, refuse, shown
 from rung.records import Completion, Group, Task
 from rung.tasks.environment import Environment, Splits, Stepwise
 from rung.tasks.rows import is_path, stem
 
 SLOTS = 100  # of a curriculum's cycle, so that ratios are kept to one percent in every stage
 WINDOW = 200  # groups over which the accuracy of a stage is taken
-_PART = {"task", "name", "weight", "path", "reward", "verifier", "prompt_column", "answer_column", "options"}
-_STAGE = {"weights", "until_step", "until_accuracy"}
+_PART: Mapping[str, Any] = {
+    **dict.fromkeys(("task", "name", "path", "reward", "verifier", "prompt_column", "answer_column"), str),
+    "weight": Coefficient,
+    "options": dict,
+}
+_STAGE: Mapping[str, Any] = {"weights": dict[str, float], "until_step": Count, "until_accuracy": float}
 
 
 @dataclass(frozen=True)
@@ -211,11 +216,15 @@ def splits(
             raise InputError(
                 f"{name}: two parts, or a part with a slash, are named {part!r}. Give each a `name` of its own."
             )
+        if is_mixture(task) and Path(task).resolve() == Path(name).resolve():
+            raise InputError(f"{name}: the part {part!r} is this mixture itself. Name another task.")
         weights[part] = _weight(row.pop("weight", 1), name)
         own = row.pop("path", path if task == "gsm8k" else None)
         if reward is not None and "reward" not in row:
             row |= {"reward": reward, "options": {**skip, **row.get("options", {})}}
         parts[part] = load(task, path=own, **row)
+    if not any(weights.values()) and not stages:
+        raise InputError(f"{name}: every part has the weight 0. Give one of them a larger one.")
     staged = [_stage(stage, parts, name, last=stage is stages[-1]) for stage in stages] or [Stage(weights)]
     train = Mixture({part: both.train for part, both in parts.items()}, staged, repeat=True)
     last = Stage(staged[-1].weights)
@@ -244,17 +253,20 @@ def _from_toml(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the mixture {path} cannot be read: {error.strerror}. Check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the mixture {path} is not valid TOML: {error}") from error
     for key in table:
         if key not in ("part", "stage"):
             raise unknown(f"table in {path}", key, ["part", "stage"])
     parts, stages = table.get("part", []), table.get("stage", [])
     for kind, rows, known in (("part", parts, _PART), ("stage", stages, _STAGE)):
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise InputError(f"{path}: {kind} is {shown(rows)}; it must be a list of tables. Write [[{kind}]].")
         for number, row in enumerate(rows, 1):
-            for key in row:
+            for key, value in row.items():
                 if key not in known:
                     raise unknown(f"setting of {kind} {number} in {path}", key, known)
+                refuse(value, known[key], f"{path}: {key} of {kind} {number}")
     for number, row in enumerate(parts, 1):
         if not isinstance(row.get("task"), str):
             raise InputError(f'{path}: part {number} names no task. Add task = "NAME".')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +9,7 @@ from typing import Any
 
 from rung.advice import need, pip_install
 from rung.errors import InputError, unknown
+from rung.ranges import called
 from rung.tasks import adapters, dataset, gym, hub, mixture
 from rung.tasks.environment import Splits
 from rung.tasks.rows import is_path
@@ -75,11 +75,7 @@ def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str
         _refuse(name, path=path, verifier=verifier)
         from rung.tasks import arithmetic
 
-        known = inspect.signature(arithmetic.splits).parameters
-        for option in options:
-            if option not in known:
-                raise unknown(f"option of {name}", option, known)
-        return arithmetic.splits(**options)
+        return called(arithmetic.splits, options, name)
     if name in gym.DEFAULTS:  # one of them is what is trained on if nobody names a task
         instead = "Train on problems of your own (--task FILE.jsonl)"
         need(f"the task {name}, a dataset of reasoning-gym,", "reasoning_gym", instead=instead)

@@ -18,6 +18,7 @@ from rung.errors import InputError
 
 KINDS = (".jsonl", ".json", ".csv")
 PACKED = ("", ".gz", ".zst")
+csv.field_size_limit(2**31 - 1)  # a long text is no mistake
 SUFFIXES = (*(kind + packed for packed in PACKED for kind in KINDS), ".parquet")
 
 
@@ -80,14 +81,31 @@ def _lines(path: Path, lines: Iterator[str] | IO[str]) -> Iterator[Row]:
     for line_number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        place = f"{path}:{line_number}"
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{line_number}: not a JSON object: {error}. Each line must be one.") from error
+        except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
+            raise _unreadable(place, "object", error) from error
+        _refuse_halves(line, values, place)
         if not isinstance(values, dict):
             kind = type(values).__name__
             raise InputError(f"{path}:{line_number}: a JSON {kind}, but each line must be an object.")
         yield Row(f"{path.name}:{line_number}", values)
+
+
+def _unreadable(place: str, kind: str, error: Exception) -> InputError:
+    unit = "line" if kind == "object" else "file"
+    return InputError(f"{place}: not a JSON {kind}: {error}. Each {unit} must be one.")
+
+
+def _refuse_halves(text: str, value: Any, place: str) -> None:
+    """InputError where a JSON text holds half a character, which no tokenizer takes."""
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start : error.end]
+            raise InputError(f"{place}: {half!a} is half a character. Write the whole one, or leave it out.") from error
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -99,6 +117,9 @@ def _json(path: Path) -> Iterator[Row]:
     except json.JSONDecodeError:
         yield from _lines(path, iter(text.split("\n")))
         return
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(str(path), "list of objects", error) from error
+    _refuse_halves(text, data, str(path))
     listed = _listed(data)
     if listed is None:
         what = f"an object with {', '.join(map(str, data))}" if isinstance(data, dict) else f"a {type(data).__name__}"
@@ -123,11 +144,21 @@ def _listed(data: Any) -> list[Any] | None:
 def _csv(path: Path) -> Iterator[Row]:
     with _open(path) as lines:
         reader = csv.DictReader(lines)
-        for values in reader:
+        for values in _records(reader, path):
             if None in values or None in values.values():
                 columns = len(reader.fieldnames or ())
                 raise InputError(f"{path}:{reader.line_num}: not the {columns} fields that the header names.")
             yield Row(f"{path.name}:{reader.line_num}", values)
+
+
+def _records(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}:{reader.line_num}: no CSV that can be read: {error}.") from error
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from typing import Any
 from rung.errors import InputError
 from rung.records import Completion, Group, Message, Prompt, Step, Task
 from rung.tasks import tools
-from rung.tasks.environment import Environment
+from rung.tasks.environment import Environment, reward_of
 from rung.tasks.waiting import settled
 
 NOT_TOOLS = ("reset", "get_reward", "close")
@@ -139,8 +139,7 @@ def _as_trl(group: Group) -> Group:
 
 
 def _reward(instance: Any) -> float:
-    value = settled(instance.get_reward())
-    return float("nan") if value is None else float(value)
+    return reward_of(settled(instance.get_reward()), f"{type(instance).__name__}.get_reward()")
 
 
 def _with_tools(prompt: Prompt, text: str) -> Prompt:

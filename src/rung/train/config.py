@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from rung.errors import InputError, unknown
 from rung.ranges import (
+    Answers,
     Coefficient,
     Count,
     LearningRate,
@@ -62,7 +64,7 @@ class TrainConfig(Settings):
     """budget of sampled answer tokens: the run ends with the first step that reaches it; steps is then only a cap"""
     prompts_per_step: Count | None = None
     """problems per step"""
-    samples_per_prompt: Count = 8
+    samples_per_prompt: Answers = 8
     """answers per problem"""
     max_new_tokens: Count | None = None
     """token limit of an answer; of a conversation: of all that the model says in it"""
@@ -105,7 +107,7 @@ class TrainConfig(Settings):
 
     eval_problems: Count = 256
     """held-out problems of the evaluations"""
-    eval_samples: Count | None = None
+    eval_samples: Answers | None = None
     """answers per held-out problem; None: 1, or more where the task has fewer problems than asked for"""
     eval_every: Natural = 0
     """steps between evaluations; 0: only before and after"""
@@ -165,6 +167,13 @@ class TrainConfig(Settings):
             )
         return config
 
+    def trained_names(self) -> re.Pattern[str] | None:
+        """The pattern of --trainable; None: every parameter is trained."""
+        try:
+            return None if self.trainable is None else re.compile(self.trainable)
+        except re.error as error:
+            raise InputError(f"--trainable {self.trainable!r} is not a regular expression: {error}.") from error
+
     def build_recipe(self) -> Recipe:
         """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""
         return override(find(self.recipe), self.overrides)
@@ -192,7 +201,7 @@ def from_toml(path: Path) -> dict[str, Any]:
         )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"config {path} is not valid TOML: {error}") from error
     data.pop("expanded_recipe", None)
     return checked(data, where=f" in {path}")

@@ -7,7 +7,6 @@ happen at the same time, so the peak is the larger of the two, on top of what is
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,8 +143,8 @@ def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:
 def trained(model: Model, config: TrainConfig) -> int:
     """Numbers that the optimizer moves: all, those that --trainable finds, or r (in + out) for each LoRA target."""
     if not config.lora_rank:
-        names = config.trainable
-        return sum(p.numel() for n, p in model.hf.named_parameters() if names is None or re.search(names, n))
+        names = config.trained_names()
+        return sum(p.numel() for n, p in model.hf.named_parameters() if names is None or names.search(n))
     every, head = config.lora_targets == "all-linear", model.hf.get_output_embeddings()
     wanted = {x.strip() for x in config.lora_targets.split(",")}
     layers = [(n.rpartition(".")[2], m) for n, m in model.hf.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)]

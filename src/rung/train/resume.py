@@ -13,6 +13,7 @@ from typing import Any
 
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
+from rung.ranges import refuse
 from rung.recipe_io import brief, diff, find, from_dict, override
 from rung.recipes import Recipe
 from rung.train.config import TrainConfig, from_toml
@@ -47,6 +48,8 @@ def going_on(given: Mapping[str, Any]) -> TrainConfig:
 
 def which(resume: Any, out: Any) -> Path:
     """The run that `--resume RUN` names, or `--resume --out RUN`."""
+    for name, value in (("resume", resume), ("out", out)):
+        refuse(value, bool | str | Path | None, name)
     paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
     if not paths:
         raise InputError("--resume goes on with a run, but does not say which. Write --resume RUN with its directory.")

@@ -112,8 +112,8 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
     fit.check(config, recipe, where, (splits.train, splits.eval))
     dtype, trust, device = getattr(torch, config.dtype), config.trust_remote_code, choose(config.device)
     model = models.load(where, dtype=dtype, trust_remote_code=trust, merge=True, device=device)
-    if config.trainable is not None:
-        train_only(model, config.trainable)
+    if names := config.trained_names():
+        train_only(model, names)
     if config.lora_rank:
         adapter.add(model, config.lora_rank, config.lora_alpha, config.lora_targets)
     model.use_template(config.template_options)
@@ -183,16 +183,13 @@ def unread_letters(model: Model, *envs: Environment) -> str | None:
     )
 
 
-def train_only(model: Model, pattern: str) -> None:
+def train_only(model: Model, pattern: str | re.Pattern[str]) -> None:
     """Freeze every parameter whose name the pattern does not find."""
-    try:
-        found = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"--trainable {pattern!r} is not a regular expression: {error}.") from error
+    found = re.compile(pattern)
     names = [name for name, _ in model.hf.named_parameters()]
     if not any(found.search(name) for name in names):
         raise InputError(
-            f"--trainable {pattern!r} finds no parameter, so nothing would be trained. Names look like {names[-2]!r}."
+            f"--trainable {found.pattern!r} finds no parameter, so nothing would be trained. Names look like {names[-2]!r}."
         )
     for name, parameter in model.hf.named_parameters():
         parameter.requires_grad_(bool(found.search(name)))

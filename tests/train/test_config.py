@@ -1,0 +1,116 @@
+"""Every setting of a run: its type and range hold in Python and TOML alike, and what does not fit is refused once."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+import rung
+import rung.parts as p
+from rung.errors import InputError
+from rung.io.run_dir import RunDir
+from rung.ranges import hints, options_of
+from rung.train.config import TrainConfig, checked, from_toml, to_toml
+
+inf, nan = math.inf, math.nan
+HUGE = 2**53
+# Each number: the smallest and the largest legal value; a bracket in front leaves the end out. "0, ": zero as well.
+RANGES = {
+    "steps": (0, HUGE), "tokens": (1, HUGE), "prompts_per_step": (1, HUGE), "samples_per_prompt": (1, 10**6),
+    "max_new_tokens": (1, HUGE), "max_turns": (1, HUGE), "max_turn_tokens": (1, HUGE), "max_total_tokens": (1, HUGE),
+    "temperature": (1e-3, 1e3), "top_p": (1e-9, 1.0), "top_k": (0, HUGE), "learning_rate": (0.0, 10.0), "warmup_steps": (0, HUGE),
+    "decay_steps": (0, HUGE), "clip_norm": (0.0, 1e9), "weight_decay": (0.0, 1e9), "lora_rank": (0, HUGE),
+    "lora_alpha": (1e-9, 1e9), "activation_gib": (1e-9, 1e9), "eval_problems": (1, HUGE), "eval_samples": (1, 10**6),
+    "eval_every": (0, HUGE), "save_every": (0, HUGE), "seed": (0, HUGE), "threads": (0, 1024),
+}  # fmt: skip
+CHOICES = {"dtype": "float16", "tracker": "mlflow", "sampler": "vllm"}
+NAMES = [f.name for f in fields(TrainConfig)]
+
+
+def ways(name, value, folder):
+    """The same setting in Python, made and checked, and from a file."""
+    yield lambda: TrainConfig(**{name: value})
+    yield lambda: TrainConfig(**checked({name: value}))
+    try:
+        text = tomli_w.dumps({name: str(value) if isinstance(value, Path) else value})
+    except (TypeError, ValueError):  # TOML has no such thing
+        return
+    (folder / "run.toml").write_text(text)
+    yield lambda: TrainConfig(**from_toml(folder / "run.toml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_is_refused_out_of_its_range_and_kind(name, tmp_path):
+    number = name in RANGES
+    low, high = RANGES.get(name, (0, 0))
+    tiny = 1 if isinstance(low, int) else 1e-9
+    wrong = [
+        nan,
+        inf,
+        -inf,
+        10**400,
+        {"a": {"b": [1]}} if "option" not in name and name != "overrides" else "x",
+        [1],
+        1j,
+    ]
+    wrong += [True, "many", low - tiny if low else -1, 2 * high + tiny, -(10**5000)] if number else []
+    wrong += [1.5] if number and isinstance(low, int) else []
+    wrong += [CHOICES[name]] if name in CHOICES else []
+    wrong += [None] if type(None) not in options_of(hints(TrainConfig)[name]) else []
+    for value in wrong:
+        for way in ways(name, value, tmp_path):
+            with pytest.raises(InputError, match=rf"^{name}( in .*)? is .*; it must be ") as refused:
+                way()
+            assert len(str(refused.value)) < 400 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_every_number_holds_up_to_its_ends(name, tmp_path):
+    for value in RANGES[name]:
+        for way in ways(name, value, tmp_path):
+            assert getattr(way(), name) == value
+
+
+def test_every_number_has_a_range_here():
+    numbers = {
+        n
+        for n, hint in hints(TrainConfig).items()
+        if any("int" in str(o) or "float" in str(o) for o in options_of(hint))
+    }
+    assert numbers - {"dtype"} == RANGES.keys()
+
+
+def test_a_whole_number_is_a_rate_too_and_text_a_path(tmp_path):
+    (tmp_path / "run.toml").write_text("temperature = 1\nout = 'runs/x'\ntask_path = 'data'\n")
+    config = TrainConfig(**from_toml(tmp_path / "run.toml"))
+    assert isinstance(config.temperature, float) and config.out == Path("runs/x") and config.task_path == Path("data")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"sampler": "vllm"}, {"dtype": "float16"}, {"steps": "5"}, {"learning_rate": -1}, {"resume": 0}]
+)
+def test_python_refuses_before_anything_is_loaded(settings, monkeypatch):
+    monkeypatch.setattr("rung.train.loop.prepare", None)
+    with pytest.raises(InputError, match="it must be"):
+        rung.train(**settings)
+
+
+def test_overrides_with_parts_and_none_are_kept_as_they_were_run(tmp_path):
+    given = {"kl": p.K3(coef=0.1), "update": {"part": "GradientSteps", "target_kl": None}, "credit.eps": 0}
+    config = TrainConfig(recipe="grpo", overrides=given)
+    with RunDir.create(tmp_path, "x", tmp_path / "run") as run:
+        run.write_config(to_toml(config, config.build_recipe()))
+    again = TrainConfig(**from_toml(tmp_path / "run" / "config.toml"))
+    assert again.build_recipe() == config.build_recipe() and again.build_recipe().kl == p.K3(coef=0.1)
+
+
+def test_what_does_not_go_together_is_refused():
+    for settings in (
+        {"lora_rank": 4, "trainable": "x"},
+        {"decay_steps": 5, "tokens": 100},
+        {"decay_steps": 9, "steps": 3},
+    ):
+        with pytest.raises(InputError):
+            TrainConfig(**settings).resolved()
