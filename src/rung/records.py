@@ -188,7 +188,9 @@ class Batch:
     right_B      bool:  what the task itself pays for the answer, before any KL or length penalty, is above 0. None: not
                         known, so that nothing is imitated.
     behavior_logp_BT    log mu, as reported by the sampler that drew the tokens.
-    old_logp_BT         log pi_old, the trainer's own at rollout time; equals behavior_logp_BT unless recomputed.
+    old_logp_BT         log pi_old, the trainer's own before the update. Collected as the sampler reported it; the update puts
+                        its own numbers there: at the first optimizer step always, so that every ratio is 1, at later
+                        ones where the two are not the same numbers (train/update.py).
     """
 
     reward_BT: Tensor

@@ -49,6 +49,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/train/test_scales.py"],
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "rollout/llama.py": ["tests/rollout/test_llama.py"],
+    "train/update.py": ["tests/train/test_old_logp.py"],
     "train/policy.py": ["tests/rollout/test_attention.py"],
     "train/critic.py": ["tests/train/test_critic_masks.py"],
 }

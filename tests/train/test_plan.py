@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from rung import starter
 from rung.cli import main
-from rung.recipe_io import find
+from rung.recipe_io import find, override
 from rung.rollout import adapter
 from rung.rollout import model as models
 from rung.tasks import registry
@@ -143,6 +143,14 @@ def test_seconds_add_up_as_by_hand():
     # answers of one token on average: the longest is taken as two, and four is the limit
     assert plan.decode_seconds(t.decode, replace(WORK, answer=1), 6) == pytest.approx(0.5 * 2 + 0.01 * 6)
     assert plan.decode_seconds(t.decode, replace(WORK, answer=3), 6) == pytest.approx(0.5 * 4 + 0.01 * 18)
+
+
+def test_passes_for_the_old_policy_are_those_that_a_step_takes():
+    """None in float32 but for a correction; in low precision for a KL in the reward, and for all minibatches but the first."""
+    low = replace(SHAPE, width=2)
+    weighed = override(find("grpo"), {"correction": "TokenTIS"})
+    passes = [(plan.own_passes(r, SHAPE), plan.own_passes(r, low)) for r in (*map(find, ("grpo", "rloo", "ppo")), weighed)]
+    assert passes == [(0, 0), (0, 1), (0, 1.75), (1, 1)]
 
 
 def test_a_line_through_noise_is_never_negative():

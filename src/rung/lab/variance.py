@@ -61,7 +61,7 @@ def one_gradient(work: Work, parameters: Sequence[Tensor]) -> Tensor:
     """The sketch of grad J over the whole batch, at the policy that sampled it. Leaves no gradient behind."""
     total = work.count()
     for part in work.parts(work.active):
-        J, _ = work.J(work.freeze([part])[0], total)
+        J, *_ = work.J_at_old(work.freeze([part])[0], total)
         J.backward()  # type: ignore[no-untyped-call]
     out = sketch([p.grad for p in parameters], [p.numel() for p in parameters])
     for p in parameters:

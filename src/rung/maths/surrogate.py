@@ -6,6 +6,7 @@ They differ in what happens once the policy has moved.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from rung.maths.ratio import own_gradient
 from rung.ranges import Checked, Coefficient, above, between
 
+ROOM = 0.2  # the widest usual clip; without one a weight of 1.2 is already no longer 1
 Bound = Annotated[float, above(1, "the ratio is 1 at pi_old, where a smaller bound would silence every bad token")]
 
 
@@ -25,6 +27,11 @@ class Surrogate(Checked):
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         raise NotImplementedError
+
+    @property
+    def room(self) -> float:
+        """|log rho| within which every token keeps a gradient of about A grad log pi."""
+        return ROOM
 
     def clipped(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens without gradient because rho fell too low (A < 0), rose too high (A > 0): two bool[B, T]."""
@@ -77,6 +84,10 @@ class Clip(Surrogate):
         if self.dual is not None:
             gain_BT = torch.where(adv_BT < 0, torch.maximum(gain_BT, self.dual * adv_BT), gain_BT)
         return gain_BT
+
+    @property
+    def room(self) -> float:
+        return min(ROOM, math.log1p(self.high), -math.log1p(-self.low) if self.low < 1 else math.inf)
 
     def clipped(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> tuple[Tensor, Tensor]:
         rho_BT = log_ratio_BT.exp()
@@ -134,6 +145,10 @@ class GMPO(Surrogate):
         ).masked_fill(~mask_BT, 0.0)
         mean_B1 = worse_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
         return own_gradient(mean_B1, worse_BT).exp() * adv_BT
+
+    @property
+    def room(self) -> float:
+        return min(ROOM, self.width)
 
     def clipped(self, log_ratio_BT: Tensor, adv_BT: Tensor) -> tuple[Tensor, Tensor]:
         return (adv_BT < 0) & (log_ratio_BT < -self.width), (adv_BT > 0) & (log_ratio_BT > self.width)

@@ -147,9 +147,11 @@ class Learner:
 
     def _prepare(self, batch: Batch, tokens: Tokens) -> Batch:
         """Fill in what the recipe's parts need, all of it without gradient and before any update."""
-        batch = replace(batch, state=self.state)
+        batch, needs, kl = replace(batch, state=self.state), self.recipe.needs, self.recipe.kl
+        if kl.where == "reward" and kl.coef and self.model.hf.dtype != torch.float32:
+            needs = needs | {"old_logp"}  # pi and pi_ref in the same numbers: the sampler's are others in low precision
         for need, prepare in PREPARED.items():
-            if need in self.recipe.needs:
+            if need in needs:
                 batch = prepare(self, batch, tokens)
         return batch
 

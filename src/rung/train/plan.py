@@ -75,6 +75,14 @@ def decode_seconds(decode: Line, w: Workload, rows: int) -> float:
     return calls * decode.base * steps + decode.each * w.P * w.G * w.answer
 
 
+def own_passes(recipe: Recipe, s: Shape) -> float:
+    """Passes of the policy over a batch, without gradient, for log pi_old: where a part needs it, or the precision does."""
+    low, kl = s.width < 4, recipe.kl
+    first = "old_logp" in recipe.needs or (low and kl.where == "reward" and kl.coef > 0)
+    later = 1 - 1 / recipe.update.minibatches if low and isinstance(recipe.update, GradientSteps) else 0.0
+    return first + later
+
+
 def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> list[Phase]:
     """What one training step does, in order."""
     needs, scored = recipe.needs, w.P * w.G * w.answer
@@ -99,9 +107,9 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     if "greedy" in needs:
         one = replace(w, G=1)
         out.append(Phase("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
-    for need, name in (("old_logp", "old log-probabilities"), ("ref_logp", "reference")):
-        if need in needs:
-            out.append(Phase(name, scoring_flops(s, w, head=True), forward + head(1) / 4))
+    for share, name in ((own_passes(recipe, s), "old log-probabilities"), (float("ref_logp" in needs), "reference")):
+        if share:
+            out.append(Phase(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / 4)))
     if isinstance(recipe.credit, Value):
         critic = recipe.credit.critic
         passes, minibatches = (1, 1) if critic.shared else (critic.epochs, critic.minibatches)

@@ -88,6 +88,38 @@ class Work:
         scores = self.policy.score(part.tokens, ref=part.ref, old=part.old)
         return objective(self.recipe, part.batch, scores, part.adv_BT, total), scores
 
+    def J_at_old(self, part: Part, total: Totals) -> tuple[Tensor, Scores, Part]:
+        """J before any step on the batch: pi_old is the policy as it is, so that what it says is log pi_old, free of cost.
+
+        The sampler's numbers come from other kernels, other shapes and often a lower precision: ratios to them would be
+        off 1 at pi_old itself, and narrow clips would silence answers before anything has moved.
+        """
+        scores = self.policy.score(part.tokens, ref=part.ref, old=part.old)
+        own = _with_old(part, scores.logp_BT)
+        return objective(self.recipe, own.batch, scores, own.adv_BT, total), scores, own
+
+    def keep_old(self, plan: Plan, now: int, own: list[Part]) -> None:
+        """Remember pi_old before the first step: minibatch `now` has been scored; the others are, where it makes a difference.
+
+        It does in any precision but float32, and where the ratios of `now` to the numbers that it came with leave a tenth
+        of the surrogate's room. One more pass without gradient, over the same micro-batches as the update's.
+        """
+        given, differ = plan[now][1], self.policy.model.hf.dtype != torch.float32
+        if not differ:
+            gaps = (
+                self.recipe.ratio(o.batch.old_logp_BT, g.batch.old_logp_BT, g.batch.mask_BT)
+                for o, g in zip(own, given, strict=True)
+            )
+            differ = (
+                max(float(x) for x in fetch(*(gap_BT.abs().max() for gap_BT in gaps))) > self.recipe.surrogate.room / 10
+            )
+        for k, (total, parts) in enumerate(plan):
+            plan[k] = (total, own if k == now else [self._rescored(p) for p in parts] if differ else parts)
+
+    @torch.no_grad()
+    def _rescored(self, part: Part) -> Part:
+        return _with_old(part, self.policy.score(part.tokens).logp_BT)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -104,6 +136,13 @@ class Part:
     old: Heads | None = None
 
 
+Plan = list[tuple[Totals, list[Part]]]  # the micro-batches of each optimizer step of a pass, and its denominators
+
+
+def _with_old(part: Part, logp_BT: Tensor) -> Part:
+    return replace(part, batch=replace(part.batch, old_logp_BT=logp_BT.detach()))
+
+
 def _narrow(batch: Batch, T: int) -> Batch:
     wide: dict[str, Any] = {k: v[:, :T] for k, v in vars(batch).items() if isinstance(v, Tensor) and v.dim() == 2}
     return replace(batch, **wide)
@@ -114,7 +153,7 @@ def gradient_steps(
     work: Work, rule: GradientSteps, optimizer: MasterAdamW, clip_norm: float, scale: float, seed: int
 ) -> dict[str, float]:
     """`epochs` passes over `minibatches` parts; one optimizer step each on grad J, summed over micro-batches."""
-    plan = []
+    plan: Plan = []
     for rows in minibatches(work.batch.group_B, rule.minibatches, seed):
         total = work.count(rows)
         active = rows[torch.isin(rows, work.active)]
@@ -122,17 +161,21 @@ def gradient_steps(
     norms: list[float] = []
     several = rule.epochs * rule.minibatches > 1  # in a single update every ratio is pi_old's to itself
     for _ in range(rule.epochs):
-        for total, parts in plan:
-            begun = len(work.drift.seen)
+        for k in range(len(plan)):
+            total, parts = plan[k]
+            begun, own = len(work.drift.seen), list[Part]()
             for part in parts:
-                J, scores = work.J(part, total)
+                J, scores, seen = (*work.J(part, total), part) if norms else work.J_at_old(part, total)
                 (-J).backward()  # type: ignore[no-untyped-call]  # the one minus sign
-                work.drift.add(work.recipe, part.batch, scores, part.adv_BT)
+                own.append(seen)
+                work.drift.add(work.recipe, seen.batch, scores, seen.adv_BT)
                 if several:
-                    work.remember(part, scores)
+                    work.remember(seen, scores)
             if rule.target_kl is not None and work.drift.old_kl(begun) > 1.5 * rule.target_kl:
                 optimizer.zero_grad()
                 return _report(norms, stopped=True)
+            if several and parts and not norms:
+                work.keep_old(plan, k, own)
             if parts:
                 norms.append(optimizer.step(clip_norm, scale))
     remembered = [p for _, parts in plan for p in parts if p.old is not None]
@@ -165,11 +208,12 @@ def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dic
     before = [p.detach().clone() for p in parameters]
     tokens = sum(int(part.tokens.mask_BT.sum()) for part in parts)
     gains: list[Tensor] = []
-    for part in parts:
-        J, scores = work.J(replace(part, old=None), total)
+    for k, part in enumerate(parts):
+        J, scores, own = work.J_at_old(replace(part, old=None), total)
         (-J).backward()  # type: ignore[no-untyped-call]
         gains.append(J.detach())
-        work.drift.add(work.recipe, part.batch, scores, part.adv_BT)
+        work.drift.add(work.recipe, own.batch, scores, own.adv_BT)
+        parts[k] = replace(own, old=part.old)
     gain_old = total_of(gains)
     g = _flat([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]).neg_()
     for p in parameters:
