@@ -159,7 +159,9 @@ OWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{}, {"eval_samples": None}, {"dtype": "bfloat16"}, {"top_p": 1.0, "temperature": 1.3}])
+@pytest.mark.parametrize(
+    "change", [{}, {"eval_samples": None}, {"dtype": "bfloat16"}, {"top_p": 1.0, "temperature": 1.3}]
+)
 def test_a_run_is_evaluated_as_it_evaluated_itself(tmp_path, capsys, change):
     """Token limit, sampling, task, options, problems, samples and precision: the answers are the same, word for word."""
     run = rung.train(**{**OWN, **change}, out=tmp_path / "run")
@@ -199,3 +201,9 @@ def test_another_task_keeps_how_the_run_samples_and_nothing_else(tmp_path):
     assert spec.max_new_tokens is None and spec.reward is None and spec.task_options == {}
     own = spec_from(Eval("run", task_options={"min_digits": 2}), stored)
     assert own.task_options == {"eval_share": 0.3, "min_digits": 2} and own.max_new_tokens == 9 and own.reward
+
+
+def test_where_all_problems_earn_the_same_there_is_no_interval_to_print(tmp_path, capsys):
+    words = graded(tmp_path, "4.0")
+    assert main(["eval", "starter", "--compare", "starter", *words]) == 0
+    assert "nan" not in capsys.readouterr().out

@@ -75,7 +75,7 @@ def said(change: Change | None) -> str:
     if change is None:
         return "no problem was scored both times"
     interval = "" if math.isnan(change.low) else f" (95% CI {figure(change.low, '+')} to {figure(change.high, '+')})"
-    return f"{figure(change.mean, '+')}{interval} over the same {change.n} problems: {change.words}"
+    return f"{figure(change.mean, '+')}{interval} over the same {change.n} problem{'s' if change.n > 1 else ''}: {change.words}"
 
 
 def _examples(console: Console, examples: Sequence[Example], binary: bool) -> Table:

@@ -77,6 +77,6 @@ def make_rich(stream: IO[str]) -> rich.console.Console:
 
 
 def figure(value: float, sign: str = "") -> str:
-    """Three decimals, or three digits of what is too large or too small for that."""
+    """Three decimals; three digits of what is too small for that, and what makes large numbers differ."""
     plain = value == 0 or 1e-3 <= abs(value) < 1e6
-    return format(value, f"{sign}.3f" if plain else f"{sign}.3g")
+    return format(value, f"{sign}.3f" if plain else f"{sign}.3g" if abs(value) < 1 else f"{sign}.10g")

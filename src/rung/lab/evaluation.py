@@ -72,7 +72,7 @@ class Measured:
 
     def row(self, task: str) -> dict[str, Any]:
         """What the table shows. pass@k for k = 2, 4, 8, ... and the number of samples; maj@k for all samples."""
-        low, high = self.result.interval()
+        low, high = (None if math.isnan(x) else x for x in self.result.interval())
         metrics = self.result.metrics()
         row: dict[str, Any] = {"model": self.model, "task": task, "problems": self.result.n, "samples": self.samples}
         row |= {self.kind: self.result.reward, "95% low": low, "95% high": high}
@@ -218,9 +218,10 @@ def report(
     rows = [one.row(spec.name) for one in measured]
     if comparison is not None:
         c = comparison
-        extra = {"p": c.p, "test": c.test, "smallest visible": c.visible, "problems needed": c.problems_needed}
         names = f"{measured[0].model} - {measured[1].model}"
-        difference = {"model": names, measured[0].kind: c.difference, "95% low": c.low, "95% high": c.high, **extra}
+        low, high, visible = (None if math.isnan(x) else x for x in (c.low, c.high, c.visible))
+        extra = {"p": c.p, "test": c.test, "smallest visible": visible, "problems needed": c.problems_needed}
+        difference = {"model": names, measured[0].kind: c.difference, "95% low": low, "95% high": high, **extra}
         columns = [*rows[0], *extra]
         rows = [{column: row.get(column) for column in columns} for row in (*rows, difference)]
     columns, cells = list(rows[0]), [list(row.values()) for row in rows]
