@@ -81,7 +81,7 @@ def main() -> None:
         seconds.clear()
         start = time.perf_counter()
         collected = collector.collect(step, learner.state)
-        metrics = learner.step(collected)
+        metrics = learner.step(collected).metrics
         rows.append({"total": time.perf_counter() - start, **seconds})
         assert metrics["update/steps"] == 1 and metrics["active_rows"] == args.prompts * args.samples
     timed = rows[1:]

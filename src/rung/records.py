@@ -268,3 +268,20 @@ class Tokens:
             length_B=length_B,
             group_B=group_B,
         )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training step did with its answers.
+
+    metrics    names of docs/metrics.md.
+    adv_BT     the advantage of each token.
+    ratio_BT   pi / pi_old of each token in the last pass over the batch, NaN where it was kept out of the update; None where
+               the batch served one update only, which sees no ratio.
+    clip_BT    int8: whether its gradient was stopped there (0 no, 1 low, 2 high, 3 dual); None likewise.
+    """
+
+    metrics: dict[str, float]
+    adv_BT: Tensor
+    ratio_BT: Tensor | None = None
+    clip_BT: Tensor | None = None

@@ -43,7 +43,7 @@ def two_steps(recipe, device, **settings):
     metrics = []
     for step in range(2):
         collected = collector.collect(step, learner.state)
-        metrics.append({"sampled": float(collected.sampled), **learner.step(collected)})
+        metrics.append({"sampled": float(collected.sampled), **learner.step(collected).metrics})
     assert all(p.device == device for p in learner.model.hf.parameters())
     return metrics, torch.cat([p.detach().cpu().float().flatten() for p in learner.model.hf.parameters()])
 

@@ -313,7 +313,7 @@ def test_a_step_does_not_look_at_what_stands_on_observations(name):
             behavior_logp_BT=got.batch.behavior_logp_BT + junk * off,
             old_logp_BT=got.batch.old_logp_BT + junk * off,
         )
-        metrics = step.step(replace(got, batch=batch))
+        metrics = step.step(replace(got, batch=batch)).metrics
         assert metrics["sampling/logp_gap_max"] < 1e-4, "sampler and trainer agree behind an observation as well"
         assert metrics["loss_tokens"] == got.batch.mask_BT.sum()
         after.append(torch.cat([p.detach().flatten() for p in step.model.hf.parameters()]))

@@ -45,7 +45,7 @@ def weights(learner):
 def test_every_recipe_takes_a_finite_step(recipe):
     learner, collected = fresh(recipe)
     before = weights(learner)
-    metrics = learner.step(collected)
+    metrics = learner.step(collected).metrics
     bad = {k: v for k, v in metrics.items() if v != v and k != "critic/explained_variance"}
     assert not bad and weights(learner).isfinite().all()
     warmup = learner.critic is not None and learner.critic.config.warmup > 0
@@ -77,7 +77,7 @@ def test_the_kl_to_the_old_policy_is_measured_on_the_whole_step():
     for micro_tokens in (100_000, 40):
         learner, collected = fresh(find("ppo_kl"))
         learner.micro_tokens = micro_tokens
-        moved.append(learner.step(collected)["trust/kl"])
+        moved.append(learner.step(collected).metrics["trust/kl"])
     assert moved[0] > 1e-5
     assert moved[1] == pytest.approx(moved[0], rel=1e-3)
 
@@ -85,7 +85,7 @@ def test_the_kl_to_the_old_policy_is_measured_on_the_whole_step():
 def test_the_sampler_and_the_trainer_agree_on_log_probabilities():
     for temperature in (0.7, 1.0):
         learner, collected = fresh(GRPO, law=replace(LAW, temperature=temperature))
-        metrics = learner.step(collected)
+        metrics = learner.step(collected).metrics
         assert metrics["sampling/logp_gap_max"] < 1e-4 and abs(metrics["sampling/kl"]) < 1e-7
         assert metrics["update/changed"] > 0.5
         assert abs(metrics["ratio/token_p50"] - 1) < 1e-4, "the ratio is 1 before the first update"
@@ -93,13 +93,13 @@ def test_the_sampler_and_the_trainer_agree_on_log_probabilities():
 
 def test_scoring_at_another_temperature_is_seen():
     learner, collected = fresh(GRPO, law=replace(LAW, temperature=0.7), temperature=1.0)
-    metrics = learner.step(collected)
+    metrics = learner.step(collected).metrics
     assert metrics["sampling/logp_gap_max"] > 0.1 and metrics["sampling/kl"] > 0.01
 
 
 def test_the_second_minibatch_sees_a_ratio_that_moved():
     learner, collected = fresh(override(GRPO, {"update.minibatches": 3}))
-    metrics = learner.step(collected)
+    metrics = learner.step(collected).metrics
     assert metrics["update/steps"] == 3
     assert metrics["ratio/token_p99"] > 1.001, "old log-probabilities are those of before the first update"
 
@@ -107,8 +107,8 @@ def test_the_second_minibatch_sees_a_ratio_that_moved():
 def test_the_reference_never_moves():
     learner, collected = fresh(GRPO)
     before = [x.clone() for x in learner.reference.model.hf.parameters()]
-    assert learner.step(collected)["kl"] == pytest.approx(0, abs=1e-6)
-    again = learner.step(collected)
+    assert learner.step(collected).metrics["kl"] == pytest.approx(0, abs=1e-6)
+    again = learner.step(collected).metrics
     assert again["kl"] > 0, "the policy has left the reference"
     for x, y in zip(before, learner.reference.model.hf.parameters(), strict=True):
         assert torch.equal(x, y)
@@ -116,14 +116,14 @@ def test_the_reference_never_moves():
 
 def test_a_surrogate_that_acts_without_an_advantage_keeps_every_row():
     learner, collected = fresh(find("kimi"))
-    assert learner.step(collected)["active_rows"] == collected.batch.valid_B.sum()
+    assert learner.step(collected).metrics["active_rows"] == collected.batch.valid_B.sum()
 
 
 def test_a_batch_without_signal_changes_nothing_and_says_so():
     learner, collected = fresh(override(GRPO, {"kl": "NoKL"}))
     same = replace(collected.batch, reward_BT=torch.zeros_like(collected.batch.reward_BT))
     before = weights(learner)
-    metrics = learner.step(replace(collected, batch=same))
+    metrics = learner.step(replace(collected, batch=same)).metrics
     assert metrics["update/skipped"] == 1 and metrics["active_rows"] == 0 and metrics["update/changed"] == 0
     assert torch.equal(weights(learner), before)
 
@@ -167,7 +167,7 @@ def work_of(learner, collected):
 
 def test_an_accepted_natural_step_keeps_the_bound_and_gains():
     learner, collected = fresh(TRPO, prompts=8, samples=4)
-    metrics = learner.step(collected)
+    metrics = learner.step(collected).metrics
     assert metrics["trpo/fraction"] > 0 and metrics["trpo/gain"] > 0
     assert 0 < metrics["trpo/kl"] <= learner.recipe.update.max_kl
 
@@ -176,7 +176,7 @@ def test_a_refused_natural_step_restores_every_bit(monkeypatch):
     monkeypatch.setattr("rung.train.update.line_search", lambda evaluate, *rest: (0.0, evaluate(1.0)))
     learner, collected = fresh(TRPO)
     before = weights(learner)
-    metrics = learner.step(collected)
+    metrics = learner.step(collected).metrics
     assert metrics["update/skipped"] == 1 and torch.equal(weights(learner), before)
 
 
@@ -209,7 +209,7 @@ def test_trpo_on_a_subset_of_the_parameters_moves_only_those():
     env = registry.load("chained_arithmetic").train
     collected = Collector(env, model, TorchSampler(model), LAW, TRPO.data, 8, 4, 0).collect(0, learner.state)
     before = {k: v.clone() for k, v in model.hf.state_dict().items()}
-    assert learner.step(collected)["trpo/fraction"] > 0
+    assert learner.step(collected).metrics["trpo/fraction"] > 0
     moved = {k for k, v in model.hf.state_dict().items() if not torch.equal(v, before[k])}
     assert moved and all("layers.1.mlp" in k for k in moved)
     with pytest.raises(InputError, match="finds no parameter"):
@@ -232,9 +232,9 @@ def test_a_critic_learns_and_leaves_the_policy_alone():
         override(find("value_baseline"), {"credit.critic.warmup": 100, "credit.critic.epochs": 2})
     )
     before = weights(learner)
-    first = learner.step(collected)
+    first = learner.step(collected).metrics
     for _ in range(6):
-        last = learner.step(collected)
+        last = learner.step(collected).metrics
     assert last["critic/loss"] < 0.7 * first["critic/loss"]
     assert torch.equal(weights(learner), before)
 
@@ -288,7 +288,7 @@ def test_imitation_copies_what_the_task_calls_right_whatever_a_kl_adds_to_the_re
     work = learner.assess(paid(collected, right_B.float()))
     assert ((work.batch.reward_BT.sum(1) > 0) != right_B).any(), "the KL alone would have called other answers right"
     assert torch.equal(right(work.batch), right_B)
-    assert learner.step(paid(collected, right_B.float()))["imitated_rows"] == right_B.sum()
+    assert learner.step(paid(collected, right_B.float())).metrics["imitated_rows"] == right_B.sum()
 
 
 def test_a_penalty_for_length_does_not_make_a_right_answer_wrong():
@@ -317,7 +317,7 @@ def test_without_a_difference_the_other_terms_still_act(recipe, rows):
     learner, collected = fresh(recipe)
     leave_the_reference(learner)
     before = weights(learner)
-    metrics = learner.step(paid(collected, (collected.batch.group_B % 2 == 0).float()))
+    metrics = learner.step(paid(collected, (collected.batch.group_B % 2 == 0).float())).metrics
     assert metrics["advantage/abs_mean"] == 0 and metrics["active_rows"] == rows
     assert (metrics["update/skipped"] == 0) == (rows > 0) == bool((weights(learner) != before).any())
 
@@ -326,10 +326,11 @@ def test_passes_end_by_the_kl_that_cannot_be_negative():
     """target_kl bounds the mean of rho - 1 - log rho (k3), not that of -log rho (k1): same mean, other numbers."""
     recipe = override(GRPO, {"kl": "NoKL", "update.epochs": 2})
     learner, collected = fresh(recipe)
-    assert learner.step(collected)["update/steps"] == 2
-    rho = learner.last_ratio_BT[learner.last_ratio_BT.isfinite() & collected.batch.mask_BT]  # of the second pass
+    result = learner.step(collected)
+    assert result.metrics["update/steps"] == 2
+    rho = result.ratio_BT[result.ratio_BT.isfinite() & collected.batch.mask_BT]  # of the second pass
     k3, k1 = float((rho - 1 - rho.log()).mean()), float(-rho.log().mean())
     assert k3 > 1e-4 and abs(k1 - k3) > 0.02 * k3
     for target, stopped in ((k3 / 1.5 * 0.99, 1.0), (k3 / 1.5 * 1.01, 0.0)):
         learner, collected = fresh(override(recipe, {"update.target_kl": target}))
-        assert learner.step(collected)["update/stopped_early"] == stopped
+        assert learner.step(collected).metrics["update/stopped_early"] == stopped

@@ -50,7 +50,7 @@ def test_only_the_adapter_moves_and_the_reference_is_the_model_without_it(name):
     assert torch.equal(start, without), "B is zero: a fresh adapter changes nothing, bit for bit"
     for step in range(3):
         collected = collector.collect(step, learner.state)
-        metrics = learner.step(collected)
+        metrics = learner.step(collected).metrics
         assert metrics["sampling/logp_gap_max"] < 1e-4, "the sampler runs the adapter as well"
     after = model.hf.state_dict()
     assert all(torch.equal(after[k], v) for k, v in base.items())

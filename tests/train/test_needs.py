@@ -152,7 +152,7 @@ def test_the_switch_changes_what_is_learned():
         )
         learner, answers = step(recipe, tokens=9, samples=4)
         learner.step(answers)
-        moved[on] = learner.step(answers)["grad_norm"]  # the head starts at zero: the second step sees values
+        moved[on] = learner.step(answers).metrics["grad_norm"]  # the head starts at zero: the second step sees values
     assert moved[True] != moved[False]
 
 
@@ -172,7 +172,7 @@ def test_every_kl_works_in_every_update(kl, update):
     kl = replace(kl, coef=0.5 if kl.coef else 0.0)
     learner, answers = step(override(find("trpo"), {"kl": kl, "update": UPDATES[update]}))
     for _ in range(2):  # at first the policy is the reference
-        metrics = learner.step(answers)
+        metrics = learner.step(answers).metrics
         assert all(v == v for k, v in metrics.items() if k != "critic/explained_variance"), metrics
     assert metrics["update/steps"] == (4 if update == "two passes of two" else 1)
 
@@ -225,4 +225,4 @@ def test_a_step_takes_as_many_optimizer_steps_as_it_has_minibatches(recipe):
         recipe, {"entropy": 0.01, "kl": "NoKL", **({"credit.critic.warmup": 0} if "values" in recipe.needs else {})}
     )
     learner, answers = step(recipe, prompts=6)
-    assert learner.step(answers)["update/steps"] == recipe.update.epochs * recipe.update.minibatches
+    assert learner.step(answers).metrics["update/steps"] == recipe.update.epochs * recipe.update.minibatches

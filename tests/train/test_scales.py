@@ -55,7 +55,7 @@ def test_a_constant_reward_moves_no_policy_that_whitens(recipe, constant):
     learner, collector = fresh(recipe, lambda text: constant)
     before = weights(learner)
     for step in range(3):
-        metrics = learner.step(collector.collect(step, learner.state))
+        metrics = learner.step(collector.collect(step, learner.state)).metrics
         assert metrics["update/skipped"] == 1 and metrics["advantage/abs_mean"] == 0
     assert (weights(learner) == before).all()
     if learner.critic is not None and constant:
@@ -79,7 +79,7 @@ def test_dynamic_sampling_does_not_train_on_length_alone():
         before = weights(learner)
         collected = collector.collect(0, learner.state)
         assert len({row.reward for row in collected.scored}) > 1, "lengths differ, and so do their penalties"
-        row = reward_metrics(collected, 4) | learner.step(collected)
+        row = reward_metrics(collected, 4) | learner.step(collected).metrics
         assert row["frac_reward_zero_std"] == row["frac_all_right"] == 1 and row["reward_std"] == 0
         assert bool((weights(learner) != before).any()) == moves, "unfiltered, the penalty is part of the reward"
         assert (row["advantage/abs_mean"] > 0) == moves and row["advantage/lost"] == 0
@@ -102,7 +102,7 @@ def test_rewards_reach_the_advantages_in_float64(name, shift):
 def test_rewards_beyond_float32_teach_and_are_no_unscored(name):
     learner, collector = fresh(find(name), lambda text: 1e39 if len(text) % 2 else 0.0)
     collected = collector.collect(0, learner.state)
-    row = reward_metrics(collected, 4) | learner.step(collected)
+    row = reward_metrics(collected, 4) | learner.step(collected).metrics
     assert row["rewards/unscored"] == 0 and row["reward"] > 1e37
     assert row["update/skipped"] == 0 and row["grad_norm"] > 0
 
@@ -112,6 +112,6 @@ def test_what_is_no_number_is_unscored(bad):
     learner, collector = fresh(find("grpo"), lambda text: bad if len(text) % 2 else 1.0)
     collected = collector.collect(0, learner.state)
     odd = sum(len(row.text) % 2 for row in collected.scored)
-    row = reward_metrics(collected, 4) | learner.step(collected)
+    row = reward_metrics(collected, 4) | learner.step(collected).metrics
     assert row["rewards/unscored"] == odd > 0 and row["reward"] == 1.0
     assert row["frac_reward_zero_std"] == 1 and row["advantage/abs_mean"] == 0

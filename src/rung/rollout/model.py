@@ -131,13 +131,32 @@ def load(
         if (why := unusable(error)) is None:
             raise
         raise InputError(f"model {name!r} could not be loaded: {why}") from error
+    _check_pair(hf, tokenizer, f"model {name!r}", "Put the model's own tokenizer into its directory.")
+    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
+
+
+def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
+    """A model that is in memory already, with its tokenizer. It is brought to the device and made ready itself, no copy of it."""
+    name = type(hf).__name__
+    if not isinstance(hf, PreTrainedModel) or hf.get_output_embeddings() is None:
+        raise InputError(
+            f"model is a {name}, which is no causal language model of transformers. Give one that "
+            "AutoModelForCausalLM makes, a name, or a path."
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        what = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__} as its tokenizer"
+        raise InputError(f"the model {name} came with {what}. Give both: model=(model, tokenizer).")
+    _check_pair(hf, tokenizer, f"the model {name}", "Give the model's own tokenizer.")
+    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
+
+
+def _check_pair(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: str, do: str) -> None:
     rows = hf.get_input_embeddings().weight.shape[0]
     if tokenizer.vocab_size > rows:  # tokens added behind may go unused: `Model.ids` looks at those
         raise InputError(
-            f"model {name!r}: its tokenizer has {tokenizer.vocab_size} tokens, but its embedding only {rows} rows, so they do "
-            "not belong together. Put the model's own tokenizer into its directory."
+            f"{model}: its tokenizer has {tokenizer.vocab_size} tokens, but its embedding only {rows} rows, so they do "
+            f"not belong together. {do}"
         )
-    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
 
 
 def quiet() -> None:

@@ -15,6 +15,7 @@ from rung.tasks.environment import Splits
 from rung.tasks.rows import is_path
 
 BUILT_IN = ("chained_arithmetic", "gsm8k")
+MADE = "python:"  # before the name of what Python gave as an object, where a setting is written down
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 

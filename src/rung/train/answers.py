@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from rung.io.summary import Example
-from rung.records import Scored
+from rung.records import Scored, StepResult
 from rung.rollout.collect import Collected
 from rung.rollout.text import inside
 from rung.train.evaluate import Evaluation
@@ -55,21 +53,15 @@ def answer_row(row: Scored) -> dict[str, Any]:
     }
 
 
-def rollout_rows(
-    collected: Collected,
-    adv_BT: torch.Tensor | None,
-    ratio_BT: torch.Tensor | None = None,
-    clip_BT: torch.Tensor | None = None,
-) -> list[dict[str, Any]]:
+def rollout_rows(collected: Collected, result: StepResult) -> list[dict[str, Any]]:
     """All answers of a step with tokens, log-probabilities, rewards and advantages, one JSON object each.
 
     Where a batch serves several updates, also what the last pass saw of each token: `ratios` (null: kept out of the
     update) and `clipped` (0 no, 1 low, 2 high, 3 dual).
     """
-    assert adv_BT is not None, "a step has taken its advantages"
-    out = []
+    out, ratio_BT, clip_BT = [], result.ratio_BT, result.clip_BT
     for i, (row, group, adv) in enumerate(
-        zip(collected.scored, collected.batch.group_B.tolist(), adv_BT.tolist(), strict=True)
+        zip(collected.scored, collected.batch.group_B.tolist(), result.adv_BT.tolist(), strict=True)
     ):
         n = len(row.rollout.tokens)
         tokens: dict[str, Any] = {"tokens": list(row.rollout.tokens), "logp": [round(x, 6) for x in row.rollout.logp]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import stdev
 
@@ -25,13 +25,15 @@ class Evaluation:
 
     too_long: problems whose prompt left no room for an answer; they are wrong where answers are right or wrong, and left
         out where rewards have another scale.
+    step: of the run that it belongs to; None: of no run.
     graded: another evaluation shown beside this one has rewards other than 0 and 1, so that no answer is right or wrong.
     """
 
-    answers: Sequence[Scored]
+    answers: Sequence[Scored] = field(repr=False)
     n: int
     too_long: int = 0
     graded: bool = False
+    step: int | None = None
 
     @property
     def binary(self) -> bool:

@@ -80,21 +80,29 @@ def estimate(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, 
     return need(Shape.of(model, config), work, recipe, process)
 
 
-def check(config: TrainConfig, recipe: Recipe, located: str, envs: Sequence[Environment]) -> None:
+def check(config: TrainConfig, recipe: Recipe, located: str | Model, envs: Sequence[Environment]) -> None:
     """Refuse a run whose estimated peak exceeds the memory that there is, with what would make it fit.
+
+    located: where the model lies, or a model that is in memory already.
 
     Raises:
         InputError: it cannot fit.
     """
     if config.ignore_memory:
         return
-    try:
-        model = sketch(located, config.dtype, trust_remote_code=config.trust_remote_code)
-    except InputError:
-        return  # loading it will say what is wrong with it
-    model.use_template(config.template_options)
     on = choose(config.device)
-    refuse(config, recipe, model, Workload.of(config, model, envs), on, room(on))
+    has = room(on)
+    if isinstance(located, Model):
+        model = located
+        if on.type == "cpu":  # the process holds its weights, and the estimate counts them once more
+            has = replace(has, limit=has.limit + sum(p.numel() * p.element_size() for p in model.hf.parameters()))
+    else:
+        try:
+            model = sketch(located, config.dtype, trust_remote_code=config.trust_remote_code)
+        except InputError:
+            return  # loading it will say what is wrong with it
+    model.use_template(config.template_options)
+    refuse(config, recipe, model, Workload.of(config, model, envs), on, has)
 
 
 def refuse(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device, has: Room) -> None:

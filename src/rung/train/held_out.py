@@ -38,8 +38,8 @@ class HeldOut:
         model, sampler = self.setup.model, self.setup.sampler
         result = evaluate(env, model, sampler, config.law(), config.eval_problems, samples, EVAL_SEED)
         self.graded = self.graded or not result.binary
-        result = self.settled(result)
-        path = self._path(step)
+        result = replace(self.settled(result), step=step)
+        path = _path(self.run, step)
         known = any(row["step"] == step for row in evaluations(self.run.metrics()))
         if not (known and path.is_file()):
             path.parent.mkdir(exist_ok=True)
@@ -53,18 +53,11 @@ class HeldOut:
     def before(self) -> Evaluation | None:
         """The run's first evaluation, read back; None where it was not kept."""
         first = next(iter(evaluations(self.run.metrics())), None)
-        path = None if first is None else self._path(int(first["step"]))
-        if path is None or not path.is_file():
-            return None
-        answers = [read_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-        return Evaluation(answers, len({a.task.id for a in answers}))
+        return None if first is None else stored(self.run, int(first["step"]))
 
     def settled(self, result: Evaluation) -> Evaluation:
         """As it reads beside the run's other evaluations: an accuracy only if all of them are one."""
         return replace(result, graded=self.graded)
-
-    def _path(self, step: int) -> Path:
-        return self.run.path / "evaluations" / f"step_{step:06d}.jsonl"
 
     def _warn(self, result: Evaluation) -> None:
         if not result.unscored or self.warned:
@@ -77,6 +70,19 @@ class HeldOut:
             else f"none of the {n} held-out answers could be scored (None or no number), so there is no accuracy and no mean"
         )
         self.say(f"{what}. Look at what the verifier returns for them; `eval/unscored` counts on.")
+
+
+def _path(run: RunDir, step: int) -> Path:
+    return run.path / "evaluations" / f"step_{step:06d}.jsonl"
+
+
+def stored(run: RunDir, step: int) -> Evaluation | None:
+    """The run's evaluation at this step, read back; None where it was not kept."""
+    path = _path(run, step)
+    if not path.is_file():
+        return None
+    answers = [read_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return Evaluation(answers, len({a.task.id for a in answers}), step=step)
 
 
 def read_row(row: Mapping[str, Any]) -> Scored:

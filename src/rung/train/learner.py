@@ -19,7 +19,7 @@ from rung.maths.objective import right
 from rung.maths.returns import varies
 from rung.parts import GradientSteps, Value
 from rung.recipes import Recipe
-from rung.records import Batch, State, Tokens
+from rung.records import Batch, State, StepResult, Tokens
 from rung.rollout.adapter import has_adapter, load_trained, trained_weights
 from rung.rollout.collect import Collected, Phase
 from rung.rollout.model import Model
@@ -63,9 +63,6 @@ class Learner:
     hyper: Hyper
     state: State = field(init=False)
     version: int = 0
-    last_adv_BT: Tensor | None = None  # advantages of the newest step, for the rollout files
-    last_ratio_BT: Tensor | None = None  # ratios and clipping of its last pass; None where one update sees no ratio
-    last_clip_BT: Tensor | None = None
     phase: Phase = lambda name: nullcontext()
 
     def __post_init__(self) -> None:
@@ -97,11 +94,11 @@ class Learner:
         return Policy(frozen, self.hyper.temperature)
 
     # -- the step ---------------------------------------------------------------------------------------------------
-    def step(self, collected: Collected) -> dict[str, float]:
-        """One optimizer step's worth of answers becomes new parameters. Returns the step's metrics."""
+    def step(self, collected: Collected) -> StepResult:
+        """One optimizer step's worth of answers becomes new parameters."""
         work = self.assess(collected)
         shaped, active = work.batch, work.active
-        self.state, self.last_adv_BT = self.recipe.credit.observe(shaped), work.adv_BT
+        self.state = self.recipe.credit.observe(shaped)
         metrics = reference_metrics(shaped)
         before = self._some_weights()
         metrics |= advantage_metrics(work.adv_BT, shaped, len(active))
@@ -120,13 +117,13 @@ class Learner:
                 metrics |= gradient_steps(work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed)
             else:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
-        self.last_ratio_BT, self.last_clip_BT = work.ratio_BT, work.clip_BT
         self._adapt(metrics, shaped)
         self.version += 1
         pairs = zip(before, self._some_weights(), strict=True)
         metrics["update/changed"] = float(torch.cat([(a != b).float() for a, b in pairs]).mean())
         skipped = float(metrics["update/steps"] == 0)
-        return {**metrics, **work.drift.metrics(), "update/skipped": skipped, "kl_coef": self.state.kl_coef}
+        metrics |= {**work.drift.metrics(), "update/skipped": skipped, "kl_coef": self.state.kl_coef}
+        return StepResult(metrics, work.adv_BT, work.ratio_BT, work.clip_BT)
 
     def assess(self, collected: Collected) -> Work:
         """What the step's answers are worth: their rewards as the recipe shapes them, and the advantages. Changes nothing."""

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +21,12 @@ from rung.io.summary import summary
 from rung.io.trackers import Tracker, check_tracker, open_tracker
 from rung.recipe_io import brief
 from rung.recipes import Recipe
-from rung.rollout.collect import Collected
 from rung.rollout.device import title
+from rung.rollout.model import Model
 from rung.tasks.environment import Splits
+from rung.tasks.registry import MADE
 from rung.train.answers import examples, rollout_rows
+from rung.train.callbacks import Listeners, StepRecord
 from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation
 from rung.train.held_out import HeldOut
@@ -39,6 +41,7 @@ from rung.train.setup import Setup, plain_prompts, prepare, restore, unread_lett
 class Run:
     """What a training returns: where it lies, the evaluations before and after, and whether the user cut it short.
 
+    stopped: which callback ended it, if one did.
     before, after: `.accuracy` where every reward was 0 or 1 (else NaN), `.reward` on any scale, `.answers`, `.interval()`.
     """
 
@@ -48,26 +51,32 @@ class Run:
     steps: int
     interrupted: bool = False
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = ""
 
 
 def train(
-    config: TrainConfig, console: Console | None = None, splits: Splits | None = None, recipe: Recipe | None = None
-) -> Run:
+    config: TrainConfig, console: Console | None = None, splits: Splits | None = None, recipe: Recipe | None = None,
+    model: Model | None = None, callbacks: Sequence[Any] = (),
+) -> Run:  # fmt: skip
     """Train as `config` says. Ctrl-C ends the run after the phase at hand and still saves and evaluates it.
 
-    splits, recipe: made in Python, instead of those that `config` names.
+    splits, recipe, model: made in Python, instead of those that `config` names; the model is trained in place.
+    callbacks: objects that listen (callbacks.py).
     """
-    console = console or Console()
+    console, listeners = console or Console(), Listeners(callbacks)
     changes: list[str] = []
     if config.resume:
-        config, recipe, changes = agreed(config, recipe, made=splits is not None)
+        made = {name for name, given in (("task", splits), ("reward", splits), ("model", model)) if given is not None}
+        config, recipe, changes = agreed(config, recipe, made)
     check_tracker(config.tracker)
-    setup = prepare(config, splits, recipe)
+    setup = prepare(config, splits, recipe, model)
     config = setup.config
     if config.resume:
         run = RunDir.open(config.out or Path(), write=True)
     else:
-        run = RunDir.create(Path("runs"), f"{setup.recipe.name}-{Path(config.model).name}", config.out)
+        run = RunDir.create(
+            Path("runs"), f"{setup.recipe.name}-{Path(config.model.removeprefix(MADE)).name}", config.out
+        )
     with run, console:
         if changes or not config.resume:
             run.write_config(to_toml(replace(config, resume=False), setup.recipe))
@@ -75,7 +84,7 @@ def train(
             console.message(f"note: {change}")
         run.write_environment(title(setup.model.device))
         with open_tracker(config.tracker, to_toml(config, setup.recipe), run.path, console.message) as tracker:
-            return _Loop(setup, run, console, tracker).go()
+            return _Loop(setup, run, console, tracker, listeners).go()
 
 
 class _Interrupt:
@@ -106,6 +115,8 @@ class _Loop:
     run: RunDir
     console: Console
     tracker: Tracker
+    listeners: Listeners
+    latest: Evaluation | None = None  # the newest of this process
     seconds: dict[str, float] = field(default_factory=dict)
     memory: MemoryWatch = field(init=False)
     tokens: int = 0
@@ -134,11 +145,11 @@ class _Loop:
         with _Interrupt(self.console) as asked:
             before = self._before(first)
             for step in range(first, config.steps):
-                if asked.now or self._spent():
+                if asked.now or self._over():
                     break
                 self._step(step)
                 done = step + 1
-                more = done < config.steps and not self._spent()
+                more = done < config.steps and not self._over()
                 if config.eval_every and done % config.eval_every == 0 and more:
                     self._evaluate(done)
                 if config.save_every and done % config.save_every == 0 and more:
@@ -152,12 +163,15 @@ class _Loop:
             self.console.message(f"the run lies in {self.run.path} with a loadable model; go on with: {again}")
         else:
             self.console.finish("finished")
+            if self.listeners.ended:
+                self.console.message(f"{self.listeners.ended} ended the run after step {done}")
             self._conclude(before, after)
-        return Run(self.run.path, before, after, done, asked.now, self.run.metrics())
+        return Run(self.run.path, before, after, done, asked.now, self.run.metrics(), self.listeners.ended)
 
-    def _spent(self) -> bool:
-        """Whether the budget of sampled tokens is used up."""
-        return self.setup.config.tokens is not None and self.tokens >= self.setup.config.tokens
+    def _over(self) -> bool:
+        """Whether a callback ended the run, or the budget of sampled tokens is used up."""
+        budget = self.setup.config.tokens
+        return bool(self.listeners.ended) or (budget is not None and self.tokens >= budget)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -173,13 +187,13 @@ class _Loop:
         if self.notices is None:
             check_scored(collected.scored, step + 1)
             self.notices = Notices(len(collected.scored), sum(p.numel() for p in setup.learner.parameters))
-        metrics = setup.learner.step(collected)
+        result = setup.learner.step(collected)
         setup.sampler.load(None, setup.learner.version)
         self.tokens += collected.sampled
         row = {
             "step": step + 1,
             **reward_metrics(collected, config.samples_per_prompt),
-            **metrics,
+            **result.metrics,
             "num_tokens": float(self.tokens),
             "step_time": time.perf_counter() - start,
             **{
@@ -190,24 +204,24 @@ class _Loop:
         }
         self._log(row)
         if config.save_rollouts:
-            self.run.write_rollouts(step + 1, self._rollout_rows(collected))
+            self.run.write_rollouts(step + 1, rollout_rows(collected, result))
         self.console.step(row)
         for text in self.notices.of(row):
             self.console.message(f"step {step + 1}: {text}")
         if not math.isfinite(row["grad_norm"]):
             self.console.message(f"step {step + 1}: the gradient is not finite, so nothing was changed. {remedy(row)}")
+        self.listeners.step(StepRecord(step + 1, dict(row), collected.scored, result))
 
     def _log(self, row: dict[str, Any]) -> None:
         self.run.log(row)
         self.tracker.log(row)
 
-    def _rollout_rows(self, collected: Collected) -> list[dict[str, Any]]:
-        learner = self.setup.learner
-        return rollout_rows(collected, learner.last_adv_BT, learner.last_ratio_BT, learner.last_clip_BT)
-
     def _evaluate(self, step: int) -> Evaluation:
-        with self.phase("eval"):
-            return self.held_out.at(step)
+        if self.latest is None or self.latest.step != step:
+            with self.phase("eval"):
+                self.latest = self.held_out.at(step)
+            self.listeners.evaluated(self.latest)
+        return self.latest
 
     def _before(self, first: int) -> Evaluation:
         """The evaluation before training: of a resumed run the one that it began with, not one of now."""

@@ -6,7 +6,7 @@ its steps were: another value would make a run that no settings describe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rung.io.run_dir import RunDir
 from rung.ranges import refuse
 from rung.recipe_io import brief, diff, find, from_dict, override
 from rung.recipes import Recipe
+from rung.tasks.registry import MADE
 from rung.train.config import TrainConfig, from_toml
 
 FREE = (
@@ -24,6 +25,7 @@ FREE = (
 )  # fmt: skip
 HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
 RECIPE = ("recipe", "overrides")
+OBJECTS = ("task", "reward", "model")  # settings that Python may give as objects
 
 
 def begun(path: Path) -> tuple[TrainConfig, Recipe]:
@@ -76,20 +78,25 @@ def named(argv: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def agreed(
-    config: TrainConfig, own: Recipe | None = None, *, made: bool = False
+    config: TrainConfig, own: Recipe | None = None, made: Collection[str] = ()
 ) -> tuple[TrainConfig, Recipe, list[str]]:
     """The settings with which the run in `config.out` goes on, its recipe, and a sentence for each setting that changes.
 
-    What `config` leaves open (None) is as the run has it. own: a recipe made in Python; made: the problems are, too.
+    What `config` leaves open (None) is as the run has it. own: a recipe made in Python; made: settings that Python
+    gives as objects, which no file holds.
 
     Raises:
         InputError: settings differ that may not; all of them are named with both values.
     """
     path = which(True, config.out)
     before, recipe = begun(path)
-    if before.task and before.task.startswith("python:") and not made:
+    lost = [n for n in OBJECTS if str(getattr(before, n)).startswith(MADE) and n not in made]
+    if lost:
+        what = " and ".join(f"its {n} ({getattr(before, n).removeprefix(MADE)})" for n in lost)
+        again = ", ".join(f"{n}=..." for n in lost)
         raise InputError(
-            f"the problems of {path} were made in Python. Go on there: rung.train(resume=..., splits=...)."
+            f"{path} cannot go on by itself: {what} came from Python, and no file holds it. Go on there: "
+            f"rung.train(resume={str(path)!r}, {again})."
         )
     left = {f.name: getattr(before, f.name) for f in fields(config) if getattr(config, f.name) is None}
     now = replace(config, **{k: v for k, v in left.items() if k not in HERE})

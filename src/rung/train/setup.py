@@ -28,6 +28,7 @@ from rung.rollout.sampler import TorchSampler
 from rung.rollout.text import listed
 from rung.tasks import environments
 from rung.tasks.environment import Environment, Splits, talks
+from rung.tasks.registry import MADE
 from rung.train import defaults, fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
@@ -64,6 +65,11 @@ def locate(name: str) -> str:
         if found is None:
             raise smollm2.absent()
         return str(found)
+    if name.startswith(MADE):
+        raise InputError(
+            f"the model {name.removeprefix(MADE)} came from Python as an object, and no file holds it. Give it again there, or "
+            "save it (save_pretrained) and give its directory."
+        )
     if is_run(path := Path(name).expanduser()):
         return str(RunDir.open(path).model_path())
     if "/" not in name and not Path(name).exists() and difflib.get_close_matches(name.lower(), OURS, n=1, cutoff=0.75):
@@ -103,18 +109,26 @@ def settle(
     return config, recipe, splits
 
 
-def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None) -> Setup:
-    """Check the settings, cheapest first, then load task and model and build the learner. Arguments as of `settle`."""
+def prepare(
+    config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None, brought: Model | None = None
+) -> Setup:
+    """Check the settings, cheapest first, then load task and model and build the learner. Arguments as of `settle`.
+
+    brought: a model that is in memory already, instead of the one that `config` names.
+    """
     given = config
     config, recipe, splits = settle(given, splits, own)
     torch.manual_seed(config.seed)
-    where = locate(config.model)
+    where = locate(config.model) if brought is None else _usable(config, brought)
     fit.check(config, recipe, where, (splits.train, splits.eval))
-    dtype, trust, device = getattr(torch, config.dtype), config.trust_remote_code, choose(config.device)
-    model = models.load(where, dtype=dtype, trust_remote_code=trust, merge=True, device=device)
+    if isinstance(where, Model):
+        model = where
+    else:
+        dtype, trust, device = getattr(torch, config.dtype), config.trust_remote_code, choose(config.device)
+        model = models.load(where, dtype=dtype, trust_remote_code=trust, merge=True, device=device)
     if names := config.trained_names():
         train_only(model, names)
-    if config.lora_rank:
+    if config.lora_rank and not adapter.has_adapter(model.hf):
         adapter.add(model, config.lora_rank, config.lora_alpha, config.lora_targets)
     model.use_template(config.template_options)
     try_saving(model)
@@ -145,6 +159,26 @@ def prepare(config: TrainConfig, splits: Splits | None = None, own: Recipe | Non
         config.seed, **collected(recipe.needs),
     )  # fmt: skip
     return Setup(config, recipe, splits, model, learner, sampler, collector)
+
+
+def _usable(config: TrainConfig, model: Model) -> Model:
+    """A model that is in memory already, which is trained itself and not as a copy."""
+    if adapter.has_adapter(model.hf) and not (config.resume and config.lora_rank):
+        raise InputError(
+            "the model has a LoRA adapter already, and an object is trained as it is. Give the model without it and lora_rank, "
+            "or save both (save_pretrained) and give the directory."
+        )
+    if config.lora_rank and not model.hf.name_or_path:
+        raise InputError(
+            "an adapter is stored without the weights below it, and this model was loaded from nowhere. Save it first "
+            "(save_pretrained) and give its directory."
+        )
+    if model.hf.dtype != getattr(torch, config.dtype):
+        raise InputError(
+            f"the model's weights are {str(model.hf.dtype).removeprefix('torch.')} and dtype is {config.dtype!r}. An object is "
+            f"trained as it is: bring it to a dtype before (model.to(torch.{config.dtype}))."
+        )
+    return model
 
 
 def try_saving(model: Model) -> None:
