@@ -143,7 +143,7 @@ def test_P36_an_accepted_step_of_a_model_keeps_the_bound_and_gains():
     assert any((a != b).any() for a, b in zip(parameters, before, strict=True))
 
 
-@pytest.mark.parametrize(("max_kl", "backtracks"), [(1e-30, 10), (0.01, 0)])
+@pytest.mark.parametrize(("max_kl", "backtracks"), [(1e-30, 10), (1e-30, 1)])
 def test_P36_a_refused_step_leaves_every_parameter_bit_for_bit(max_kl, backtracks):
     work, rule, parameters = natural_work(max_kl)
     before = [x.detach().clone() for x in parameters]

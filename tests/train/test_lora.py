@@ -117,7 +117,7 @@ def test_it_is_evaluated_like_any_run(run, capsys):
         ({"lora_targets": "q_proj,lm_head"}, "names the head 'lm_head'"),
         ({"lora_targets": "nothing_like_it"}, "fits no layer.*q_proj"),
         ({"trainable": "q_proj"}, "Give one of the two"),
-        ({"lora_rank": -1}, "rank is positive"),
+        ({"lora_rank": -1}, "at least 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path, change, message):

@@ -248,4 +248,4 @@ def test_the_table_comes_as_json(capsys):
 
 def test_a_mean_length_that_is_none_is_refused(capsys):
     assert main(["plan", "--answer-tokens", "many"]) == 2
-    assert "--answer-tokens 'many'" in capsys.readouterr().err
+    assert "--answer-tokens is 'many'" in capsys.readouterr().err
