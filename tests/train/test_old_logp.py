@@ -109,7 +109,7 @@ def test_in_bfloat16_the_first_update_moves_the_tokens_that_it_moves_in_float32(
 def test_every_ratio_is_one_where_no_step_moves_anything(recipe, dtype):
     """A learning rate of 0: all minibatches and passes are scored at pi_old."""
     learner = learner_of(recipe, load(dtype), learning_rate=0.0)
-    metrics = learner.step(answers(dtype))
+    metrics = learner.step(answers(dtype)).metrics
     exact = dtype == BF16  # in float32 sampler and trainer agree to rounding, and no pass is spent on less
     for name in ("token_p01", "token_p99", "sequence_p01", "sequence_p99"):
         assert metrics[f"ratio/{name}"] == pytest.approx(1.0, abs=0 if exact else 1e-5)
@@ -128,7 +128,7 @@ def test_in_low_precision_no_small_gap_of_a_first_step_is_trusted():
     batch = replace(update._narrow(b.rows(rows), tokens.mask_BT.shape[1]), group_B=tokens.group_B)
     few = replace(collected, scored=[collected.scored[r] for r in rows], batch=batch, tokens=tokens)
     recipe = override(find("grpo"), {"kl": "NoKL", "entropy": 0.01, "update.minibatches": 2})
-    metrics = learner_of(recipe, load(BF16), learning_rate=0.0).step(few)
+    metrics = learner_of(recipe, load(BF16), learning_rate=0.0).step(few).metrics
     assert 0 < metrics["sampling/logp_gap_max"] < recipe.surrogate.room / 10
     assert metrics["ratio/token_p01"] == metrics["ratio/token_p99"] == 1.0
 
@@ -143,7 +143,7 @@ def passes(recipe, collected, **hyper):
         return score(tokens, **frozen)
 
     learner.policy.score = counted
-    metrics = learner.step(collected)
+    metrics = learner.step(collected).metrics
     return metrics, sum(scored) / metrics["active_rows"]
 
 
@@ -182,7 +182,7 @@ def test_in_low_precision_a_kl_in_the_reward_is_zero_at_its_reference():
     learner = learner_of(recipe, load(BF16))
     work = learner.assess(answers(BF16))
     assert torch.equal(work.batch.reward_BT, answers(BF16).batch.reward_BT)
-    assert learner.step(answers(BF16))["kl"] == 0
+    assert learner.step(answers(BF16)).metrics["kl"] == 0
 
 
 def test_the_room_of_a_surrogate():
