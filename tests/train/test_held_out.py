@@ -73,7 +73,7 @@ def test_held_out_answers_without_a_score_are_said_and_in_no_mean(tmp_path, caps
     calls = iter(range(10_000))
     run = train(tmp_path / "run", odd, lambda text: math.nan if next(calls) % 8 < 3 else 1.0)
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("3 of 8 held-out answers could not be scored") == 1
+    assert said.count("3 held-out answers could not be scored; they are in no mean. Likely cause") == 1
     assert "n = 5, 3 of 8 answers not scored" in said and run.before.accuracy == 1.0
     assert run.metrics[0]["eval/unscored"] == 3 and run.metrics[0]["eval/accuracy"] == 1.0
 
@@ -81,7 +81,7 @@ def test_held_out_answers_without_a_score_are_said_and_in_no_mean(tmp_path, caps
 def test_held_out_answers_of_which_none_is_scored_have_no_accuracy(tmp_path, capsys):
     run = train(tmp_path / "run", odd, lambda text: math.nan)
     said = " ".join(capsys.readouterr().out.split())
-    assert "none of the 8 held-out answers could be scored (None or no number), so there is no accuracy" in said
+    assert "no held-out answer could be scored, so there is no accuracy and no mean" in said
     assert (
         "none of the 8 answers could be scored, so there is no number" in said
         and "0.000" not in said.split("held-out")[1]

@@ -35,7 +35,8 @@ def definitions() -> dict[str, Metric]:
 
 def definition(name: str) -> Metric | None:
     """That of a name as it was logged: rewards/correct/mean is defined as rewards/NAME/mean."""
-    return definitions().get(re.sub(r"^rewards/[^/]+/(mean|std)$", r"rewards/NAME/\1", name))
+    general = re.sub(r"^rewards/[^/]+/(mean|std)$", r"rewards/NAME/\1", name)
+    return definitions().get(re.sub(r"^health/.+$", "health/NAME", general))
 
 
 def as_html(text: str) -> str:

@@ -120,8 +120,12 @@ def summary(
     examples: Sequence[Example],
     run_path: Path,
     next_steps: Sequence[str],
+    health: Sequence[str] = (),
 ) -> None:
-    """Prints it. `before`, `after`: None where an interrupted run did not evaluate; `change`: between the two."""
+    """Prints it. `before`, `after`: None where an interrupted run did not evaluate; `change`: between the two.
+
+    health: what went wrong, a line each.
+    """
     console.close()
     show = console.rich.print
     binary = all(result.binary for result in (before, after) if result is not None)
@@ -135,6 +139,10 @@ def summary(
         show(_examples(console, examples, binary))
     else:
         show()
+    for index, line in enumerate(health):
+        show(
+            Text.assemble(("health   " if index == 0 else " " * 9, "bold yellow"), console.clean(line)), soft_wrap=True
+        )
     show(Text.assemble(("run      ", "bold"), console.clean(str(run_path))), soft_wrap=True)  # whole: it gets copied
     for index, step in enumerate(next_steps):
         show(Text.assemble(("next     " if index == 0 else " " * 9, "bold"), console.clean(step)), soft_wrap=True)

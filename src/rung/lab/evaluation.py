@@ -165,7 +165,7 @@ def measure(
     model = models.load(directory, device=device, dtype=getattr(torch, spec.dtype))
     model.use_template(spec.template_options)
     if note := unread_letters(model, environment):
-        print(note, file=sys.stderr)
+        print(f"note: {note}.", file=sys.stderr)
     assert spec.samples is not None, "EvalSpec.filled says how many"
     result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
     extract = getattr(environment, "extract", None)

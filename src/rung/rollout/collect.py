@@ -98,13 +98,21 @@ class Collector:
         counters["sampling/prompts_too_long"] = float(len(too_long))
         extract = getattr(self.env, "extract", None)
         if extract is not None:  # no answer found is another failure than a wrong answer
-            found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) is not None for r in rows]
-            counters["completions/no_answer_ratio"] = 1 - sum(found) / len(found)
+            found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) for r in rows]
+            counters["completions/no_answer_ratio"] = found.count(None) / len(found)
+            counters["rewards/any_answer"] = self._any_answer(rows, found)
         raised = getattr(self.env, "scorer_raised", None)
         if raised is not None:
             counters["rewards/scorer_raised"] = float(raised)
         rewards = None if greedy is None else [row.reward for row in greedy]
         return self._layout(chosen, rows, rewards, state, sampled, counters)
+
+    def _any_answer(self, rows: list[Scored], found: list[str | None]) -> float:
+        """Share of the prompts all of whose answers earn the same, above 0, though the final answers differ."""
+        starts = range(0, len(rows), self.samples)
+        groups = [(rows[i : i + self.samples], {*found[i : i + self.samples]}) for i in starts]
+        alike = [not differs(g) and g[0].task_reward > 0 and len(answers) > 1 for g, answers in groups]
+        return sum(alike) / len(alike)
 
     def _fitting(self, step: int, too_long: list[Task]) -> Iterator[Task]:
         """The step's problems whose prompts leave room for an answer; the others are counted, never cut."""

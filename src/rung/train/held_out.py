@@ -25,8 +25,6 @@ class HeldOut:
     setup: Setup
     run: RunDir
     log: Callable[[dict[str, Any]], None]
-    say: Callable[[str], None]
-    warned: bool = False
 
     def __post_init__(self) -> None:
         self.graded = any(map(is_graded, evaluations(self.run.metrics())))
@@ -47,7 +45,6 @@ class HeldOut:
             write_atomic(path, lambda file: file.write(lines.encode()))
         if not known:
             self.log({"step": step, **result.metrics()})
-        self._warn(result)
         return result
 
     def before(self) -> Evaluation | None:
@@ -58,18 +55,6 @@ class HeldOut:
     def settled(self, result: Evaluation) -> Evaluation:
         """As it reads beside the run's other evaluations: an accuracy only if all of them are one."""
         return replace(result, graded=self.graded)
-
-    def _warn(self, result: Evaluation) -> None:
-        if not result.unscored or self.warned:
-            return
-        self.warned = True
-        n = len(result.answers)
-        what = (
-            f"{result.unscored} of {n} held-out answers could not be scored (None or no number); they are in no mean"
-            if result.means
-            else f"none of the {n} held-out answers could be scored (None or no number), so there is no accuracy and no mean"
-        )
-        self.say(f"{what}. Look at what the verifier returns for them; `eval/unscored` counts on.")
 
 
 def _path(run: RunDir, step: int) -> Path:

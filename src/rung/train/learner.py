@@ -7,6 +7,7 @@ critic, the trainer's own log-probabilities.
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -115,6 +116,7 @@ class Learner:
                 scale, seed = self.hyper.rate(self.version), self.hyper.seed + self.version
                 metrics["learning_rate"] = scale * self.hyper.learning_rate
                 metrics |= gradient_steps(work, self.recipe.update, self.optimizer, self.hyper.clip_norm, scale, seed)
+                metrics["grad_rms"] = metrics["grad_norm"] / math.sqrt(sum(p.numel() for p in self.parameters))
             else:
                 metrics |= natural_step(work, self.recipe.update, self.parameters)
         self._adapt(metrics, shaped)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -29,12 +28,13 @@ from rung.train.answers import examples, rollout_rows
 from rung.train.callbacks import Listeners, StepRecord
 from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation
+from rung.train.health import Finding, Health, check_scored
 from rung.train.held_out import HeldOut
 from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
-from rung.train.notices import Notices, check_scored, remedy
 from rung.train.resume import agreed
 from rung.train.setup import Setup, plain_prompts, prepare, restore, unread_letters
+from rung.train.signs import Facts
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Run:
 
     stopped: which callback ended it, if one did.
     before, after: `.accuracy` where every reward was 0 or 1 (else NaN), `.reward` on any scale, `.answers`, `.interval()`.
+    health: what went wrong, in the order in which it was seen; empty if nothing did.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Run:
     interrupted: bool = False
     metrics: list[dict[str, Any]] = field(default_factory=list)
     stopped: str = ""
+    health: list[Finding] = field(default_factory=list)
 
 
 def train(
@@ -120,34 +122,30 @@ class _Loop:
     seconds: dict[str, float] = field(default_factory=dict)
     memory: MemoryWatch = field(init=False)
     tokens: int = 0
-    notices: Notices | None = None  # None before the first step of this process
+    health: Health = field(init=False)
 
     def __post_init__(self) -> None:
         self.memory = MemoryWatch(self.setup.model.device)
+        self.health = Health(_facts(self.setup))
 
     def go(self) -> Run:
         setup, config = self.setup, self.setup.config
         setup.learner.phase = setup.collector.phase = self.phase
         first = self._resume() if config.resume else 0
-        self.held_out = HeldOut(setup, self.run, self._log_evaluation, self.console.message)
+        self.health.replay(self.run.metrics())
+        self.held_out = HeldOut(setup, self.run, self._log_evaluation)
         assert config.steps is not None
         self.console.start(self._header(), config.steps, first)
         for note in setup.splits.notes:
             self.console.message(f"note: {note}")
-        if plain_prompts(setup.model, setup.splits):
-            self.console.message(
-                "note: the prompts are plain text, so the model's chat template is not used. If the model was trained to chat, "
-                'give messages instead: "prompt": [{"role": "user", "content": ...}]'
-            )
-        if unread := unread_letters(setup.model, setup.splits.train, setup.splits.eval):
-            self.console.message(unread)
+        self._say(self.health.look(first))
         done = first
         with _Interrupt(self.console) as asked:
             before = self._before(first)
             for step in range(first, config.steps):
                 if asked.now or self._over():
                     break
-                self._step(step)
+                self._step(step, begins=step == first)
                 done = step + 1
                 more = done < config.steps and not self._over()
                 if config.eval_every and done % config.eval_every == 0 and more:
@@ -166,7 +164,8 @@ class _Loop:
             if self.listeners.ended:
                 self.console.message(f"{self.listeners.ended} ended the run after step {done}")
             self._conclude(before, after)
-        return Run(self.run.path, before, after, done, asked.now, self.run.metrics(), self.listeners.ended)
+        health = [*self.health.found.values()]
+        return Run(self.run.path, before, after, done, asked.now, self.run.metrics(), self.listeners.ended, health)
 
     def _over(self) -> bool:
         """Whether a callback ended the run, or the budget of sampled tokens is used up."""
@@ -180,13 +179,12 @@ class _Loop:
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int, *, begins: bool) -> None:
         setup, config = self.setup, self.setup.config
         self.seconds, self.memory.peaks, start = {}, {}, time.perf_counter()
         collected = setup.collector.collect(step, setup.learner.state)
-        if self.notices is None:
+        if begins:
             check_scored(collected.scored, step + 1)
-            self.notices = Notices(len(collected.scored), sum(p.numel() for p in setup.learner.parameters))
         result = setup.learner.step(collected)
         setup.sampler.load(None, setup.learner.version)
         self.tokens += collected.sampled
@@ -202,19 +200,24 @@ class _Loop:
             },
             **{f"memory/{name}": peak for name, peak in self.memory.peaks.items()},
         }
-        self._log(row)
+        found = self._log(row)
         if config.save_rollouts:
             self.run.write_rollouts(step + 1, rollout_rows(collected, result))
         self.console.step(row)
-        for text in self.notices.of(row):
-            self.console.message(f"step {step + 1}: {text}")
-        if not math.isfinite(row["grad_norm"]):
-            self.console.message(f"step {step + 1}: the gradient is not finite, so nothing was changed. {remedy(row)}")
+        self._say(found)
         self.listeners.step(StepRecord(step + 1, dict(row), collected.scored, result))
 
-    def _log(self, row: dict[str, Any]) -> None:
+    def _log(self, row: dict[str, Any]) -> list[Finding]:
+        """Keep a row, with a mark for each symptom that is there; returns the symptoms that are new."""
+        found = self.health.look(row["step"], row)
+        row |= self.health.marks
         self.run.log(row)
         self.tracker.log(row)
+        return found
+
+    def _say(self, found: Sequence[Finding]) -> None:
+        for finding in found:
+            self.console.message(finding.message())
 
     def _evaluate(self, step: int) -> Evaluation:
         if self.latest is None or self.latest.step != step:
@@ -233,8 +236,9 @@ class _Loop:
         return self._evaluate(first) if kept is None else kept
 
     def _log_evaluation(self, row: dict[str, Any]) -> None:
-        self._log(row)
+        found = self._log(row)
         self.console.step(row)
+        self._say(found)
 
     def _save(self, step: int) -> None:
         setup = self.setup
@@ -298,4 +302,15 @@ class _Loop:
                 command("eval", path),
                 command("explain", self.setup.recipe.name),
             ],
+            [f"{f.name}, {f.when}: {f.seen}" for f in self.health.found.values()],
         )
+
+
+def _facts(setup: Setup) -> Facts:
+    config = setup.config
+    assert config.prompts_per_step
+    samples = config.samples_per_prompt
+    return Facts(
+        config.prompts_per_step * samples, samples, config.dtype, plain_prompts(setup.model, setup.splits),
+        unread_letters(setup.model, setup.splits.train, setup.splits.eval),
+    )  # fmt: skip

@@ -121,6 +121,7 @@ def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
         "completions/mean_length_wrong": _mean(wrong),
         "completions/empty": float((batch.mask_BT.sum(1) == 0).sum()),
         "entropy": _mean([h for r in rows for h in _own(r.rollout, r.rollout.entropy)]),
+        **verdict_metrics(groups),
         **collected.counters,
         **turn_metrics([r.episode for r in rows if r.episode is not None], rows),
     }
@@ -128,6 +129,56 @@ def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
         values = [r.rewards[name] for r in rows if name in r.rewards and math.isfinite(r.rewards[name])]
         out[f"rewards/{name}/mean"], out[f"rewards/{name}/std"] = _mean(values), _std(values)
     return out
+
+
+def verdict_metrics(groups: Sequence[Sequence[Scored]]) -> dict[str, float]:
+    """What rewards may follow instead of the answer: chance, and the answer's length. NaN where too few answers tell.
+
+    noise: E (r - r')^2 over the pairs of identical answers to one problem, divided by the same over all its pairs.
+    length_correlation: of rewards with lengths, both as differences from their group's mean.
+    """
+    paid = [[r for r in g if math.isfinite(r.task_reward)] for g in groups]
+    same, identical = _differences([c for g in paid for c in _identical(g)])
+    every, pairs = _differences(paid)
+    return {
+        "rewards/identical": float(identical),
+        "rewards/noise": (same / identical) / (every / pairs) if identical and every > 0 else math.nan,
+        "rewards/length_correlation": _length_correlation(paid),
+    }
+
+
+def _identical(group: Sequence[Scored]) -> list[list[Scored]]:
+    """Answers to one problem that are the same, token for token. Conversations are left out: what they met may differ."""
+    found: dict[tuple[int, ...], list[Scored]] = {}
+    for row in group:
+        if row.episode is None:
+            found.setdefault(row.rollout.tokens, []).append(row)
+    return list(found.values())
+
+
+def _differences(groups: Sequence[Sequence[Scored]]) -> tuple[float, int]:
+    """sum over pairs within groups of (r - r')^2 = n sum (r - mean)^2, and how many pairs there are."""
+    total, pairs = 0.0, 0
+    for rewards in ([r.task_reward for r in g] for g in groups if len(g) > 1):
+        mean = _mean(rewards)
+        total += len(rewards) * sum((x - mean) ** 2 for x in rewards)
+        pairs += len(rewards) * (len(rewards) - 1) // 2
+    return total, pairs
+
+
+def _length_correlation(groups: Sequence[Sequence[Scored]]) -> float:
+    xy = xx = yy = 0.0
+    for g in groups:
+        if not differs(g):
+            continue
+        mean, middle = _mean([r.task_reward for r in g]), _mean([r.rollout.sampled for r in g])
+        away = [(r.task_reward - mean, r.rollout.sampled - middle) for r in g]
+        xy, xx, yy = (
+            xy + sum(a * b for a, b in away),
+            xx + sum(a * a for a, _ in away),
+            yy + sum(b * b for _, b in away),
+        )
+    return xy / math.sqrt(xx * yy) if xx > 0 and yy > 0 else math.nan
 
 
 def _own(rollout: Rollout, values: Sequence[float]) -> Sequence[float]:

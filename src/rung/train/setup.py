@@ -205,15 +205,15 @@ def plain_prompts(model: Model, splits: Splits) -> bool:
 
 
 def unread_letters(model: Model, *envs: Environment) -> str | None:
-    """A note for people if the tokenizer reads some of the first prompts' letters as its token for the unknown."""
+    """A sentence for people if the tokenizer reads some of the first prompts' letters as its token for the unknown."""
     tasks = [env[i] for env in envs if not talks(env) for i in range(min(len(env), PROMPTS_LOOKED_AT))]
     found = [pieces for task in tasks if (pieces := model.unread(task.prompt))]
     if not found:
         return None
     pieces = list(dict.fromkeys(p for part in found for p in part))
     return (
-        f"note: {len(found)} of {len(tasks)} prompts contain {listed(pieces)}, which the model's tokenizer does not know: it "
-        f"reads each of them as {model.tokenizer.unk_token!r}."
+        f"{len(found)} of {len(tasks)} prompts contain {listed(pieces)}, which the model's tokenizer does not know: it "
+        f"reads each of them as {model.tokenizer.unk_token!r}"
     )
 
 

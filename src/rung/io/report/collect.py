@@ -16,6 +16,7 @@ from rung.io.run_dir import RunDir
 from rung.maths.interval import change, problem_means
 from rung.recipe_io import LABELS, all_recipes, brief, diff, equation, from_dict
 from rung.recipes import Recipe
+from rung.train.health import of_run
 
 EXPERIMENTS = ("ladder.json", "why.json")
 COMPLETIONS = 3_400_000  # bytes of answers in a page, for all runs together
@@ -89,6 +90,10 @@ def collect_run(run: RunDir, name: str, completions: int, as_kind: Kind) -> dict
         "planned": planned,
         "before": held_out[0] if held_out else None,
         "after": held_out[-1] if len(held_out) > 1 else None,
+        "health": [
+            {"name": f.name, "when": f.when, "seen": f.seen, "cause": f.symptom.cause, "remedy": f.symptom.remedy}
+            for f in of_run(config, rows)
+        ],
         "changes": _changes(run, as_kind == "accuracy"),
         "completions": collect_completions(run, completions, as_kind == "accuracy"),
     }
@@ -103,7 +108,7 @@ def _evaluation(row: dict[str, Any], as_kind: Kind) -> dict[str, Any]:
 def _columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
     """{name: values, one a row, None where a row has none}; the newest row of a step counts."""
     latest = list({row["step"]: row for row in rows}.values())
-    names = dict.fromkeys(name for row in latest for name in row)
+    names = dict.fromkeys(name for row in latest for name in row if not name.startswith("health/"))
     columns = {name: [_number(row.get(name)) for row in latest] for name in names}
     return {name: values for name, values in columns.items() if any(v is not None for v in values)}
 

@@ -15,11 +15,12 @@ from rung.io.report import sections
 from rung.io.report.browser import browser
 from rung.io.report.charts import Charts
 from rung.io.report.experiments import experiment
+from rung.io.report.health import health
 from rung.io.report.markup import Child, Markup, join, script_json, tag
 
 GENERATOR = "rung report"
 LABELS = {
-    "outcome": "What came out", "curves": "Curves", "recipe": "Recipe", "cost": "Time and memory",
+    "outcome": "What came out", "health": "Health", "curves": "Curves", "recipe": "Recipe", "cost": "Time and memory",
     "answers": "Answers", "settings": "Settings", "metrics": "Definitions",
 }  # fmt: skip
 
@@ -40,6 +41,7 @@ def render(data: dict[str, Any], sources: Sequence[str] = ()) -> str:
     if runs:
         made = {
             "outcome": sections.outcome(runs, charts),
+            "health": health(runs),
             "curves": sections.figures(runs, charts),
             "recipe": sections.recipe(runs),
             "cost": sections.cost(runs, charts),
