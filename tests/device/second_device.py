@@ -11,6 +11,7 @@ Not there: generators of the device, gradients of the wrong device, streams, CUD
 import sys
 from collections import Counter
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch.utils._device import _device_constructors
@@ -24,6 +25,7 @@ class _Module(_DummyBackendModule):
 
 _setup_privateuseone_for_python_backend("fake", _Module())
 DEVICE = torch.device("fake:0")
+FLOAT64 = True  # False: a device that has none
 
 COPY = {"_to_copy", "copy_", "_copy_from", "_copy_from_and_resize"}
 INDEX = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}  # x[i] and x[i] = y
@@ -35,7 +37,7 @@ SCALAR = {
 }  # not elementwise, yet their value may be on the CPU
 WAIT = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount",
         "repeat_interleave", "equal"}  # fmt: skip  # the host needs a number or a size that the device has yet to compute
-_watchers: list[tuple[str, Counter]] = []
+_watchers: list[tuple[str, tuple[str, ...], Counter]] = []
 
 
 class FakeTensor(torch.Tensor):
@@ -127,9 +129,15 @@ def _raw(x):
     return torch.device("cpu") if isinstance(x, torch.device) and x.type == "fake" else x
 
 
+@cache
+def _described(op):
+    """An operation's name, and whether it writes into an argument."""
+    return op._schema.name.removeprefix("aten::"), op._schema.is_mutable
+
+
 def _run(op, *args, **kwargs):
     """One operation: refuse it as CUDA would, or compute with the CPU tensors and put the result on its device."""
-    name = op._schema.name.removeprefix("aten::")
+    name, writes = _described(op)
     every = _tensors((args, kwargs))
     here = [t for t in every if isinstance(t, FakeTensor)]
     target = DEVICE if kwargs.get("device") is None else torch.device(kwargs["device"])
@@ -142,15 +150,13 @@ def _run(op, *args, **kwargs):
         _wait(name)
     elif name in COPY and (way := _crosses(name, args, target)):
         _wait(way)
-    if (
-        name == "copy_" or name == "_copy_from"
-    ):  # their other side may be a plain tensor, which is to be returned itself
+    if name in ("copy_", "_copy_from"):  # their other side may be a plain tensor, which is to be returned itself
         to, source = (args[0], args[1]) if name == "copy_" else (args[1], args[0])
         _raw(to).copy_(_raw(source))
         return to
-    known = {id(t.raw): t for t in here}  # an in-place operation returns its argument
+    known = {id(t.raw): t for t in here} if writes else {}  # an in-place operation returns its argument
     out = op(*_map(_raw, args), **_map(_raw, kwargs))
-    for t in here:
+    for t in here if writes else ():
         if t.shape != t.raw.shape or t.stride() != t.raw.stride():  # an `out` that grew, squeeze_ and the like
             with torch._C._DisableTorchDispatch():
                 torch.Tensor.data.__set__(t, FakeTensor(t.raw))
@@ -158,6 +164,8 @@ def _run(op, *args, **kwargs):
     def place(x):
         if not isinstance(x, torch.Tensor) or target.type != "fake":
             return x
+        if x.dtype == torch.float64 and not FLOAT64:
+            raise RuntimeError(f"{name}: this device has no float64")
         return known[id(x)] if id(x) in known else FakeTensor(x)
 
     return _map(place, out)
@@ -188,10 +196,14 @@ def _refuse_mixed(op, name, args, kwargs):
 
 
 @contextmanager
-def waits(package):
-    """Count where the host would wait for the device, inside: {(operation, file:line of the package): times}."""
+def waits(package, through=()):
+    """Count where the host would wait for the device, inside: {(operation, file:line of the package): times}.
+
+    A copy to the device counts too, as "upload": from memory that is not pinned, CUDA makes the host wait for it.
+    through: files of the package whose callers are meant.
+    """
     counts = Counter()
-    _watchers.append((package, counts))
+    _watchers.append((package, through, counts))
     try:
         yield counts
     finally:
@@ -199,9 +211,11 @@ def waits(package):
 
 
 def _wait(name):
-    for package, counts in _watchers:
+    for package, through, counts in _watchers:
         frame = sys._getframe(2)
-        while frame and f"/{package}/" not in frame.f_code.co_filename:
+        while frame and (
+            f"/{package}/" not in frame.f_code.co_filename or frame.f_code.co_filename.endswith(tuple(through))
+        ):
             frame = frame.f_back
         at = f"{frame.f_code.co_filename.split(f'/{package}/')[-1]}:{frame.f_lineno}" if frame else "elsewhere"
         counts[name, at] += 1

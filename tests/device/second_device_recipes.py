@@ -8,7 +8,7 @@ from two_steps import CPU, assert_same, two_steps
 from rung.recipe_io import all_recipes, find, override
 
 torch.set_num_threads(1)
-CHEAP = {"trpo": {"update.cg_iterations": 2, "update.curvature_tokens": 100}, "ppo_kl": {"update.epochs": 1}}
+CHEAP = {"trpo": {"update.cg_iterations": 1, "update.curvature_tokens": 40}, "ppo_kl": {"update.epochs": 1}}
 
 
 @pytest.mark.parametrize("name", all_recipes())

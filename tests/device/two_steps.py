@@ -13,13 +13,22 @@ from rung.train.learner import Hyper, Learner
 
 CPU = torch.device("cpu")
 LAW = SamplingLaw(max_new_tokens=8)
-ROUNDING = {
-    "sampling/logp_gap_max",
-    "sampling/logp_gap_mean",
-}  # of two ways to compute one number: nothing but rounding
+FAR = ("sampled", "grad_norm", "update/steps", "update/changed", "loss_tokens")  # what is compared after a step of Adam
 
 
-def made(recipe, device, *, dtype=torch.float32, lora=0, checkpoint=False, packs=True, micro=150, prompts=4):
+def made(
+    recipe,
+    device,
+    *,
+    dtype=torch.float32,
+    lora=0,
+    checkpoint=False,
+    packs=True,
+    micro=150,
+    prompts=4,
+    samples=4,
+    law=LAW,
+):
     """The starter on `device`: a learner, and a collector of small steps in several micro-batches."""
     torch.manual_seed(0)
     model = models.load(str(starter.path()), dtype=dtype, device=device)
@@ -29,30 +38,44 @@ def made(recipe, device, *, dtype=torch.float32, lora=0, checkpoint=False, packs
         adapter.add(model, lora)
     if checkpoint:
         checkpointing.enable(model)
-    learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=LAW.max_new_tokens))
+    learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=law.max_new_tokens))
     learner.micro_tokens = micro
     if learner.critic is not None:
         learner.critic.micro_tokens = micro
     env, greedy = registry.load("chained_arithmetic").train, "greedy" in recipe.needs
-    return learner, Collector(env, model, TorchSampler(model), LAW, recipe.data, prompts, 4, 0, greedy=greedy)
+    return learner, Collector(env, model, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy)
 
 
 def two_steps(recipe, device, **settings):
-    """The metrics of both steps, and the weights after them."""
+    """The metrics of both steps, and the weights before and after them."""
     learner, collector = made(recipe, device, **settings)
-    metrics = []
+    metrics, before = [], weights(learner)
     for step in range(2):
         collected = collector.collect(step, learner.state)
         metrics.append({"sampled": float(collected.sampled), **learner.step(collected).metrics})
     assert all(p.device == device for p in learner.model.hf.parameters())
-    return metrics, torch.cat([p.detach().cpu().float().flatten() for p in learner.model.hf.parameters()])
+    return metrics, before, weights(learner)
 
 
-def assert_same(a, b, rel=1e-3):
-    """Both steps of two devices: the same numbers, up to the rounding of other batch shapes."""
-    for one, two in zip(a[0], b[0], strict=True):
+def weights(learner):
+    return torch.cat([p.detach().cpu().float().flatten() for p in learner.model.hf.parameters()])
+
+
+def assert_same(host, here, half=False):
+    """The same first step, up to rounding; a second one as near as Adam leaves it, which makes steps of rounding errors.
+
+    half: computed in bfloat16, whose rounding shows.
+    """
+    for step, (one, two) in enumerate(zip(host[0], here[0], strict=True)):
         assert one.keys() == two.keys()
-        for name in one.keys() - ROUNDING:
-            x, y = one[name], two[name]
-            assert x == y or abs(x - y) <= rel * abs(x) + 1e-5 or (x != x and y != y), (name, x, y)
-    torch.testing.assert_close(a[1], b[1], rtol=0, atol=1e-3)
+        for name in one.keys() if step == 0 and not half else FAR:
+            x, y, rel = one[name], two[name], 1e-3
+            if step or half:
+                rel = 0.05
+            elif name.startswith("critic/"):  # over a pass of several of Adam's steps
+                rel = 0.1
+            elif name.startswith("sampling/"):  # two ways to compute one number: nothing but rounding
+                rel = 1e3
+            assert x == y or abs(x - y) <= rel * abs(x) + 1e-5 or (x != x and y != y), (step, name, x, y)
+    (_, start, end), (_, _, other) = host, here
+    assert (end - other).abs().mean() <= 0.1 * (end - start).abs().mean()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rung.maths.wide import wide
 from rung.ranges import Checked, Count
 from rung.records import Totals
 
@@ -22,7 +23,7 @@ class SequenceSum(Aggregate):
     """w_bt = m_bt / B: the mean over answers of a sum over tokens, proportional to grad J   (Williams 1992)."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT.double() / max(total.sequences, 1)
+        return wide(mask_BT) / max(total.sequences, 1)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class SequenceMean(Aggregate):
     """w_bt = m_bt / (B |y_b|): long answers weigh less per token   (GRPO, arXiv:2402.03300 eq. 3)."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT.double() / (mask_BT.sum(1, keepdim=True).clamp(min=1) * max(total.sequences, 1))
+        return wide(mask_BT) / (mask_BT.sum(1, keepdim=True).clamp(min=1) * max(total.sequences, 1))
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class TokenMean(Aggregate):
     """w_bt = m_bt / N, N the action tokens of the whole step   (DAPO, arXiv:2503.14476 eq. 8)."""
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT.double() / max(total.tokens, 1)
+        return wide(mask_BT) / max(total.tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class FixedBudget(Aggregate):
     budget: Count | None = None
 
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
-        return mask_BT.double() / (max(total.sequences, 1) * (self.budget or total.max_tokens))
+        return wide(mask_BT) / (max(total.sequences, 1) * (self.budget or total.max_tokens))
 
 
 @dataclass(frozen=True)
@@ -62,4 +63,4 @@ class PromptMean(Aggregate):
         assert total.prompt_tokens_P is not None, "Totals.prompt_tokens_P is counted by count()"
         N_P = total.prompt_tokens_P
         prompts = (N_P > 0).sum().clamp(min=1)  # of this optimizer step: ids of other minibatches have no tokens here
-        return mask_BT.double() / (prompts * N_P.clamp(min=1)[group_B])[:, None]
+        return wide(mask_BT) / (prompts * N_P.clamp(min=1)[group_B])[:, None]

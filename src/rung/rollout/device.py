@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError, unknown
+from rung.maths.wide import WITHOUT_FLOAT64
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 CPU = torch.device("cpu")
-WITHOUT_FLOAT64 = {"mps"}  # float32 goes there instead
 
 
 def choose(name: str) -> torch.device:

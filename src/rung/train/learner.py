@@ -125,7 +125,7 @@ class Learner:
         metrics["update/changed"] = float(torch.cat([(a != b).float() for a, b in pairs]).mean())
         skipped = float(metrics["update/steps"] == 0)
         metrics |= {**work.drift.metrics(), "update/skipped": skipped, "kl_coef": self.state.kl_coef}
-        return StepResult(metrics, work.adv_BT, work.ratio_BT, work.clip_BT)
+        return StepResult(metrics, work.adv_BT, *work.remembered())
 
     def assess(self, collected: Collected) -> Work:
         """What the step's answers are worth: their rewards as the recipe shapes them, and the advantages. Changes nothing."""

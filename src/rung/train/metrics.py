@@ -53,7 +53,10 @@ class Drift:
 
     def rows(self, since: int = 0) -> list[dict[str, float]]:
         """The numbers of each micro-batch, from the one numbered `since` on."""
-        return [dict(zip(self.NAMES, x.tolist(), strict=True)) for x in fetch(*self.seen[since:])]
+        return self._named(fetch(*self.seen[since:]))
+
+    def _named(self, numbers: Sequence[Tensor]) -> list[dict[str, float]]:
+        return [dict(zip(self.NAMES, x.tolist(), strict=True)) for x in numbers]
 
     def old_kl(self, since: int = 0) -> float:
         """Mean KL(old || new) per token, over the micro-batches from the one numbered `since` on."""
@@ -61,12 +64,12 @@ class Drift:
         return _total(rows, "old_kl") / max(_total(rows, "tokens"), 1)
 
     def metrics(self) -> dict[str, float]:
-        rows = self.rows()
+        every = fetch(*self.seen, *(x for gap in self.gaps for x in gap))
+        rows, flat = self._named(every[: len(self.seen)]), every[len(self.seen) :]
         tokens = _total(rows, "tokens")
         if not tokens:
             return {}
         first = next(row for row in rows if row["tokens"])  # scored before any step: the sampler's gap, nothing else
-        flat = fetch(*(x for gap in self.gaps for x in gap))
         rho = torch.cat([d_BT[mask_BT] for d_BT, mask_BT in zip(flat[::3], flat[1::3], strict=True)]).exp()
         s = torch.cat(flat[2::3]).clamp(-LIMIT, LIMIT).exp()
         q = torch.tensor([0.01, 0.5, 0.99])

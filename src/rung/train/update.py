@@ -48,20 +48,26 @@ class Work:
     reference: Policy | None = None
     dominated: float | None = None
     drift: Drift = field(default_factory=Drift)
-    ratio_BT: Tensor | None = None
-    clip_BT: Tensor | None = None
+    seen: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)  # by a micro-batch's first row
 
     def remember(self, part: Part, scores: Scores) -> None:
         """Keep each token's ratio, and where the surrogate stops its gradient (1 low, 2 high, 3 dual), for the files."""
-        if self.ratio_BT is None or self.clip_BT is None:
-            self.ratio_BT = torch.full_like(self.adv_BT, math.nan)
-            self.clip_BT = torch.zeros_like(self.adv_BT, dtype=torch.int8)
-        r, T = self.recipe, part.adv_BT.shape[1]
+        r = self.recipe
         log_ratio_BT = r.ratio(scores.logp_BT.detach(), part.batch.old_logp_BT, part.batch.mask_BT).detach()
         low_BT, high_BT = r.surrogate.clipped(log_ratio_BT, part.adv_BT)
         code_BT = low_BT.to(torch.int8) + 2 * high_BT.to(torch.int8)
         code_BT = code_BT.masked_fill(r.surrogate.bounded(log_ratio_BT, part.adv_BT), 3)
-        self.ratio_BT[part.rows, :T], self.clip_BT[part.rows, :T] = fetch(log_ratio_BT.exp(), code_BT)
+        self.seen[int(part.rows[0])] = part.rows, log_ratio_BT.exp(), code_BT
+
+    def remembered(self) -> tuple[Tensor | None, Tensor | None]:
+        """What the last pass kept: ratios float[B, T], NaN where none was seen, and codes int8[B, T]."""
+        if not self.seen:
+            return None, None
+        ratio_BT, clip_BT = torch.full_like(self.adv_BT, math.nan), torch.zeros_like(self.adv_BT, dtype=torch.int8)
+        found = fetch(*(x for _, *both in self.seen.values() for x in both))
+        for (rows, *_), ratio, code in zip(self.seen.values(), found[::2], found[1::2], strict=True):
+            ratio_BT[rows, : ratio.shape[1]], clip_BT[rows, : code.shape[1]] = ratio, code
+        return ratio_BT, clip_BT
 
     def count(self, rows: Tensor | None = None) -> Totals:
         """The denominators of an optimizer step on all rows, or on some, where the objective reads them."""
