@@ -106,7 +106,8 @@ def _plan(argv: list[str]) -> int:
     argv, json_to = take(argv, "--json")
     argv, answer = take(argv, "--answer-tokens")
     tokens = None if answer is None else literal(answer)
-    refuse(tokens, Annotated[float, above(0, "the expected mean length of an answer")] | None, "--answer-tokens")
+    if answer is not None:
+        refuse(tokens, Annotated[float, above(0, "the expected mean length of an answer")], "--answer-tokens")
     check_json_target(json_to)
     text = "Memory and time of a run, estimated before anything is loaded. Takes the flags of `rung train`;"
     config = _settings(argv, "plan", "[--answer-tokens MEAN] [--json FILE|-]", text)

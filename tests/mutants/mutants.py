@@ -50,8 +50,9 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "rollout/llama.py": ["tests/rollout/test_llama.py"],
     "train/update.py": ["tests/train/test_old_logp.py"],
-    "train/policy.py": ["tests/rollout/test_attention.py"],
-    "train/critic.py": ["tests/train/test_critic_masks.py"],
+    "train/policy.py": ["tests/rollout/test_attention.py", "tests/train/test_needs.py"],
+    "train/critic.py": ["tests/train/test_critic_masks.py", "tests/train/test_needs.py"],
+    "train/needs.py": ["tests/train/test_needs.py"],
 }
 
 KINDS = {  # five kinds of test that know what is right from five different places
