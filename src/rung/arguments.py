@@ -1,16 +1,24 @@
-"""Pieces of argument handling: what `rung` takes out of a command line before the parser of its flags sees it."""
+"""From words to settings: what `rung` takes out of a command line before the parser of its flags sees it, and that parser.
+
+Nothing here needs torch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import tyro
 
 from rung.errors import InputError
+from rung.overrides import flatten
 from rung.ranges import shown, unchecked
+from rung.train.config import TrainConfig, from_toml, which
+
+OPTIONS = ("task_options", "template_options")  # settings with names of their own: --task-options.NAME VALUE
 
 
 def take(argv: list[str], name: str) -> tuple[list[str], str | None]:
@@ -72,3 +80,60 @@ def literal(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+# -- a command's flags ----------------------------------------------------------------------------------------------
+def record(spec: Any, command: str, argv: list[str]) -> Any:
+    """The flags of `rung COMMAND`, as its dataclass."""
+    options = {}
+    for name in OPTIONS:
+        if any(f.name == name for f in dataclasses.fields(spec)):
+            argv, options[name] = dotted(argv, name)
+    return dataclasses.replace(parsed(spec, prog=f"rung {command}", args=argv), **options)
+
+
+def settings(argv: list[str], command: str) -> TrainConfig:
+    """The TrainConfig that the flags of `rung train` describe."""
+    argv, overrides = prefixed(argv, "--recipe")
+    given = {}
+    for name in OPTIONS:
+        argv, given[name] = dotted(argv, name)
+    argv, run = named(argv)
+    defaults: dict[str, Any] = {}
+    if run is not None:
+        from rung.train.resume import agreed, begun  # reads recipes, which need torch
+
+        defaults = vars(begun(run)[0])
+    argv, config_file = take(argv, "--config")
+    defaults = defaults | ({} if config_file is None else from_toml(Path(config_file)))
+    if argv and not argv[0].startswith("-"):
+        if any(word.partition("=")[0] == "--recipe" for word in argv):
+            raise InputError(f"the recipe is given twice, as {argv[0]!r} and with --recipe. Give it once.")
+        defaults["recipe"], argv = argv[0], argv[1:]
+    defaults["overrides"] = {**flatten(defaults.get("overrides", {})), **flatten(overrides)}
+    for name, options in given.items():
+        defaults[name] = {**defaults.get(name, {}), **options}
+    config = parsed(TrainConfig, prog=f"rung {command}", default=TrainConfig(**defaults), args=argv)
+    return config if run is None else agreed(config)[0]
+
+
+def dotted(argv: list[str], name: str) -> tuple[list[str], dict[str, Any]]:
+    """Take --task-options.NAME VALUE out of the arguments, with the values as JSON reads them."""
+    argv, found = prefixed(argv, "--" + name.replace("_", "-"))
+    return argv, {k: literal(v) for k, v in found.items()}
+
+
+def named(argv: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The arguments without `--resume RUN`, or `--resume --out RUN`, and the run; None: no run is resumed."""
+    rest, out, resume = [], None, None
+    words = list(argv)
+    while words:
+        flag, equals, value = words.pop(0).partition("=")
+        if flag == "--resume":
+            follows = not equals and words and not words[0].startswith("-")
+            resume = value if equals else words.pop(0) if follows else True
+        elif flag == "--out" and (equals or words):
+            out = value if equals else words.pop(0)
+        else:
+            rest.append(flag + equals + value)
+    return (list(argv), None) if resume is None else (rest, which(resume, out))

@@ -10,6 +10,7 @@ from typing import Any
 import rung.parts as parts
 from rung.advice import command
 from rung.errors import InputError, unknown
+from rung.overrides import flatten, nested
 from rung.ranges import Checked, hints, options_of, read, refuse, shown
 from rung.recipes import LADDER, Recipe
 
@@ -67,40 +68,11 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """
     now = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in LABELS}
     wanted, values = hints(Recipe), {}
-    for name, change in _tree(flatten(changes)).items():
+    for name, change in nested(flatten(changes)).items():
         if name not in now:
             raise unknown(f"field --recipe.{name}: a recipe has no", name, now)
         values[name] = _value(change, now[name], wanted[name], name)
     return replace(recipe, **values)
-
-
-def flatten(changes: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
-    """Nested tables as paths: {"kl": {"part": "K3", "coef": 0.01}} as {"kl": "K3", "kl.coef": 0.01}; none twice."""
-    flat: dict[str, Any] = {}
-    for key, value in changes.items():
-        path = f"{inside}.{key}".strip(".").replace("-", "_").removesuffix(".part")
-        own = inside if key == "part" else path
-        for name, x in (flatten(value, path) if isinstance(value, Mapping) else {own: value}).items():
-            if name in flat:
-                raise InputError(
-                    f"--recipe.{name} is given twice, as {shown(flat[name])} and as {shown(x)}. Give it once."
-                )
-            flat[name] = x
-    return flat
-
-
-def _tree(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths as nested tables: the inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for path, value in sorted(flat.items(), key=lambda item: item[0].count(".")):
-        *above, last = path.split(".")
-        node = tree
-        for step in above:
-            if not isinstance(node.setdefault(step, {}), dict):
-                node[step] = {"part": node[step]}
-            node = node[step]
-        node[last] = value
-    return tree
 
 
 def _value(change: Any, now: Any, hint: Any, path: str) -> Any:

@@ -8,9 +8,9 @@ import pytest
 import rung
 from rung.cli import main
 from rung.errors import InputError
+from rung.flags import Eval
 from rung.lab.evalspec import EvalSpec, fingerprint, read, spec_from
 from rung.lab.evaluation import answers_file
-from rung.lab.flags import Eval
 from rung.tasks.registry import load
 
 SIZE = ["--problems", "6", "--samples", "2"]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rung.cli import main
-from rung.lab.flags import Ladder
+from rung.flags import Ladder
 from rung.lab.ladder import SWEEP_SEED, collapsed, grid_of, job_of, judge, robustness, tuned
 from rung.lab.runs import key, step_size
 from rung.parts import NaturalStep

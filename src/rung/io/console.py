@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rung.io.terminal import clean, figure, make_rich
+from rung.io.waiting import waiting
 
 # label, short label, metric names in order of preference, format ("": of the scale that it has)
 NUMBERS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
@@ -107,6 +108,7 @@ class Console:
         self.total_steps, self.step_now = total_steps, first_step
         self._tokens = None if first_step else 0.0
         self._begun = self._mark = self._phase_begun = time.monotonic()
+        waiting.end()
         if self.live:
             self._view = Live(_View(self), console=self.rich, refresh_per_second=4, redirect_stderr=True)
             atexit.register(self.close)
@@ -224,6 +226,7 @@ class Console:
         self._phase, self._phase_begun = name, now
 
     def _line(self, text: str) -> None:
+        waiting.end()
         self.rich.print(Text(self.clean(text, lines=True)), soft_wrap=not self.live)
 
 

@@ -16,7 +16,7 @@ from rung.tasks.environment import Environment
 from rung.train.evaluate import EVAL_SEED, answers_per_problem
 
 if TYPE_CHECKING:
-    from rung.lab.flags import Eval
+    from rung.flags import Eval
 
 FORMAT = 1
 _SETTINGS = (

@@ -32,7 +32,7 @@ from rung.train.evaluate import Evaluation, evaluate
 from rung.train.setup import is_run, locate, unread_letters
 
 if TYPE_CHECKING:
-    from rung.lab.flags import Eval
+    from rung.flags import Eval
 
 SEEN = 0.1  # a set that cannot show this difference gets a warning
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from rung.advice import command
 from rung.errors import InputError
+from rung.flags import Ladder
 from rung.io import tables
 from rung.io.tables import check_json_target, show
 from rung.io.terminal import figure, say_notes
-from rung.lab.flags import Ladder
 from rung.lab.runs import Job, Row, fingerprint, key, measured_as, parts_of, ready, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import bootstrap, effects, reaches

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
+from rung.flags import Variance
 from rung.io.tables import check_json_target, show, write_json
 from rung.io.terminal import say_notes
 from rung.lab.evaluation import resolve
-from rung.lab.flags import Variance
 from rung.lab.statistics import Interval
 from rung.lab.variance import Quality, baseline_gradients, gradients, optimal_baseline, quality
 from rung.parts import Data, GradientSteps

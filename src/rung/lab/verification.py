@@ -16,7 +16,7 @@ from rung.tasks.environment import Environment
 from rung.tasks.probes import Kind, Probe, gold_of, probes
 
 if TYPE_CHECKING:
-    from rung.lab.flags import Verify
+    from rung.flags import Verify
 
 SHOWN = 10  # mistakes that are printed
 COLUMNS = ("kind", "case", "answers", "accepted", "rejected", "not judged", "raised", "mistakes", "mean ms", "max ms")

@@ -16,10 +16,10 @@ from typing import Any
 
 from rung.advice import installed, pip_install
 from rung.errors import InputError
+from rung.flags import Why
 from rung.io import tables
 from rung.io.run_dir import RunDir
 from rung.io.tables import check_json_target, show
-from rung.lab.flags import Why
 from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, ready, run_all, rung_version, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import Effect, bootstrap, effects

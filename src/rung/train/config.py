@@ -1,4 +1,7 @@
-"""The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run."""
+"""The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run.
+
+Settings are read before torch is loaded, which takes seconds; so what knows recipes is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rung.errors import InputError, unknown
+from rung.overrides import flatten
 from rung.ranges import (
     Answers,
     Coefficient,
@@ -27,11 +31,19 @@ from rung.ranges import (
     read,
     refuse,
 )
-from rung.recipe_io import find, flatten, override, to_dict
-from rung.recipes import Recipe
 from rung.records import SamplingLaw
 
+if TYPE_CHECKING:
+    from rung.recipes import Recipe
+
 Threads = Annotated[int, between(0, 1024)]
+GROUPS = {  # of `rung train --help`: the first field of each
+    "recipe": "what is trained, on what",
+    "steps": "how much: steps, problems, answers",
+    "learning_rate": "the update",
+    "eval_problems": "what is measured and kept",
+    "seed": "the run",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +58,7 @@ class TrainConfig(Settings):
     model: str = "starter"
     """starter, smollm2, a run, a directory with a Hugging Face model, a .gguf file, or a hub id"""
     task: str | None = None
-    """a task's name or a .jsonl/.csv/.parquet file; None: the model's default task"""
+    """a task's name or a .jsonl/.csv/.parquet file; None: chained_arithmetic for the starter, chain_sum for others"""
     task_path: Path | None = None
     """data of a task that has none of its own (gsm8k)"""
     reward: str | None = None
@@ -67,7 +79,7 @@ class TrainConfig(Settings):
     samples_per_prompt: Answers = 8
     """answers per problem"""
     max_new_tokens: Count | None = None
-    """token limit of an answer; of a conversation: of all that the model says in it"""
+    """token limit of an answer; of a conversation: of all that the model says in it; None: the task's own"""
     max_turns: Count = 8
     """turns of the model in a conversation"""
     max_turn_tokens: Count | None = None
@@ -77,10 +89,12 @@ class TrainConfig(Settings):
     temperature: Temperature = 1.0
     """sampling temperature; log-probabilities are taken at the same one"""
     top_p: TopP = 1.0
+    """draw from the likeliest tokens that have this probability together; 1: from all"""
     top_k: Natural = 0
+    """draw from this many likeliest tokens; 0: from all"""
 
     learning_rate: LearningRate | None = None
-    """of AdamW; update rules without one (trpo) ignore it"""
+    """of AdamW, ten times as large for LoRA; update rules without one (trpo) ignore it"""
     warmup_steps: Natural = 0
     """first steps, in which the learning rate rises"""
     decay_steps: Natural = 0
@@ -88,6 +102,7 @@ class TrainConfig(Settings):
     clip_norm: Coefficient = 1.0
     """largest gradient norm; 0 is off"""
     weight_decay: Coefficient = 0.0
+    """of AdamW"""
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps (docs/devices.md)"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -117,6 +132,7 @@ class TrainConfig(Settings):
     """write all answers with rewards, log-probabilities and advantages"""
 
     seed: Seed = 0
+    """of problems, draws and updates"""
     out: Path | None = None
     """the run's directory; None: runs/NAME-n"""
     resume: bool = False
@@ -124,6 +140,7 @@ class TrainConfig(Settings):
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """where else to show the metrics while it runs; metrics.jsonl is written in any case"""
     sampler: Literal["torch"] = "torch"
+    """what draws the answers"""
     trust_remote_code: bool = False
     """run code that comes with a model; off unless you say so"""
     threads: Threads = 0
@@ -176,6 +193,8 @@ class TrainConfig(Settings):
 
     def build_recipe(self) -> Recipe:
         """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""
+        from rung.recipe_io import find, override
+
         return override(find(self.recipe), self.overrides)
 
     def law(self) -> SamplingLaw:
@@ -188,6 +207,8 @@ class TrainConfig(Settings):
 
 def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     """What config.toml holds: every setting, and the recipe with all its parts as they were run."""
+    from rung.recipe_io import to_dict
+
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items() if v is not None}
     changed = {k: "none" if v is None else to_dict(v) for k, v in flatten(config.overrides).items()}
     return {**plain, "overrides": changed, "expanded_recipe": to_dict(recipe)}
@@ -217,3 +238,16 @@ def checked(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         out[key] = Path(value) if path else value if isinstance(value, str) else read(value, wanted[key])
         refuse(out[key], wanted[key], f"{key}{where}")
     return out
+
+
+def which(resume: Any, out: Any) -> Path:
+    """The run that `--resume RUN` names, or `--resume --out RUN`."""
+    for name, value in (("resume", resume), ("out", out)):
+        refuse(value, bool | str | Path | None, name)
+    paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
+    if not paths:
+        raise InputError("--resume goes on with a run, but does not say which. Write --resume RUN with its directory.")
+    if len(paths) > 1:
+        one, two = sorted(map(str, paths))
+        raise InputError(f"--resume and --out name two runs, {one} and {two}. Give one: --resume RUN.")
+    return paths.pop()

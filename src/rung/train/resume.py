@@ -6,18 +6,17 @@ its steps were: another value would make a run that no settings describe.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
-from rung.ranges import refuse
 from rung.recipe_io import brief, diff, find, from_dict, override
 from rung.recipes import Recipe
 from rung.tasks.registry import MADE
-from rung.train.config import TrainConfig, from_toml
+from rung.train.config import TrainConfig, from_toml, which
 
 FREE = (
     "steps", "tokens", "eval_every", "save_every", "save_rollouts", "tracker", "threads", "ignore_memory",
@@ -46,35 +45,6 @@ def going_on(given: Mapping[str, Any]) -> TrainConfig:
     """
     rest = {k: v for k, v in given.items() if k not in ("resume", "out")}
     return replace(begun(which(given["resume"], given.get("out")))[0], **rest)
-
-
-def which(resume: Any, out: Any) -> Path:
-    """The run that `--resume RUN` names, or `--resume --out RUN`."""
-    for name, value in (("resume", resume), ("out", out)):
-        refuse(value, bool | str | Path | None, name)
-    paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
-    if not paths:
-        raise InputError("--resume goes on with a run, but does not say which. Write --resume RUN with its directory.")
-    if len(paths) > 1:
-        one, two = sorted(map(str, paths))
-        raise InputError(f"--resume and --out name two runs, {one} and {two}. Give one: --resume RUN.")
-    return paths.pop()
-
-
-def named(argv: Sequence[str]) -> tuple[list[str], Path | None]:
-    """The arguments without `--resume RUN`, or `--resume --out RUN`, and the run; None: no run is resumed."""
-    rest, out, resume = [], None, None
-    words = list(argv)
-    while words:
-        flag, equals, value = words.pop(0).partition("=")
-        if flag == "--resume":
-            follows = not equals and words and not words[0].startswith("-")
-            resume = value if equals else words.pop(0) if follows else True
-        elif flag == "--out" and (equals or words):
-            out = value if equals else words.pop(0)
-        else:
-            rest.append(flag + equals + value)
-    return (list(argv), None) if resume is None else (rest, which(resume, out))
 
 
 def agreed(

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-from tyro.conf import Positional
+from typing import TYPE_CHECKING
 
 from rung.errors import InputError
 from rung.io.files import write_atomic
 
+if TYPE_CHECKING:
+    from rung.flags import Report
+
 LIMIT = 5_000_000  # bytes of a report
-
-
-@dataclass(frozen=True)
-class Report:
-    """One HTML file on a run, on runs side by side, or on what `rung ladder` or `rung why` found."""
-
-    paths: Positional[tuple[Path, ...]]
-    """directories of runs or of a ladder"""
-    out: Path | None = None
-    """the file; None: report.html, in the directory if there is one, else here"""
 
 
 def run_report(args: Report) -> int:
