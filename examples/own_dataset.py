@@ -33,7 +33,7 @@ class Reversal:
 
 def main(model: str, out: Path, steps: int = 60, **settings):
     splits = Splits("reversal", Reversal(held_out=False), Reversal(held_out=True), max_new_tokens=16)
-    return rung.train(model=model, splits=splits, steps=steps, out=out / "run", **{"prompts_per_step": 4, **settings})
+    return rung.train(model=model, task=splits, steps=steps, out=out / "run", **{"prompts_per_step": 4, **settings})
 
 
 if __name__ == "__main__":

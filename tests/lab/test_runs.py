@@ -89,10 +89,10 @@ class Killed(BaseException):
 def kill_after(monkeypatch, steps):
     whole = loop._Loop._step
 
-    def step(self, number):
+    def step(self, number, **how):
         if number == steps:
             raise Killed
-        whole(self, number)
+        whole(self, number, **how)
 
     monkeypatch.setattr(loop._Loop, "_step", step)
 
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
             run(job, tmp_path)
     trained = []
     whole = loop._Loop._step
-    monkeypatch.setattr(loop._Loop, "_step", lambda self, n: (trained.append(n), whole(self, n))[1])
+    monkeypatch.setattr(loop._Loop, "_step", lambda self, n, **how: (trained.append(n), whole(self, n, **how))[1])
     row = run(job, tmp_path)
     assert trained == [2], "only the step that was missing"
     assert strip(row) == strip(run(Job("x", TINY), tmp_path / "elsewhere"))

@@ -193,13 +193,13 @@ def splits(pay, eval_pay=None):
 
 def test_a_run_whose_first_answers_cannot_be_scored_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"step 1: none of the 16 answers could be scored.*r nan"):
-        rung.train(recipe="grpo", splits=splits(lambda n, t: float("nan")), steps=2, out=tmp_path / "r", **SMALL)
+        rung.train(recipe="grpo", task=splits(lambda n, t: float("nan")), steps=2, out=tmp_path / "r", **SMALL)
 
 
 def test_a_symptom_is_said_once_marked_while_it_lasts_and_listed_at_the_end(tmp_path, capsys):
     pay = lambda n, t: float(len(t) % 2) if n <= 4 or n > 12 else float("nan")  # noqa: E731  steps 2 and 3 fail
     task = splits(pay, lambda n, t: 0.0)
-    run = rung.train(recipe="grpo", splits=task, steps=4, out=tmp_path / "r", **SMALL, learning_rate=1e-4)
+    run = rung.train(recipe="grpo", task=task, steps=4, out=tmp_path / "r", **SMALL, learning_rate=1e-4)
     said = " ".join(capsys.readouterr().out.split())
     assert (
         said.count("step 2, rewards_unscored: none of the 16 answers could be scored, so nothing was learned. Likely")
@@ -215,9 +215,9 @@ def test_a_symptom_is_said_once_marked_while_it_lasts_and_listed_at_the_end(tmp_
 
 def test_a_resumed_run_knows_what_was_said_and_the_report_reads_it_from_the_rows(tmp_path, capsys):
     task = splits(lambda n, t: 0.5)
-    rung.train(recipe="grpo", splits=task, steps=3, out=tmp_path / "r", **SMALL)
+    rung.train(recipe="grpo", task=task, steps=3, out=tmp_path / "r", **SMALL)
     assert "step 3, reward_constant" in capsys.readouterr().out
-    run = rung.train(recipe="grpo", splits=task, steps=5, out=tmp_path / "r", resume=True, **SMALL)
+    run = rung.train(recipe="grpo", task=task, steps=5, out=tmp_path / "r", resume=True, **SMALL)
     assert "step 3, reward_constant" not in (said := capsys.readouterr().out) and "step 5, reward" not in said
     assert [(f.name, f.when) for f in run.health] == [("reward_constant", "steps 3 to 5")]
     rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]

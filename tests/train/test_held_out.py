@@ -32,7 +32,7 @@ class Paid:
 
 def train(out, pay, eval_pay=None, **more):
     splits = Splits("paid", Paid(pay), Paid(eval_pay or pay), 6)
-    return rung.train(**{**SMALL, "recipe": "dr_grpo", "splits": splits, "steps": 2, "out": out, **more})
+    return rung.train(**{**SMALL, "recipe": "dr_grpo", "task": splits, "steps": 2, "out": out, **more})
 
 
 def odd(text):

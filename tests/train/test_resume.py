@@ -174,7 +174,7 @@ def test_every_command_refuses_before_anything_is_loaded(command, capsys, tmp_pa
 def test_problems_made_in_python_are_wanted_again(tmp_path):
     splits = load("chained_arithmetic", options={"train_size": 16, "eval_size": 8})
     small = {"prompts_per_step": 2, "samples_per_prompt": 2, "eval_problems": 2, "threads": 1}
-    rung.train(splits=splits, steps=1, out=tmp_path / "run", **small)
+    rung.train(task=splits, steps=1, out=tmp_path / "run", **small)
     with pytest.raises(InputError, match=r"came from Python.*task=\.\.\."):
         rung.train(resume=tmp_path / "run", steps=2)
-    assert rung.train(resume=tmp_path / "run", steps=2, splits=splits).steps == 2
+    assert rung.train(resume=tmp_path / "run", steps=2, task=splits).steps == 2

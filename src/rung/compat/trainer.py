@@ -78,20 +78,15 @@ class GRPOTrainer:
         return found
 
     def train(self) -> Any:
-        from rung.train.config import TrainConfig, checked
-        from rung.train.loop import train
+        from rung.api import train
 
-        settings = checked({"task": f"python:{self.splits.name}", **self.settings})
-        self.run = train(TrainConfig(**settings), splits=self.splits)
+        self.run = train(task=self.splits, **self.settings)
         return self.run
 
     def save_model(self, directory: str | Path) -> None:
-        from rung.io.run_dir import RunDir
-
         if self.run is None:
             raise InputError("save_model: there is nothing to save before train().")
-        source = RunDir.open(self.run.path).model_path()
-        shutil.copytree(source, directory, ignore=shutil.ignore_patterns("state.*", "COMPLETE"))
+        shutil.copytree(self.run.model_path, directory, ignore=shutil.ignore_patterns("state.*", "COMPLETE"))
 
 
 @dataclass(frozen=True)

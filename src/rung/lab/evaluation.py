@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from rung.io.files import to_json
 from rung.io.held_out import NAMES, Kind
 from rung.io.run_dir import RunDir
 from rung.io.tables import cell, check_json_target, show
-from rung.io.terminal import say_notes
+from rung.io.terminal import figure, say_notes
 from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
 from rung.lab.evalspec import EvalSpec, deviations, fingerprint, spec_from
 from rung.records import Completion
@@ -26,8 +26,9 @@ from rung.rollout.device import CPU, choose
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import environments
 from rung.tasks.environment import Environment
+from rung.tasks.given import told
 from rung.train.answers import answer_row
-from rung.train.defaults import shortened_for
+from rung.train.defaults import shortened, shortened_for
 from rung.train.evaluate import Evaluation, evaluate
 from rung.train.setup import is_run, locate, unread_letters
 
@@ -43,8 +44,29 @@ class Measured:
 
     model: str
     result: Evaluation
-    extracted: Sequence[str | None] | None  # None: the task cannot tell what an answer is
+    extracted: Sequence[str | None] | None = field(repr=False)  # None: the task cannot tell what an answer is
     samples: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers; NaN where rewards are not all 0 or 1."""
+        return self.result.accuracy
+
+    @property
+    def reward(self) -> float:
+        """Mean reward over problems; NaN if nothing could be scored."""
+        return self.result.reward
+
+    def interval(self) -> tuple[float, float]:
+        """95 %, of the accuracy or else of the mean reward."""
+        return self.result.interval()
+
+    def __repr__(self) -> str:
+        low, high = self.interval()
+        sure = "" if math.isnan(low) else f" (95% CI {figure(low)} to {figure(high)})"
+        return (
+            f"{self.model}: {NAMES[self.kind]} {figure(self.reward)}{sure}, {self.result.n} problems x {self.samples}"
+        )
 
     @property
     def rewards(self) -> list[float]:
@@ -143,6 +165,34 @@ def run_eval(args: Eval) -> int:
     return 0
 
 
+def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None = None) -> Measured:
+    """`rung eval` of one model for Python: nothing is printed but notes, and nothing is kept.
+
+    given: task, reward and environment that are objects, instead of what the flags and the run name.  pair: a model of
+    transformers with its tokenizer, likewise.
+    """
+    device = choose(args.device)
+    directory, stored = resolve(args.model) if pair is None else ("", {})
+    spec = spec_from(args, stored)
+    if (
+        "reward" in given or "task" in given
+    ):  # problems that are given are judged by what is given with them, or themselves
+        spec = replace(spec, reward=told(given.get("reward")))
+    splits = environments.load(
+        given.get("task", spec.task), environment=given.get("environment", spec.environment),
+        path=Path(spec.task_path) if spec.task_path else None, reward=given.get("reward", spec.reward),
+        options=spec.task_options,
+    )  # fmt: skip
+    dtype = getattr(torch, spec.dtype)
+    model = models.bring(*pair, device) if pair else models.load(directory, device=device, dtype=dtype)
+    if spec.max_new_tokens is None:
+        model.use_template(spec.template_options)
+        splits = shortened(splits, model)
+    say_notes(splits.notes)
+    environment = splits.eval if spec.split == "eval" else splits.train
+    return measure_model(args.model, model, environment, spec.filled(environment, splits.max_new_tokens))
+
+
 def header(spec: EvalSpec, stored: dict[str, Any], other: Sequence[str]) -> str:
     """What was evaluated, and whether it is what a run did itself."""
     title = f"{spec.name}, {spec.split}, temperature {spec.temperature:g}, at most {spec.max_new_tokens} tokens"
@@ -162,7 +212,13 @@ def measure(
     name: str, directory: str, environment: Environment, spec: EvalSpec, device: torch.device = CPU
 ) -> Measured:
     """The model's answers under the spec."""
-    model = models.load(directory, device=device, dtype=getattr(torch, spec.dtype))
+    return measure_model(
+        name, models.load(directory, device=device, dtype=getattr(torch, spec.dtype)), environment, spec
+    )
+
+
+def measure_model(name: str, model: models.Model, environment: Environment, spec: EvalSpec) -> Measured:
+    """The same of a model that is loaded."""
     model.use_template(spec.template_options)
     if note := unread_letters(model, environment):
         print(f"note: {note}.", file=sys.stderr)

@@ -41,7 +41,7 @@ from rung.records import Scored, Tokens
 from rung.rollout import model as models
 from rung.rollout.device import choose
 from rung.train.config import TrainConfig
-from rung.train.loop import Run, train
+from rung.train.loop import Outcome, train
 from rung.train.policy import Policy, microbatches
 from rung.train.setup import locate
 
@@ -163,7 +163,7 @@ def _set_aside(path: Path) -> None:
     path.rename(aside)
 
 
-def measure(done: Run, config: TrainConfig) -> Row:
+def measure(done: Outcome, config: TrainConfig) -> Row:
     """One run as a row: what it reached, what it cost, how far the policy moved. Curves lie beside the numbers.
 
     measure: "accuracy", or "reward" where some evaluation had rewards other than 0 and 1.

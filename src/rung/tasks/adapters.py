@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Task
 from rung.tasks.environment import Environment, Splits
+from rung.tasks.given import refuse_told, weighted
 from rung.tasks.python_file import folder_of, line_of, load_object
 from rung.tasks.reward_arguments import Progress, arguments, name_of, plain
 from rung.tasks.waiting import settled
@@ -147,7 +148,20 @@ def _rewards(values: Any, count: int, where: str) -> list[float]:
     return rewards
 
 
-def load_functions(spec: str) -> list[tuple[Callable[..., Any], float]]:
+def functions(reward: Any) -> list[tuple[Callable[..., Any], float]]:
+    """Functions with weights: as text, or they themselves (given.py)."""
+    refuse_told(reward, "reward")
+    found: list[tuple[Callable[..., Any], float]] = []
+    for part, weight in weighted(reward):
+        found += [(f, w * weight) for f, w in _named(part)] if isinstance(part, str) else [(part, weight)]
+    names = [name_of(function) for function, _ in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--reward names two functions {name!r}; their rewards need different names.")
+    return found
+
+
+def _named(spec: str) -> list[tuple[Callable[..., Any], float]]:
     """Functions with weights from `FILE.py:NAME`, several divided by commas, a weight after a star: `a.py:f,a.py:g*0.5`."""
     found: list[tuple[Callable[..., Any], float]] = []
     for part in spec.split(","):
@@ -159,10 +173,6 @@ def load_functions(spec: str) -> list[tuple[Callable[..., Any], float]]:
         if not math.isfinite(factor):
             raise InputError(f"--reward {part.strip()!r}: {weight!r} is no weight. Write FILE.py:NAME*0.5.")
         found.append((load_function(place if star else part.strip()), factor))
-    names = [name_of(function) for function, _ in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"--reward names two functions {name!r}; their rewards need different names.")
     return found
 
 

@@ -21,6 +21,7 @@ from rung.tasks import golds, hub
 from rung.tasks.columns import extended, find, require
 from rung.tasks.environment import Splits
 from rung.tasks.extract import marked, question_text, uncut
+from rung.tasks.given import Sources
 from rung.tasks.probes import in_forms
 from rung.tasks.quantity import number
 from rung.tasks.rows import SUFFIXES, Row, read, stem
@@ -82,6 +83,7 @@ def splits(
     verifier: str = "auto",
     answers: bool = True,
     options: Mapping[str, Any] | None = None,
+    given: Sources | None = None,
 ) -> Splits:
     r"""The task in a file of rows, in a directory with train.* and test.* files, or a saved dataset.
 
@@ -90,11 +92,12 @@ def splits(
     options: eval_share, the share of a single file's prompts that is held back (default 1/8; 1.0 evaluates on all);
              instruction, a sentence below each prompt, such as "Put the final answer in \boxed{}.";
              drop_unverifiable, to leave out rows whose gold no answer can equal instead of refusing them.
+    given:   rows that are here already, instead of those in `path`, which is their name then.
     """
     options = dict(options or {})
     share, instruction = options.pop("eval_share", 1 / 8), str(options.pop("instruction", ""))
     drop = bool(options.pop("drop_unverifiable", False))
-    sources = read_sources(path, options)
+    sources = read_sources(path, options, given)
     columns = find(sources[0][0], prompt_column, answer_column, answers=answers)
 
     def task(row: Row) -> Task:
@@ -158,10 +161,14 @@ def _gsm8k_task(row: Row) -> Task:
     return Task(id=row.place, prompt=[{"role": "user", "content": f"{question}\n{GSM8K}"}], data=data)
 
 
-def read_sources(path: Path, options: dict[str, Any]) -> tuple[list[Row], list[Row] | None]:
+def read_sources(
+    path: Path, options: dict[str, Any], given: Sources | None = None
+) -> tuple[list[Row], list[Row] | None]:
     """(rows of the training side, rows of the evaluation side); None where one source is to be divided."""
     known = ["eval_share", "instruction", "drop_unverifiable", *hub.OPTIONS]
-    if hub.is_dataset(path):
+    if given is not None:
+        sources = given.train, given.held_out
+    elif hub.is_dataset(path):
         chosen = {name: options.pop(name) for name in hub.OPTIONS if name in options}
         sources = hub.read(path, **chosen)
     elif path.is_dir():

@@ -11,8 +11,9 @@ from typing import Any
 
 from rung.advice import need
 from rung.errors import InputError
-from rung.tasks import python_file, registry
-from rung.tasks.environment import Environment, Splits
+from rung.tasks import adapters, python_file, registry
+from rung.tasks.environment import Environment, Splits, talks
+from rung.tasks.given import refuse_told
 from rung.tasks.gymnasium_environment import Gymnasium, check
 from rung.tasks.tool_environment import ToolEnvironment
 
@@ -21,25 +22,32 @@ TURN_TOKENS = 256  # a budget for a conversation of whose answers nothing is kno
 
 
 def load(
-    task: str | None,
+    task: Any,
     *,
-    environment: str | None = None,
+    environment: Any = None,
     path: Path | None = None,
-    reward: str | None = None,
+    reward: Any = None,
     options: Mapping[str, Any] | None = None,
 ) -> Splits:
     """The task as `registry.load` gives it, or what `environment` makes of it.
 
     environment: gymnasium:ID, or FILE.py:NAME, where NAME is a class with reset(**row) whose public methods are tools (it
         needs a task for its rows), a gymnasium environment's class, a Splits, or an Environment (or what makes one).
+    task, environment, reward: or the objects themselves.
     """
     options = dict(options or {})
+    refuse_told(environment, "environment")
     if environment is None:
-        return registry.load(task or "", path=path, reward=reward, options=options)
-    if environment.startswith(PREFIX):
-        _alone(environment, task, reward)
-        return _gymnasium(environment.removeprefix(PREFIX), options)
-    found = python_file.load_object(environment, "--environment")
+        if isinstance(task, Splits | Environment):
+            return _ready(task, path, reward, options)
+        return registry.load("" if task is None else task, path=path, reward=reward, options=options)
+    if isinstance(environment, str):
+        if environment.startswith(PREFIX):
+            _alone(environment, task, reward)
+            return _gymnasium(environment.removeprefix(PREFIX), options)
+        found = python_file.load_object(environment, "--environment")
+    else:
+        found, environment = environment, getattr(environment, "__name__", type(environment).__name__)
     if isinstance(found, type) and hasattr(found, "reset") and not hasattr(found, "__getitem__"):
         if hasattr(found, "step"):
             _alone(environment, task, reward)
@@ -52,6 +60,21 @@ def load(
         _fit(found, environment, options)
         found = found(**options)
     return as_splits(found, environment)
+
+
+def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: dict[str, Any]) -> Splits:
+    """Problems that judge their answers themselves, or are judged by reward functions."""
+    made = as_splits(task, getattr(task, "name", type(task).__name__))
+    judges = adapters.functions(reward) if reward is not None else []
+    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
+    if path is not None or options:
+        raise InputError(
+            f"--{'task-path' if path else 'task-options'} {path or next(iter(options))} has no use for problems that Python "
+            "made. Leave it out."
+        )
+    if judges and talks(made.train):
+        raise InputError(f"reward has no use for {made.name}, whose answers are conversations that it judges itself.")
+    return adapters.judged(made, judges, on_error) if judges else made
 
 
 def _fit(make: Any, environment: str, options: Mapping[str, Any]) -> None:
@@ -108,7 +131,7 @@ class _Part:
 
 
 def _rows(
-    found: Any, environment: str, task: str | None, path: Path | None, reward: str | None, options: Mapping[str, Any]
+    found: Any, environment: str, task: Any, path: Path | None, reward: Any, options: Mapping[str, Any]
 ) -> Splits:
     if task is None:
         raise InputError(f"--environment {environment}: its reset(**row) needs rows. Give them with --task.")
@@ -124,7 +147,10 @@ def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
     try:
         make = partial(gymnasium.make, name, **options)
         make().close()
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:  # no such environment, or a package of its own is missing
+    except (
+        gymnasium.error.Error,
+        ModuleNotFoundError,
+    ) as error:  # no such environment, or a package of its own is missing
         raise InputError(f"--environment {PREFIX}{name}: {error}") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error) or not options:
@@ -138,7 +164,7 @@ def _wrapped(name: str, make: Any, ours: Mapping[str, Any]) -> Splits:
     return Splits(name, Gymnasium(name, make, "train", **ours), Gymnasium(name, make, "eval", **ours), TURN_TOKENS)
 
 
-def _alone(environment: str, task: str | None, reward: str | None) -> None:
+def _alone(environment: str, task: Any, reward: Any) -> None:
     for flag, value in (("--task", task), ("--reward", reward)):
         if value is not None:
             raise InputError(

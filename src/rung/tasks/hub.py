@@ -39,13 +39,21 @@ def read(
     """
     name = dataset_name(path) or path.name
     found = _load(path, name, config)
+    train, held_out = sides(name, found, train_split, eval_split)
+    return _rows(name, train, found[train]), None if held_out is None else _rows(name, held_out, found[held_out])
+
+
+def sides(
+    name: str, found: dict[str, Any], train_split: str | None = None, eval_split: str | None = None
+) -> tuple[str, str | None]:
+    """The splits to train and to evaluate on; None where there is one only."""
+    if not found:
+        raise InputError(f"{name} has no splits. A task needs at least one.")
     train = _choose(name, found, train_split, _TRAIN, "train_split")
     held_out = _choose(name, found, eval_split, _EVAL, "eval_split")
     if train is None:  # such as MATH-500, which is a test split and nothing else
         train, held_out = held_out or next(iter(found)), None
-    if train == held_out:
-        held_out = None
-    return _rows(name, train, found[train]), None if held_out is None else _rows(name, held_out, found[held_out])
+    return train, None if train == held_out else held_out
 
 
 def _load(path: Path, name: str, config: str | None) -> dict[str, Any]:

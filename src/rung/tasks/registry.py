@@ -10,12 +10,11 @@ from typing import Any
 from rung.advice import need, pip_install
 from rung.errors import InputError, unknown
 from rung.ranges import called
-from rung.tasks import adapters, dataset, gym, hub, mixture
+from rung.tasks import adapters, dataset, given, gym, hub, mixture
 from rung.tasks.environment import Splits
 from rung.tasks.rows import is_path
 
 BUILT_IN = ("chained_arithmetic", "gsm8k")
-MADE = "python:"  # before the name of what Python gave as an object, where a setting is written down
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -25,10 +24,10 @@ def names() -> list[str]:
 
 
 def load(
-    name: str,
+    name: Any,
     *,
     path: Path | None = None,
-    reward: str | None = None,
+    reward: Any = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     verifier: str = "auto",
@@ -38,24 +37,29 @@ def load(
     """The task `name`: a built-in task, a reasoning-gym dataset, a file or dataset with rows, or a mixture of these.
 
     name:     also the path of a file of rows (rows.py), of a directory with train.* and test.* files, or of a saved
-              Hugging Face dataset; hf:NAME, one of the hub; A:3,B:1 or a .toml file, a mixture (mixture.py).
+              Hugging Face dataset; hf:NAME, one of the hub; A:3,B:1 or a .toml file, a mixture (mixture.py). Or the rows
+              themselves (given.py).
     path:     the data of a task that has none of its own (gsm8k).
-    reward:   FILE.py:NAME, reward functions of TRL's signature that replace the task's verifier (adapters.py).
+    reward:   FILE.py:NAME, reward functions of TRL's signature that replace the task's verifier (adapters.py); or they
+              themselves (given.py).
     verifier: auto, exact, numeric, choice, math or code; for tasks from rows.
     options:  settings of the task itself, such as a reasoning-gym dataset's configuration. For tasks from rows also
               prompt_column, answer_column and verifier; with a reward function on_error, "stop" or "skip".
     answers:  whether rows must have an answer; where a reward function judges they need none.
     """
     options = dict(options)
-    judges = adapters.load_functions(reward) if reward is not None else []  # before anything slow is loaded
-    if mixture.is_mixture(name):
+    judges = adapters.functions(reward) if reward is not None else []  # before anything slow is loaded
+    given.refuse_told(name, "task")
+    rows = None if isinstance(name, str) else given.sources(name, options)
+    name = name if rows is None else rows.name
+    if rows is None and mixture.is_mixture(name):
         return mixture.splits(name, path, options, load, reward)
     on_error = str(options.pop("on_error", "stop")) if judges else "stop"
-    if name == "gsm8k":
+    if rows is None and name == "gsm8k":
         if path is None:
             raise InputError("the task gsm8k needs its data. Give its JSONL file or directory with --task-path.")
         splits = dataset.gsm8k(path, verifier=str(options.pop("verifier", verifier)), options=options)
-    elif is_path(name) or name.startswith(hub.PREFIX):
+    elif rows is not None or is_path(name) or name.startswith(hub.PREFIX):
         _refuse(name, path=path)
         splits = dataset.splits(
             Path(name),
@@ -64,6 +68,7 @@ def load(
             verifier=str(options.pop("verifier", verifier)),
             answers=answers and not judges,
             options=options,
+            given=rows,
         )
     else:
         splits = _generated(name, path, verifier, options)

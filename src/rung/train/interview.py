@@ -25,17 +25,19 @@ MAX_NEW_TOKENS = 256  # of a model that is no run
 
 @dataclass(frozen=True)
 class Reply:
-    """Answers to one question. before: of the model that the run began with; empty if that was not asked."""
+    """Answers to one question. before: of the model that the run began with; empty if that was not asked, `missing`: why it
+    could not be."""
 
     question: str
     now: Sequence[Answer]
     before: Sequence[Answer] = ()
+    missing: str = ""
 
     def __repr__(self) -> str:
         lines = [self.question]
         for label, said in (("before", self.before), ("now", self.now)):
             lines += [f"{label:8}{a.text.strip()}{' [cut]' if a.stop == 'length' else ''}" for a in said]
-        return "\n".join(lines)
+        return "\n".join([*lines, *([f"(not asked before: {self.missing})"] if self.missing else [])])
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ class Interview:
         heat = temperature if temperature is not None else 0.0 if samples == 1 else self.law.temperature
         law = SamplingLaw(heat, max_new_tokens=max_new_tokens or self.law.max_new_tokens)
         prompt = self.frame.around(question)
-        said = [
-            answers(m, prompt, law, samples, seed, probabilities=probabilities) if m is not None else []
-            for m in (self.now, self.before)
-        ]
-        return Reply(question, *said)
+
+        def said(model: Model | None) -> list[Answer]:
+            return [] if model is None else answers(model, prompt, law, samples, seed, probabilities=probabilities)
+
+        return Reply(question, said(self.now), said(self.before), self.missing)
 
 
 def stored_prompts(run: RunDir) -> list[Prompt]:

@@ -23,7 +23,7 @@ from rung.recipes import Recipe
 from rung.rollout.device import title
 from rung.rollout.model import Model
 from rung.tasks.environment import Splits
-from rung.tasks.registry import MADE
+from rung.tasks.given import MADE
 from rung.train.answers import examples, rollout_rows
 from rung.train.callbacks import Listeners, StepRecord
 from rung.train.config import TrainConfig, to_toml
@@ -38,7 +38,7 @@ from rung.train.signs import Facts
 
 
 @dataclass
-class Run:
+class Outcome:
     """What a training returns: where it lies, the evaluations before and after, and whether the user cut it short.
 
     stopped: which callback ended it, if one did.
@@ -59,7 +59,7 @@ class Run:
 def train(
     config: TrainConfig, console: Console | None = None, splits: Splits | None = None, recipe: Recipe | None = None,
     model: Model | None = None, callbacks: Sequence[Any] = (),
-) -> Run:  # fmt: skip
+) -> Outcome:  # fmt: skip
     """Train as `config` says. Ctrl-C ends the run after the phase at hand and still saves and evaluates it.
 
     splits, recipe, model: made in Python, instead of those that `config` names; the model is trained in place.
@@ -128,7 +128,7 @@ class _Loop:
         self.memory = MemoryWatch(self.setup.model.device)
         self.health = Health(_facts(self.setup))
 
-    def go(self) -> Run:
+    def go(self) -> Outcome:
         setup, config = self.setup, self.setup.config
         setup.learner.phase = setup.collector.phase = self.phase
         first = self._resume() if config.resume else 0
@@ -165,7 +165,7 @@ class _Loop:
                 self.console.message(f"{self.listeners.ended} ended the run after step {done}")
             self._conclude(before, after)
         health = [*self.health.found.values()]
-        return Run(self.run.path, before, after, done, asked.now, self.run.metrics(), self.listeners.ended, health)
+        return Outcome(self.run.path, before, after, done, asked.now, self.run.metrics(), self.listeners.ended, health)
 
     def _over(self) -> bool:
         """Whether a callback ended the run, or the budget of sampled tokens is used up."""
@@ -281,9 +281,9 @@ class _Loop:
         parameters = sum(p.numel() for p in s.model.hf.parameters())
         return {
             "recipe": f"{s.recipe.name}: {brief(s.recipe.credit)}",
-            "model": f"{c.model}, {parameters / 1e6:.3g} M parameters",
+            "model": f"{c.model.removeprefix(MADE)}, {parameters / 1e6:.3g} M parameters",
             "device": title(s.model.device),
-            "task": f"{s.splits.name if c.environment else c.task}, {len(s.splits.train)} problems",
+            "task": f"{s.splits.name if c.environment else (c.task or '').removeprefix(MADE)}, {len(s.splits.train)} problems",
             "batch": f"{c.prompts_per_step} prompts x {c.samples_per_prompt} answers = {c.prompts_per_step * c.samples_per_prompt}",
             "run": str(self.run.path),
         }

@@ -15,7 +15,7 @@ from rung.errors import InputError
 from rung.io.run_dir import RunDir
 from rung.recipe_io import brief, diff, find, from_dict, override
 from rung.recipes import Recipe
-from rung.tasks.registry import MADE
+from rung.tasks.given import MADE
 from rung.train.config import TrainConfig, from_toml, which
 
 FREE = (
@@ -24,7 +24,7 @@ FREE = (
 )  # fmt: skip
 HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
 RECIPE = ("recipe", "overrides")
-OBJECTS = ("task", "reward", "model")  # settings that Python may give as objects
+OBJECTS = ("task", "reward", "environment", "model")  # settings that Python may give as objects
 
 
 def begun(path: Path) -> tuple[TrainConfig, Recipe]:

@@ -28,7 +28,7 @@ from rung.rollout.sampler import TorchSampler
 from rung.rollout.text import listed
 from rung.tasks import environments
 from rung.tasks.environment import Environment, Splits, talks
-from rung.tasks.registry import MADE
+from rung.tasks.given import MADE
 from rung.train import defaults, fit
 from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner

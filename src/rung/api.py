@@ -1,0 +1,184 @@
+"""What Python calls: train, evaluate, load. Names where the command line takes names, or the objects themselves."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rung.errors import InputError, unknown
+from rung.run import Objects, Run
+from rung.tasks import given
+
+if TYPE_CHECKING:
+    from rung.lab.evaluation import Measured
+    from rung.recipes import Recipe
+    from rung.rollout.model import Model
+    from rung.tasks.environment import Splits
+    from rung.train.config import TrainConfig
+
+
+def train(
+    recipe: str | Recipe | None = None, *, model: Any = None, tokenizer: Any = None, task: Any = None, reward: Any = None,
+    environment: Any = None, callbacks: Sequence[Any] = (), quiet: bool = False, **settings: Any,
+) -> Run:  # fmt: skip
+    """Train a model with a recipe and return the Run.
+
+    recipe:      a name (`rung recipes`), or a rung.recipes.Recipe; None: dr_grpo.
+    model:       starter, smollm2, a directory, a hub id, a run; or a model of transformers with its tokenizer,
+                 model=(model, tokenizer), which is trained in place: no copy is made, and it holds the new weights afterwards.
+    task:        a task's name, a file of rows; or a list of dicts, a Dataset, a DatasetDict, an Environment, Splits.
+    reward:      FILE.py:NAME; or f(prompts, completions, **columns) -> list of numbers, several in a list, or pairs
+                 [(f, 1.0), (g, 0.5)]. None: the task judges.
+    environment: what the model talks to in several turns (docs/environments.md), by its name or the class itself.
+    callbacks:   objects with on_step(step), on_evaluate(evaluation) or both; what returns False ends the run.
+    quiet:       print nothing.
+    resume:      the directory of a run (or a Run) to go on with; all that is not given is as the run has it.
+    settings:    every other field of rung.train.config.TrainConfig: steps, learning_rate, samples_per_prompt, seed, out, ...
+
+    Raises:
+        rung.InputError: a setting is unknown or does not fit; the message says what to do.
+    """
+    from rung.io.console import Console
+    from rung.train.callbacks import Listeners
+    from rung.train.loop import train as loop
+
+    _refuse_unknown(settings)
+    Listeners(callbacks)  # what cannot listen is refused before anything is loaded
+    pair = _pair(model, tokenizer)
+    objects = Objects(_object(task), _object(reward), _object(environment), pair)
+    named = {
+        "recipe": recipe if recipe is None or isinstance(recipe, str) else recipe.name,
+        "model": _told_model(pair) if pair else None if model is None else str(getattr(model, "path", model)),
+        "task": given.told_task(task), "reward": given.told(reward), "environment": given.told_environment(environment),
+    }  # fmt: skip
+    if pair and "dtype" not in settings:
+        settings["dtype"] = _dtype(pair[0])
+    config = _config({k: v for k, v in named.items() if v is not None} | settings)
+    own = None if recipe is None or isinstance(recipe, str) else recipe
+    if config.resume:
+        from rung.train.resume import agreed
+
+        config = agreed(config, own, objects.given())[0]
+    splits = _splits(config, own, objects)
+    brought = _brought(pair, config) if pair else None
+    console = Console(io.StringIO()) if quiet else None
+    outcome = loop(config, console, splits, own, brought, callbacks)
+    return Run(outcome.path, objects, outcome)
+
+
+def evaluate(model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any = None, **settings: Any) -> Measured:
+    """A model's answers to problems, and what they show: `.accuracy`, `.reward`, `.interval()`, `.row()`, `.answers()`.
+
+    model:    a Run, or what rung.train takes.
+    task, reward: as of rung.train; None: the run's own. A task that is given is judged by the reward that is given with it, or
+              else judges itself.
+    settings: samples (answers per problem), problems, split ("eval" or "train"), temperature, top_p, top_k, max_new_tokens, seed,
+              task_path, task_options, template_options, device. What is not given is as the run evaluated itself.
+    """
+    from rung.flags import Eval
+    from rung.lab.evaluation import evaluated
+
+    known = {f.name for f in fields(Eval)} - {"model", "compare", "spec", "out", "json"}
+    for name in settings:
+        if name not in known:
+            raise unknown("setting of rung.evaluate:", name, known | {"task", "reward", "tokenizer"})
+    own = model.objects if isinstance(model, Run) and task is None else Objects()
+    objects = Objects(_object(task) or own.task, reward or own.reward, own.environment)
+    pair = _pair(model, tokenizer)
+    name = _told_model(pair) if pair else str(getattr(model, "path", model))
+    return evaluated(Eval(model=name, task=given.told_task(task), **settings), objects.given(), pair)
+
+
+def load(path: str | Path) -> Run:
+    """A run by its directory."""
+    return Run.open(path)
+
+
+# -- from objects to settings --------------------------------------------------------------------------------------
+def _refuse_unknown(settings: dict[str, Any]) -> None:
+    known = signature().parameters
+    for name in settings:
+        if name not in known:
+            raise unknown("setting of rung.train:", name, known)
+
+
+def signature() -> inspect.Signature:
+    """rung.train with every setting by its name, type and default."""
+    from rung.train.config import TrainConfig
+
+    own = list(inspect.signature(train).parameters.values())[:-1]
+    names, keyword = {p.name for p in own}, inspect.Parameter.KEYWORD_ONLY
+    for f in fields(TrainConfig):
+        if f.name not in names:
+            default = {} if f.default is MISSING else f.default  # only dicts are made anew
+            own.append(inspect.Parameter(f.name, keyword, default=default, annotation=f.type))
+    return inspect.Signature(own, return_annotation=Run)
+
+
+def _config(settings: dict[str, Any]) -> TrainConfig:
+    from rung.train.config import TrainConfig, checked
+    from rung.train.resume import going_on
+
+    resume = settings.get("resume", False)
+    if resume is False:
+        return TrainConfig(**checked(settings))
+    rest = checked({k: v for k, v in settings.items() if k not in ("resume", "out")})
+    return going_on({**rest, "resume": getattr(resume, "path", resume), "out": settings.get("out")})
+
+
+def _splits(config: TrainConfig, own: Recipe | None, objects: Objects) -> Splits | None:
+    """The problems where Python gave a part of them as an object; None: `config` names them all."""
+    if objects.task is None and objects.reward is None and objects.environment is None:
+        return None
+    from rung.tasks import environments
+
+    if own is None:
+        config.build_recipe()  # refused before a large data set is read
+    full = config.resolved()
+    task, reward, environment = (
+        getattr(full, name) if value is None else value
+        for name, value in (("task", objects.task), ("reward", objects.reward), ("environment", objects.environment))
+    )
+    return environments.load(
+        task, environment=environment, path=full.task_path, reward=reward, options=full.task_options
+    )
+
+
+def _object(value: Any) -> Any:
+    """What is no name."""
+    return None if isinstance(value, str | Path) else value
+
+
+def _pair(model: Any, tokenizer: Any) -> tuple[Any, Any] | None:
+    """(model, tokenizer) of transformers; None: a name, a path or a run."""
+    if model is None or isinstance(model, str | Path | Run):
+        if tokenizer is not None:
+            raise InputError(
+                "tokenizer goes with a model that is an object; a model by its name brings its own. Leave it out."
+            )
+        return None
+    if isinstance(model, tuple | list):
+        if len(model) != 2 or tokenizer is not None:
+            raise InputError(f"model is a {type(model).__name__} of {len(model)}. Give model=(model, tokenizer).")
+        return model[0], model[1]
+    return model, tokenizer
+
+
+def _told_model(pair: tuple[Any, Any]) -> str:
+    return given.MADE + type(pair[0]).__name__
+
+
+def _dtype(hf: Any) -> str:
+    """The model's own; what else than float32 and bfloat16 it may be is refused with the settings."""
+    return str(getattr(hf, "dtype", "torch.float32")).removeprefix("torch.")
+
+
+def _brought(pair: tuple[Any, Any], config: TrainConfig) -> Model:
+    from rung.rollout.device import choose
+    from rung.rollout.model import bring
+
+    return bring(*pair, choose(config.device))
