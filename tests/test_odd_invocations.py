@@ -138,7 +138,10 @@ CASES = [
     ("verify", "--task", "chained_arithmetic", "--problems", "0"), ("verify", "--task", "nope"), ("diff", "grpo", "nope"),
     ("explain", "nope"), ("report", "gone"), ("report", "rows.jsonl"), ("eval", "rows.jsonl"), ("eval", "starter", "--split", "x"),
     ("eval", "starter", "--compare", "gone"), ("eval", "starter", "--out", "gone/x.jsonl"), ("variance", "rows.jsonl"),
-    ("recipes", "--json", "gone/x"),
+    ("recipes", "--json", "gone/x"), ("ask", "gone", "1+1="), ("ask", "rows.jsonl", "1+1="), ("ask",), ("completion", "csh"),
+    ("ask", "starter", "1+1=", "--compare", "gone"), ("ask", "starter", "9" * 500), ("ask", "starter", "1+1=", "--json", "gone/x"),
+    *[("ask", "starter", "1+1=", f"--{name}", value) for name in ("samples", "temperature", "seed", "max-new-tokens")
+      for value in ("nan", "-1")],
     # what the user's own code gives
     *[(*SMALL, "--reward", f"rewards.py:{name}") for name in ("big", "text", "none", "short", "odd")],
     (*SMALL, "--environment", "talks.py:Talks", "--max-new-tokens", "8"),

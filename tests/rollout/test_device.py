@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +92,12 @@ def test_what_is_sent_and_fetched_keeps_its_shape_and_kind(monkeypatch):
         assert there.dtype == x.dtype and there.shape == x.shape and torch.equal(there, x)
     total = Totals(1, 2, 3, torch.tensor([4]))
     assert send(CPU, total, tensors[0])[0] is total and fetch(*tensors)[1] is tensors[1] and fetch() == []
+
+
+def test_one_place_chooses_and_one_places():
+    source = Path(rung.__file__).parent
+    files = {str(p.relative_to(source)): p.read_text(encoding="utf-8") for p in source.rglob("*.py")}
+    asks = {name for name, text in files.items() if "cuda.is_available" in text}
+    assert asks == {"rollout/device.py", "io/environment.py"}, "who chooses, and who writes down what there is"
+    moves = {name for name, text in files.items() if re.search(r"hf\.(to|cuda)\(|\.cuda\(\)|\.to\(\"", text)}
+    assert moves == {"rollout/model.py"}

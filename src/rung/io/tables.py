@@ -42,7 +42,11 @@ def cell(value: Any) -> str:
 def write_json(columns: Sequence[str], rows: Sequence[Sequence[Any]], json_to: str) -> None:
     """A list of objects, one a row, to that new file; "-": to standard output."""
     assert all(len(row) == len(columns) for row in rows), "a row has another number of cells than there are columns"
-    document = to_json([dict(zip(columns, row, strict=True)) for row in rows], indent=1) + "\n"
+    write_document(to_json([dict(zip(columns, row, strict=True)) for row in rows], indent=1) + "\n", json_to)
+
+
+def write_document(document: str, json_to: str) -> None:
+    """A JSON document to that new file; "-": to standard output."""
     if json_to == "-":
         sys.stdout.write(document)
         sys.stdout.flush()

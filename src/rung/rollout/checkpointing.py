@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def enable(model: Model) -> None:
     before = _probe(model)
     for layer in layers:
         layer.gradient_checkpointing = True
-        layer._gradient_checkpointing_func = _run
+        layer._gradient_checkpointing_func = partial(_run, layer)  # a copy of the model has its own layer in its own
         layer.register_forward_pre_hook(_only_with_gradient)
     if not torch.equal(before, _probe(model)):
         raise InputError(
@@ -47,15 +48,14 @@ def _only_with_gradient(layer: torch.nn.Module, args: object) -> None:
     layer.training = torch.is_grad_enabled()
 
 
-def _run(layer: Callable[..., Any], *args: Any) -> Any:
-    """`layer` is a partial of the layer's forward, its first argument the layer itself."""
-    config = _configs(layer.args[0])[0]  # type: ignore[attr-defined]
+def _run(layer: torch.nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
+    config = _configs(layer)[0]
     name = config._attn_implementation
 
     def contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         return nullcontext(), _Attention(config, name)
 
-    return checkpoint(layer, *args, use_reentrant=False, context_fn=contexts)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
 
 
 class _Attention:
