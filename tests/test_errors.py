@@ -160,7 +160,8 @@ def test_options_that_only_fail_in_the_making_are_named():
         gym.splits("chain_sum", {"min_terms": 5, "max_terms": 2})
 
 
-def test_a_model_is_refused_in_the_librarys_own_words(tmp_path):
+def test_a_model_is_refused_in_the_librarys_own_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     shutil.copytree(starter(), tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").write_text('{"model_type": "none_such"}')
     for load in (models.load, lambda name: memory.sketch(name, "float32")):
