@@ -20,7 +20,7 @@ from rung.io import smollm2
 from rung.rollout import model as models
 from rung.rollout.attention import packed_attention
 from rung.rollout.matmul import packed_weights
-from rung.rollout.sampler import PackedStream
+from rung.rollout.streams import PackedStream
 
 LINEAR = ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm")
 TIMED, PROFILED = 10, 3

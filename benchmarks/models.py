@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from rung.lab.models import KINDS, check, table
+from rung.lab.kinds import KINDS
+from rung.lab.models import check, table
 
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 

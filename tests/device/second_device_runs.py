@@ -17,7 +17,7 @@ from rung.lab.why_experiments import Arm, Experiment, Measure
 from rung.maths import wide
 from rung.recipe_io import find, override
 from rung.records import SamplingLaw
-from rung.rollout import device, sampler
+from rung.rollout import device, sampler, streams
 from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler
 
@@ -52,19 +52,18 @@ def test_a_shared_critic_entropy_and_an_early_stop(overrides):
 # -- sampling ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", ["llama", "mistral", pytest.param("gemma3_text", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("packs", [True, False], ids=["packed", "own cache"])
-def test_answers_are_those_of_the_cpu_while_rows_leave_the_batch(kind, temperature, packs, monkeypatch):
+@pytest.mark.parametrize("way", ["packed", "cache", "whole"])
+def test_answers_are_those_of_the_cpu_while_rows_leave_the_batch(kind, temperature, way, monkeypatch):
     """However often the host looks: what a row says after its end is never seen."""
     law, answers, kept = SamplingLaw(max_new_tokens=14, temperature=temperature), [], []
     for at, look in ((CPU, 1), (DEVICE, 1), (DEVICE, 4)):
         monkeypatch.setattr(sampler, "LOOK_EVERY", look)
-        stream = sampler.PackedStream if packs else sampler.CacheStream
+        stream = {"packed": streams.PackedStream, "cache": streams.CacheStream, "whole": streams.WholeStream}[way]
         whole = stream.keep
         monkeypatch.setattr(stream, "keep", lambda s, rows, whole=whole: (kept.append(len(rows)), whole(s, rows))[1])
         model = tiny(kind)
         model.hf.to(at)
-        if not packs:
-            model.packs = model.steps = False
+        model.decodes, model.steps = way, model.steps and way == "packed"
         answers.append(TorchSampler(model).sample([model.encode(p) for p in PROMPTS], law, 3, seed=1))
     assert temperature == 0 or kept, "rows have left the batch"
     for other in answers[1:]:

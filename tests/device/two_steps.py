@@ -34,6 +34,7 @@ def made(
     model = models.load(str(starter.path()), dtype=dtype, device=device)
     if not packs:
         model.packs = model.steps = False
+        model.decodes = "cache"
     if lora:
         adapter.add(model, lora)
     if checkpoint:

@@ -17,7 +17,7 @@ from two_steps import made
 from rung.recipe_io import find
 from rung.records import SamplingLaw
 from rung.rollout.attention import Packed
-from rung.rollout.sampler import PackedStream
+from rung.rollout.streams import PackedStream
 
 KINDS = ("dr_grpo", "ppo", "trpo")  # a single update; a critic, several epochs and minibatches; a linear system
 LAW = SamplingLaw(max_new_tokens=16)

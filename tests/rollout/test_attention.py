@@ -235,8 +235,9 @@ def test_batching_and_compaction_change_no_answer(llama, monkeypatch):
     monkeypatch.setattr("rung.rollout.sampler.COMPACT_BELOW", 2.0)
     always = TorchSampler(llama).sample(PROMPTS, law, 6, seed=1)
     assert [(r.tokens, r.stop) for r in always] == [(r.tokens, r.stop) for r in whole]
-    own = TorchSampler(replace(llama, packs=False)).sample(PROMPTS, law, 6, seed=1)
-    assert [r.tokens for r in own] == [r.tokens for r in whole]
+    for way in ("cache", "even", "whole"):
+        own = TorchSampler(replace(llama, decodes=way, steps=False)).sample(PROMPTS, law, 6, seed=1)
+        assert [(r.prompt, r.tokens) for r in own] == [(r.prompt, r.tokens) for r in whole], way
 
 
 def test_greedy_answers_follow_the_largest_logit(model):

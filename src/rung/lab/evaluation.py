@@ -30,7 +30,7 @@ from rung.tasks.given import told
 from rung.train.answers import answer_row
 from rung.train.defaults import shortened, shortened_for
 from rung.train.evaluate import Evaluation, evaluate
-from rung.train.setup import is_run, locate, unread_letters
+from rung.train.setup import is_run, locate, reach, unread_letters
 
 if TYPE_CHECKING:
     from rung.flags import Eval
@@ -220,8 +220,10 @@ def measure(
 def measure_model(name: str, model: models.Model, environment: Environment, spec: EvalSpec) -> Measured:
     """The same of a model that is loaded."""
     model.use_template(spec.template_options)
-    if note := unread_letters(model, environment):
-        print(f"note: {note}.", file=sys.stderr)
+    reach(model, spec.law, environment)
+    for note in (unread_letters(model, environment), model.slow):
+        if note:
+            print(f"note: {note}.", file=sys.stderr)
     assert spec.samples is not None, "EvalSpec.filled says how many"
     result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
     extract = getattr(environment, "extract", None)

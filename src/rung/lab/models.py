@@ -1,15 +1,14 @@
 """Does a model's way through this project give the numbers of its own plain forward? One row of docs/models.md a model.
 
 Every kind is built tiny and random, with weights sharp enough that a wrong mask or position shows. Three computations
-of the same tokens' log-probabilities meet: the sampler's, one token at a time; the trainer's, packed; and the
-definition, `model(input_ids, attention_mask)` on padded rows with its own backward.
+of the same tokens' log-probabilities meet: the sampler's, one token at a time, while other rows end; the trainer's; and
+the definition, `model(input_ids)` on each row alone with its own backward.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import transformers
@@ -17,36 +16,20 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from rung.errors import InputError
+from rung.lab.kinds import BOS, EOS, TURN, V, settings
 from rung.records import SamplingLaw, Tokens
 from rung.rollout import adapter, checkpointing
 from rung.rollout.model import Model, wrap
 from rung.rollout.sampler import TorchSampler
 from rung.train.policy import Policy
 
-V, D = 40, 16
-BOS, EOS, TURN = 1, 2, 3  # pad is EOS too; TURN ends a turn: two end tokens
-COMMON: dict[str, Any] = {
-    "vocab_size": V, "hidden_size": D, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 128, "bos_token_id": BOS, "eos_token_id": EOS,
-    "pad_token_id": EOS,
-}  # fmt: skip
-MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
-KINDS: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "mistral": {"sliding_window": 4, "head_dim": 4},
-    "qwen2": {"tie_word_embeddings": True},
-    "qwen3": {"head_dim": 8},
-    "gemma": {"head_dim": 8},
-    "gemma2": {"head_dim": 8, "sliding_window": 4},
-    "gemma3_text": {"head_dim": 8, "sliding_window": 4, "num_hidden_layers": 3, "layer_types": MIXED},
-    "gpt2": {"n_embd": D, "n_layer": 2, "n_head": 4, "n_positions": 128, "n_inner": 24},
-    "phi": {"num_key_value_heads": 4, "partial_rotary_factor": 0.5},
-    "phi3": {},
-}
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<t> {{ m['role'] }} {{ m['content'] }} <t> {% endfor %}"
     "{% if add_generation_prompt %}<t> assistant {% endif %}"
 )
+NEW = 11  # tokens of an answer at most
+ENDING = frozenset(range(30, 36))  # further tokens that end an answer, so that rows end at different times
 PROMPTS = ("w5 w6 w7 w8 w9", "w10 w11", "w4 w4 w4 w4 w12 w4 w4")
 
 
@@ -56,15 +39,18 @@ class Conformance:
 
     kind: str
     packs: bool
+    decodes: str
+    compacts: bool
     tied: bool
     window: int | None
+    lengths: frozenset[int]  # of the answers: where they differ, rows have ended before others
     sampler_gap: float  # max |sampler's logp - trainer's|
     trainer_gap: float  # max |trainer's logp - definition's|
     gradient_error: float
-    checkpointed_error: float  # the same with gradient checkpointing
-    lora_gap: float  # max |sampler's logp - trainer's| with an adapter that is not zero
-    lora_gradient_error: float  # of the adapter's gradient
-    reference_gap: float  # max |adapter off - before the adapter was added|
+    checkpointed_error: float | None  # the same with gradient checkpointing; None: refused
+    lora_gap: float | None  # max |sampler's logp - trainer's| with an adapter that is not zero; None: refused
+    lora_gradient_error: float | None  # of the adapter's gradient
+    reference_gap: float | None  # max |adapter off - before the adapter was added|
     bos: tuple[int, int]  # begin tokens in front of a text prompt, of a chat prompt
     ends: int  # end tokens that end an answer
 
@@ -86,39 +72,51 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def tiny(kind: str, seed: int = 0) -> Model:
     """A random model of this kind in float32."""
     torch.manual_seed(seed)
-    common = {k: COMMON[k] for k in ("vocab_size", "bos_token_id", "eos_token_id")} if kind == "gpt2" else COMMON
-    config = transformers.AutoConfig.for_model(kind, **{**common, **KINDS[kind]})
+    name, arguments = settings(kind)
+    config = transformers.AutoConfig.for_model(name, **arguments)
     hf = transformers.AutoModelForCausalLM.from_config(config)
     hf.generation_config.eos_token_id = [EOS, TURN]
-    for weight in hf.parameters():
+    for label, weight in hf.named_parameters():
         if weight.dim() > 1:
             weight.data.mul_(5)
-        elif kind in ("gpt2", "phi"):
-            weight.data.add_(0.1 * torch.randn_like(weight))  # biases that are not zero
+        elif label.endswith("bias"):
+            weight.data.add_(0.1 * torch.randn_like(weight))
     return wrap(hf, tokenizer())
 
 
 def check(kind: str) -> Conformance:
     """Every figure of one row."""
     model = tiny(kind)
+    model.reach(max(len(model.encode(p)) for p in PROMPTS) + NEW)
     tokens, sampled_BT = draw(model)
     logp_BT, gradient = trained(model, tokens)
     truth_BT, truth = defined(model, tokens)
-    kept = tiny(kind)
-    checkpointing.enable(kept)
-    _, again = trained(kept, tokens)
     window = getattr(model.hf.config, "sliding_window", None)
     tied = model.head[0] is model.hf.get_input_embeddings().weight
     prompt = [{"role": "user", "content": "w5"}]
     return Conformance(
-        kind, model.packs, tied, window, gap(sampled_BT, logp_BT), gap(logp_BT, truth_BT),
-        relative(gradient, truth), relative(again, truth), *_lora(model, logp_BT, tokens),
+        kind, model.packs, model.decodes, model.compacts, tied, window, frozenset(tokens.length_B.tolist()),
+        gap(sampled_BT, logp_BT), gap(logp_BT, truth_BT), relative(gradient, truth), _checkpointed(kind, tokens, truth),
+        *_lora(model, logp_BT, tokens),
         bos=(model.encode("w5").count(BOS), model.encode(prompt).count(BOS)), ends=len(model.end_ids),
     )  # fmt: skip
 
 
-def _lora(model: Model, base_BT: Tensor, tokens: Tokens) -> tuple[float, float, float]:
-    adapter.add(model, rank=2)
+def _checkpointed(kind: str, tokens: Tokens, truth: Tensor) -> float | None:
+    kept = tiny(kind)
+    kept.reach(int(tokens.length_B.max()) + max(len(p) for p in tokens.prompts))
+    try:
+        checkpointing.enable(kept)
+    except InputError:
+        return None
+    return relative(trained(kept, tokens)[1], truth)
+
+
+def _lora(model: Model, base_BT: Tensor, tokens: Tokens) -> tuple[float | None, float | None, float | None]:
+    try:
+        adapter.add(model, rank=2)
+    except InputError:
+        return None, None, None
     generator = torch.Generator().manual_seed(1)
     for parameter in model.hf.parameters():
         if parameter.requires_grad:
@@ -134,7 +132,8 @@ def _lora(model: Model, base_BT: Tensor, tokens: Tokens) -> tuple[float, float, 
 def draw(model: Model, samples: int = 3) -> tuple[Tokens, Tensor]:
     """Answers of the sampler as the trainer reads them, and the sampler's own log-probabilities [B, T]."""
     prompts = [model.encode(p) for p in PROMPTS]
-    rollouts = TorchSampler(model).sample(prompts, SamplingLaw(max_new_tokens=11), samples, seed=0)
+    ending = replace(model, end_ids=model.end_ids | ENDING)
+    rollouts = TorchSampler(ending).sample(prompts, SamplingLaw(max_new_tokens=NEW), samples, seed=0)
     length_B = torch.tensor([len(r.tokens) for r in rollouts])
     T = int(length_B.max())
     tokens_BT = torch.tensor([[*r.tokens, *[EOS] * (T - len(r.tokens))] for r in rollouts])
@@ -151,19 +150,14 @@ def trained(model: Model, tokens: Tokens) -> tuple[Tensor, Tensor]:
 
 
 def defined(model: Model, tokens: Tokens) -> tuple[Tensor, Tensor]:
-    """The same from the model's own forward on padded rows, nothing of ours in between."""
-    rows = [
-        torch.cat([tokens.prompts[int(g)], row[: int(n)]])
-        for g, row, n in zip(tokens.group_B, tokens.tokens_BT, tokens.length_B, strict=True)
-    ]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=EOS)
-    seen = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in rows], batch_first=True)
-    log_p = model.hf(input_ids=ids, attention_mask=seen, use_cache=False).logits.float().log_softmax(-1)
-    at = torch.zeros(tokens.mask_BT.shape)
-    for b, n in enumerate(tokens.length_B.tolist()):
-        start = len(rows[b]) - n
-        inside = log_p[b, start - 1 : start - 1 + n].gather(-1, rows[b][start:, None])[:, 0]
-        at = at.index_put((torch.full((n,), b), torch.arange(n)), inside)
+    """The same from the model's own forward on each row alone, nothing of ours in between."""
+    rows = []
+    for g, answer, n in zip(tokens.group_B.tolist(), tokens.tokens_BT, tokens.length_B.tolist(), strict=True):
+        row = torch.cat([tokens.prompts[g], answer[:n]])
+        log_p = model.hf(input_ids=row[None], use_cache=False).logits[0].float().log_softmax(-1)
+        inside = log_p[-n - 1 : -1].gather(-1, row[-n:, None])[:, 0]
+        rows.append(torch.nn.functional.pad(inside, (0, tokens.mask_BT.shape[1] - n)))
+    at = torch.stack(rows)
     return at.detach(), _gradient(model, at)
 
 
@@ -185,8 +179,8 @@ def relative(ours: Tensor, truth: Tensor) -> float:
 def table(rows: Sequence[Conformance]) -> str:
     """The rows as Markdown."""
     head = (
-        "| model | packs | tied head | window | sampler - trainer | trainer - definition | gradient | with checkpointing "
-        "| LoRA | LoRA gradient | adapter off | BOS text, chat | end tokens |"
+        "| model | known tokens | sampling | ended rows leave | tied head | window | sampler - trainer | trainer - definition "
+        "| gradient | with checkpointing | LoRA | LoRA gradient | adapter off |"
     )
     lines = [head, "|" + "---|" * 13]
     for r in rows:
@@ -194,9 +188,9 @@ def table(rows: Sequence[Conformance]) -> str:
             r.sampler_gap, r.trainer_gap, r.gradient_error, r.checkpointed_error, r.lora_gap, r.lora_gradient_error,
             r.reference_gap,
         )  # fmt: skip
-        words = [f"`{r.kind}`", _yes(r.packs), _yes(r.tied), str(r.window or "")]
-        words += [f"{x:.0e}" if x else "0" for x in figures]
-        lines.append("| " + " | ".join([*words, f"{r.bos[0]}, {r.bos[1]}", str(r.ends)]) + " |")
+        words = [f"`{r.kind}`", "packed" if r.packs else "padded", r.decodes, _yes(r.compacts), _yes(r.tied)]
+        words += [str(r.window or ""), *("refused" if x is None else f"{x:.0e}" if x else "0" for x in figures)]
+        lines.append("| " + " | ".join(words) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -56,7 +56,7 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
     scale: Any = alpha  # peft's type says int, its code only divides by the rank
     config = LoraConfig(
         r=rank, lora_alpha=scale, target_modules=names, lora_dropout=0.0, task_type="CAUSAL_LM",
-        fan_in_fan_out=transposed,
+        fan_in_fan_out=transposed, exclude_modules=_routers(model.hf) if names == "all-linear" else None,
     )  # fmt: skip
     try:
         model.hf.add_adapter(config)
@@ -67,11 +67,19 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
                 f"--lora-targets: {', '.join(wrong)} fits no layer of this model. Its linear layers: "
                 f"{', '.join(sorted(layers - {head.rpartition('.')[2]}))}."
             ) from error
+        if "is incompatible with" in str(error):  # layers whose weights a model's kernels read by themselves
+            raise InputError(f"--lora-targets {targets}: {error}. Name the layers that should have an adapter.") from error
         raise  # peft's own words, whatever else it is
     for name, parameter in model.hf.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:
             parameter.data = parameter.data.float()
+
+
+def _routers(hf: PreTrainedModel) -> list[str] | None:
+    """Linear layers that give more than a product, which expert takes a token: no adapter can wrap them."""
+    linear = [(n, m) for n, m in hf.named_modules() if isinstance(m, torch.nn.Linear)]
+    return [n for n, m in linear if type(m).__name__.endswith("Router")] or None
 
 
 def _strangers(hf: PreTrainedModel, names: str | list[str]) -> list[str]:

@@ -35,7 +35,7 @@ class Layout(Protocol):
         ...
 
 
-def _attention(
+def interface(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -47,7 +47,8 @@ def _attention(
     layout: Layout | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    if layout is None or unused.get("softcap") is not None or unused.get("s_aux") is not None:
+    odd = attention_mask is not None or unused.get("softcap") is not None or unused.get("s_aux") is not None
+    if layout is None or odd:
         raise NotImplementedError("this model's attention is not a plain softmax; use its own forward")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: int = module.layer_idx  # type: ignore[assignment]
@@ -55,7 +56,7 @@ def _attention(
     return out_NHD[None], None
 
 
-AttentionInterface.register(NAME, _attention)
+AttentionInterface.register(NAME, interface)
 
 
 @contextmanager
@@ -115,16 +116,8 @@ class Packed:
     def place(self, device: torch.device, *more: Tensor) -> list[Tensor]:
         """Bring what the model reads to its device, and `more`, which is returned, in the same copy."""
         names = (
-            "ids",
-            "positions",
-            "prompt_last",
-            "answer_start",
-            "_group_B",
-            "_prompt_slot",
-            "_answer_slot",
-            "_lp",
-            "_la",
-        )
+            "ids", "positions", "prompt_last", "answer_start", "_group_B", "_prompt_slot", "_answer_slot", "_lp", "_la",
+        )  # fmt: skip
         there = send(device, *(getattr(self, name) for name in names), *more)
         vars(self).update(zip(names, there, strict=False))
         return there[len(names) :]
@@ -243,9 +236,10 @@ class Decode:
         P = len(prefill.length_P)
         self._length_P = prefill.length_P  # in main memory, as group_B
         self.group_B = torch.arange(P).repeat_interleave(repeats)
-        own = [(P * repeats, x.shape[1], room, x.shape[3]) for x in self.kp]
-        self.k = [x.new_empty(shape) for x, shape in zip(self.kp, own, strict=True)]
-        self.v = [x.new_empty(shape) for x, shape in zip(self.vp, own, strict=True)]
+        # keys and values may differ in width
+        self.k, self.v = (
+            [x.new_empty(P * repeats, x.shape[1], room, x.shape[3]) for x in m] for m in (self.kp, self.vp)
+        )
         self.used = 0
         self._masks: dict[int | None, Tensor | None] = {}
         self._place()
@@ -302,7 +296,7 @@ class Decode:
         p = score.softmax(-1, dtype=torch.float32).to(q.dtype)
         Lp = to_prompt.shape[-1]
         from_prompt = self._to_grid(p[..., :Lp]) @ self.vp[layer]
-        return (self._from_grid(from_prompt) + p[..., Lp:] @ own_v).reshape(B, H, D)
+        return (self._from_grid(from_prompt) + p[..., Lp:] @ own_v).reshape(B, H, -1)
 
     def _to_grid(self, x_BKRn: Tensor) -> Tensor:
         """Rows [B, K, R, n] -> [P, K, S R, n], the answers to a prompt side by side."""

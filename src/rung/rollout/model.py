@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import ERROR, getLogger
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,27 +15,32 @@ from transformers.utils import logging
 from rung.errors import InputError
 from rung.maths.products import through_onednn
 from rung.records import Message, Prompt
-from rung.rollout import text
-from rung.rollout.attention import Decode, Packed, packed_attention
+from rung.rollout import rope, text
 from rung.rollout.device import CPU
-from rung.rollout.llama import LlamaStep, fits
 from rung.rollout.place import Place, place, unusable
+from rung.rollout.ways import settle
 
 
 @dataclass
 class Model:
     """hf: the causal model; tokenizer: its tokenizer; end_ids: every token that ends an answer.
 
-    packs: True when the trunk runs with packed attention and the head is a plain linear map; found out by comparing
-    both ways once, not from a list of names. Otherwise the model's own forward is used, with the same results.
-    steps: True when decoding steps may run by `LlamaStep`, found out likewise.
+    How it is run is found out by comparing each way with the model's own forward once (ways.py), not from a list of names:
+    packs: known tokens run with packed attention and the head is a plain linear map; else by its own padded forward.
+    decodes: by which way tokens are sampled (streams.py).
+    compacts: rows that have ended can be taken out of the batch.  steps: decoding steps may run by `LlamaStep`.
+    slow: what people should know about that, if anything.  limit: of rows, below what the configuration says.
     """
 
     hf: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     end_ids: frozenset[int]
-    packs: bool = field(default=False)
-    steps: bool = field(default=False)
+    packs: bool = False
+    decodes: Literal["packed", "cache", "state", "even", "whole"] = "cache"
+    compacts: bool = False
+    steps: bool = False
+    slow: str | None = None
+    limit: int | None = None
     template: Mapping[str, Any] = field(default_factory=dict)  # arguments of the chat template
 
     @property
@@ -44,7 +49,13 @@ class Model:
 
     @property
     def context(self) -> int:
-        return int(getattr(self.hf.config, "max_position_embeddings", 0) or 1 << 30)
+        """Tokens of the longest row."""
+        known = int(getattr(self.hf.config, "max_position_embeddings", 0) or 1 << 30)
+        return known if self.limit is None else min(known, self.limit)
+
+    def reach(self, longest: int) -> None:
+        """Make room for rows of this many tokens, where how the model reads depends on it (rope.py)."""
+        self.limit = rope.fix(self.hf, longest)
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:
@@ -185,7 +196,7 @@ def _forget_quantization(hf: Any) -> None:
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
-    """Make a loaded model ready: dropout off, all embeddings trainable, end tokens collected, packing tried out."""
+    """Make a loaded model ready: dropout off, all embeddings trainable, end tokens collected, ways to run it tried out."""
     for module in hf.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -202,48 +213,6 @@ def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
         )
     through_onednn(hf)
     model = Model(hf, tokenizer, frozenset(int(x) for x in ends))
-    model.packs = _packing_agrees(model)
-    model.steps = model.packs and _step_agrees(model)
+    model.reach(0)
+    settle(model)
     return model
-
-
-@torch.no_grad()
-def _packing_agrees(model: Model) -> bool:
-    """Whether packed attention and a plain head give the model's own logits on two short rows."""
-    V = model.hf.config.get_text_config().vocab_size
-    rows = [torch.arange(1, 6) % V, torch.arange(2, 5) % V]
-    try:
-        packed = Packed(rows, [rows[0][:2]], [1])
-        rows = packed.place(model.device, *rows)
-        with packed_attention(model.hf):
-            ours = model.logits(model.hidden(packed.ids, packed.positions, packed)[0])
-        whole = torch.cat([rows[1], rows[0][:2]])[None]
-        theirs = model.hf(input_ids=whole).logits[0].float()
-        alone = model.hf(input_ids=rows[0][None]).logits[0].float()
-    except (NotImplementedError, TypeError, AttributeError, RuntimeError, ValueError, IndexError):
-        return False
-    return _close(ours, torch.cat([alone, theirs]), model.hf.dtype)
-
-
-@torch.no_grad()
-def _step_agrees(model: Model) -> bool:
-    """Whether `LlamaStep` gives the model's own logits for a second token behind a prompt of five."""
-    if not fits(model.hf):
-        return False
-    ids = torch.arange(1, 8) % model.hf.config.get_text_config().vocab_size
-    prompt = Packed([ids[:5]], [], [])
-    (ids,) = prompt.place(model.device, ids)
-    prompt.keep_keys = True
-    with packed_attention(model.hf):
-        model.hidden(prompt.ids, prompt.positions, prompt)
-    memory, step = Decode(prompt, 1, 2), LlamaStep(model.hf, 1)
-    for token in ids[5:]:
-        hidden = step(token[None], memory.positions, memory)
-        memory.advance()
-    ours, theirs = model.logits(hidden)[0], model.hf(input_ids=ids[None]).logits[0, -1].float()
-    return _close(ours, theirs, model.hf.dtype)
-
-
-def _close(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
-    tolerance = 1e-3 if dtype == torch.float32 else 5e-2
-    return bool((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1) < tolerance)

@@ -14,15 +14,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
 
 from rung.maths.logprob import NEVER
 from rung.records import Rollout, SamplingLaw, StopReason
-from rung.rollout.attention import Decode, Layout, Packed, packed_attention
+from rung.rollout.attention import packed_attention
 from rung.rollout.device import fetch, send
-from rung.rollout.llama import LlamaStep, fits
 from rung.rollout.matmul import packed_weights
 from rung.rollout.model import Model
+from rung.rollout.streams import begin, steps
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
 LOOK_EVERY = 8  # tokens between two looks at which rows are alive, on a device that would have to be waited for
@@ -54,23 +53,31 @@ class TorchSampler:
             raise ValueError(f"temperature must be >= 0 and top_p in (0, 1], got {law}")
         generator = torch.Generator().manual_seed(seed)
         chance_TB = torch.rand(law.max_new_tokens, len(prompts) * samples, generator=generator)
-        per_call = max(1, self.max_batch // samples)
-        out: list[Rollout] = []
-        for i in range(0, len(prompts), per_call):
-            part = [tuple(x) for x in prompts[i : i + per_call]]
-            chance = chance_TB[:, i * samples : (i + len(part)) * samples]
+        chance_TPG = chance_TB.view(len(chance_TB), len(prompts), samples)
+        out: dict[int, list[Rollout]] = {}
+        for part in self._parts(prompts, samples):
             hf, rows = self.model.hf, len(part) * samples
-            own = packed_attention(hf) if self.model.packs else nullcontext()
+            own = packed_attention(hf) if self.model.decodes == "packed" else nullcontext()
             with packed_weights(hf.get_output_embeddings() if steps(self.model) else hf, rows), own:
-                out += self._decode(part, law, samples, chance.to(self.model.device))
-        return out
+                chance = chance_TPG[:, part].flatten(1).to(self.model.device)
+                rollouts = self._decode([tuple(prompts[i]) for i in part], law, samples, chance)
+            out |= {i: rollouts[n * samples : (n + 1) * samples] for n, i in enumerate(part)}
+        return [rollout for i in range(len(prompts)) for rollout in out[i]]
+
+    def _parts(self, prompts: Sequence[Sequence[int]], samples: int) -> list[list[int]]:
+        """Numbers of prompts that decode together: as many as fit, and of one length where the model needs that."""
+        size = max(1, self.max_batch // samples)
+        alike: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            alike.setdefault(len(prompt) if self.model.decodes == "even" else 0, []).append(i)
+        return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
 
     def _decode(
         self, prompts: list[tuple[int, ...]], law: SamplingLaw, samples: int, chance_TB: Tensor
     ) -> list[Rollout]:
         B, T, device = chance_TB.shape[1], law.max_new_tokens, chance_TB.device
         look = 1 if device.type == "cpu" else LOOK_EVERY
-        stream = (PackedStream if self.model.packs else CacheStream)(self.model, prompts, samples, T)
+        stream = begin(self.model, prompts, samples, T)
         tokens_BT = torch.zeros(B, T, dtype=torch.long, device=device)
         logp_BT, entropy_BT = torch.zeros(2, B, T, device=device)
         length_B = torch.zeros(B, dtype=torch.long, device=device)
@@ -89,7 +96,7 @@ class TorchSampler:
                 keep = alive_R.cpu().nonzero()[:, 0]
                 if len(keep) == 0:
                     break
-                if len(keep) < COMPACT_BELOW * len(row_R):
+                if self.model.compacts and len(keep) < COMPACT_BELOW * len(row_R):
                     (keep_R,) = send(device, keep)
                     stream.keep(keep)
                     row_R, token_R = row_R[keep_R], token_R[keep_R]
@@ -139,79 +146,3 @@ def truncate(logits_BV: Tensor, law: SamplingLaw) -> Tensor:
         outside = p.cumsum(-1) - p >= law.top_p
         logits_BV = logits_BV.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
     return logits_BV
-
-
-def steps(model: Model) -> bool:
-    """Whether decoding steps run by `LlamaStep` now: an adapter may have come since the model was loaded."""
-    return model.steps and fits(model.hf)
-
-
-class PackedStream:
-    """Next-token logits by the packed attention: prompts prefilled once, keys and values preallocated."""
-
-    def __init__(self, model: Model, prompts: list[tuple[int, ...]], samples: int, room: int) -> None:
-        self.model, self.samples, self.room = model, samples, room
-        self.prompts = prompts
-
-    def first(self) -> Tensor:
-        self.step = LlamaStep(self.model.hf, len(self.prompts) * self.samples) if steps(self.model) else None
-        prefill = Packed([torch.tensor(x) for x in self.prompts], [], [])
-        prefill.place(self.model.device)
-        prefill.keep_keys = True
-        hidden = self.hidden(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]
-        self.memory = Decode(prefill, self.samples, self.room)
-        logits_PV = self.model.logits(hidden)
-        return logits_PV[:, None].expand(-1, self.samples, -1).reshape(-1, logits_PV.shape[-1])
-
-    def next(self, token_B: Tensor) -> Tensor:
-        hidden = self.hidden(token_B[None], self.memory.positions, self.memory)
-        self.memory.advance()
-        return self.model.logits(hidden)
-
-    def keep(self, rows: Tensor) -> None:
-        self.memory.keep(rows)
-
-    def hidden(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-        """Last hidden states of packed tokens: [N, D]."""
-        if self.step is not None and isinstance(layout, Decode):
-            return self.step(ids[0], positions, layout)
-        return self.model.hidden(ids, positions, layout)[0]
-
-
-class CacheStream:
-    """Next-token logits by the model's own forward and cache: for models whose attention is out of the ordinary."""
-
-    def __init__(self, model: Model, prompts: list[tuple[int, ...]], samples: int, room: int) -> None:
-        self.hf: PreTrainedModel = model.hf
-        rows = [x for x in prompts for _ in range(samples)]
-        width = max(len(x) for x in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for i, x in enumerate(rows):
-            ids[i, width - len(x) :] = torch.tensor(x)
-            mask[i, width - len(x) :] = 1
-        self.ids, self.mask = send(model.device, ids, mask)
-        self.cache = DynamicCache(config=self.hf.config)
-
-    def first(self) -> Tensor:
-        return self._run(self.ids, (self.mask.cumsum(1) - 1).clamp(min=0))
-
-    def next(self, token_B: Tensor) -> Tensor:
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
-        return self._run(token_B[:, None], self.mask.sum(1, keepdim=True) - 1)
-
-    def keep(self, rows: Tensor) -> None:
-        (rows,) = send(self.mask.device, rows)
-        self.mask = self.mask[rows]
-        self.cache.batch_select_indices(rows)
-
-    def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
-        out = self.hf(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1].float()

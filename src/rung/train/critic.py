@@ -13,9 +13,10 @@ from rung.records import Batch, Tokens
 from rung.rollout.adapter import twin
 from rung.rollout.attention import scatter
 from rung.rollout.device import fetch, send
+from rung.rollout.forward import predicting_states
 from rung.rollout.model import Model
 from rung.train.optimizer import MasterAdamW
-from rung.train.policy import in_parts, microbatches, minibatches, predicting_states, slots
+from rung.train.policy import in_parts, microbatches, minibatches, slots
 
 
 @dataclass

@@ -138,6 +138,8 @@ class _Loop:
         self.console.start(self._header(), config.steps, first)
         for note in setup.splits.notes:
             self.console.message(f"note: {note}")
+        if setup.model.slow:
+            self.console.message(f"note: {setup.model.slow}.")
         self._say(self.health.look(first))
         done = first
         with _Interrupt(self.console) as asked:

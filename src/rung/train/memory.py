@@ -26,7 +26,7 @@ from rung.rollout.sampler import TorchSampler
 from rung.tasks.environment import Environment
 from rung.train.config import TrainConfig
 from rung.train.evaluate import answers_per_problem
-from rung.train.policy import activation_bytes_per_token
+from rung.train.policy import activation_bytes_per_token, typical
 
 GIB = 2**30
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -64,7 +64,7 @@ class Shape:
         named = list(model.hf.named_parameters())
         trunk: Any = model.hf.get_decoder()
         tables = {id(m.weight) for m in trunk.modules() if isinstance(m, torch.nn.Embedding)}
-        heads = getattr(c, "num_attention_heads", None) or 1
+        heads = typical(getattr(c, "num_attention_heads", None) or 1)
         width = DTYPES[config.dtype].itemsize
         kept = activation_bytes_per_token(model) * width // model.hf.dtype.itemsize
         return cls(
@@ -75,10 +75,10 @@ class Shape:
             products=sum(p.numel() for p in trunk.parameters() if p.dim() > 1 and id(p) not in tables),
             layers=c.num_hidden_layers,
             D=c.hidden_size,
-            F=getattr(c, "intermediate_size", None) or getattr(c, "n_inner", None) or 4 * c.hidden_size,
+            F=typical(getattr(c, "intermediate_size", None) or getattr(c, "n_inner", None) or 4 * c.hidden_size),
             heads=heads,
-            key_heads=getattr(c, "num_key_value_heads", None) or heads,
-            head_dim=getattr(c, "head_dim", None) or c.hidden_size // heads,
+            key_heads=typical(getattr(c, "num_key_value_heads", None) or heads),
+            head_dim=typical(getattr(c, "head_dim", None) or c.hidden_size // heads),
             V=c.vocab_size,
             width=width,
             micro_tokens=max(256, int(config.activation_gib * GIB / kept)),

@@ -176,12 +176,28 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
         fit.refuse(config, recipe, model, work, on, room)
     rates = measure_rates(shape, DTYPES[config.dtype], on)
     timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
+    if timings is None:
+        slow = "the time of a step is not estimated: this kind of model runs by its own forward, which is not rehearsed"
+        return Plan(config, shape, work, need, room, rates, [], 0.0, (*splits.notes, slow))
     step = phases(shape, work, recipe, timings, rates)
     held_out = replace(work, P=work.eval_rows, G=1)
     rows = min(work.eval_rows, TorchSampler.max_batch)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
     evaluation += ANSWER_SECONDS * work.eval_rows
     return Plan(config, shape, work, need, room, rates, step, evaluation, splits.notes)
+
+
+def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:
+    """Rows of seconds; none where they are not estimated."""
+    if not p.phases:
+        return []
+    products = sum(x.flops for x in p.phases) / p.rates.gemm
+    return [
+        *[("step", x.name, round(x.seconds, 3), "s", round(x.flops / p.rates.gemm, 3)) for x in p.phases],
+        ("step", "whole step", round(p.step_seconds, 3), "s", round(products, 3)),
+        ("run", "evaluation", round(p.evaluation, 3), "s", None),
+        ("run", f"{p.config.steps} steps and evaluations", round(p.run_seconds, 1), "s", None),
+    ]
 
 
 def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | None) -> int:
@@ -193,10 +209,7 @@ def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | No
         ("memory", "peak", round(p.need.peak / GIB, 3), "GiB", None),
         ("memory", p.room.where, round(p.room.limit / GIB, 3), "GiB", None),
         ("memory", "free now", round(p.room.free / GIB, 3), "GiB", None),
-        *[("step", x.name, round(x.seconds, 3), "s", round(x.flops / p.rates.gemm, 3)) for x in p.phases],
-        ("step", "whole step", round(p.step_seconds, 3), "s", round(sum(x.flops for x in p.phases) / p.rates.gemm, 3)),
-        ("run", "evaluation", round(p.evaluation, 3), "s", None),
-        ("run", f"{p.config.steps} steps and evaluations", round(p.run_seconds, 1), "s", None),
+        *_times(p),
         ("model", "parameters", p.shape.parameters, "", None),
         ("model", "trained parameters", p.shape.trainable, "", None),
         ("model", "tokens of a micro-batch", p.shape.micro_tokens, "", None),

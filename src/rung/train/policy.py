@@ -1,8 +1,6 @@
-"""The policy: what the model says about a batch's tokens, with gradient. Only this file knows the packing.
+"""The policy: what the model says about a batch's tokens, with gradient.
 
-Tokens come from main memory; what is said of them is given back on the model's device. Each prompt runs through the
-model once for all its answers, no padding does, and the head sees answer positions only. A model that cannot be packed
-runs padded through its own forward: same numbers, more work.
+Tokens come from main memory; what is said of them is given back on the model's device. The head sees answer positions only.
 """
 
 from __future__ import annotations
@@ -10,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from rung.maths.logprob import CHUNK_ELEMENTS, distribution, entropy_of, full_kl, token_logprob
 from rung.records import Scores, Tokens
-from rung.rollout.attention import Packed, packed_attention, scatter
+from rung.rollout.attention import scatter
 from rung.rollout.checkpointing import is_on
-from rung.rollout.device import fetch, send
+from rung.rollout.device import fetch
+from rung.rollout.forward import predicting_logits, predicting_states
 from rung.rollout.model import Model
 
 
@@ -30,50 +31,6 @@ class Heads:
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
-
-
-def predicting_states(model: Model, tokens: Tokens, *more: Tensor) -> list[Tensor]:
-    """The hidden state that predicts each scored token, in row-major order of `mask_BT`, [n, D]; then `more`, sent along."""
-    row_n, t_n = tokens.mask_BT.nonzero(as_tuple=True)
-    if not model.packs:
-        own, (row_n, at_n), there = _padded(tokens, model.device, more)
-        return [model.hf.get_decoder()(**own, use_cache=False).last_hidden_state[row_n, at_n], *there]
-    fed = [row[: max(n - 1, 0)] for row, n in zip(tokens.tokens_BT, tokens.length_B.tolist(), strict=True)]
-    packed = Packed(tokens.prompts, fed, tokens.group_B.tolist())
-    # Token t of row b is predicted at its predecessor: the prompt's last token for t = 0, else answer token t - 1.
-    before = torch.where(t_n == 0, packed.prompt_last[tokens.group_B[row_n]], packed.answer_start[row_n] + t_n - 1)
-    before, *there = packed.place(model.device, before, *more)
-    with packed_attention(model.hf):
-        hidden = model.hidden(packed.ids, packed.positions, packed)[0]
-    return [hidden.index_select(0, before), *there]
-
-
-def predicting_logits(model: Model, tokens: Tokens, *more: Tensor) -> list[Tensor]:
-    """Logits that predict each scored token, by the model's own padded forward: [n, V]; then `more`, sent along.
-
-    The definition, and the fallback.
-    """
-    own, (row_n, at_n), there = _padded(tokens, model.device, more)
-    return [model.hf(**own, use_cache=False).logits[row_n, at_n], *there]
-
-
-def _padded(
-    tokens: Tokens, device: torch.device, more: tuple[Tensor, ...]
-) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], list[Tensor]]:
-    """The model's arguments for prompts and answers, right-padded; where each scored token is predicted; `more`.
-
-    An answer's last token predicts nothing that is scored, and is left out.
-    """
-    row_n, t_n = tokens.mask_BT.nonzero(as_tuple=True)
-    prompt_of = [tokens.prompts[g] for g in tokens.group_B.tolist()]
-    triples = zip(prompt_of, tokens.tokens_BT, tokens.length_B.tolist(), strict=True)
-    rows = [torch.cat([p, row[: max(n - 1, 0)]]) for p, row, n in triples]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    seen = (torch.arange(ids.shape[1]) < torch.tensor([len(x) for x in rows])[:, None]).long()
-    at_n = torch.tensor([len(p) for p in prompt_of])[row_n] + t_n - 1
-    positions = (seen.cumsum(1) - 1).clamp(min=0)
-    ids, seen, positions, row_n, at_n, *there = send(device, ids, seen, positions, row_n, at_n, *more)
-    return {"input_ids": ids, "attention_mask": seen, "position_ids": positions}, (row_n, at_n), there
 
 
 def slots(tokens: Tokens) -> Tensor:
@@ -195,11 +152,16 @@ def microbatches(tokens: Tokens, rows: Tensor, budget: int) -> Iterator[Tensor]:
         yield torch.tensor(part)
 
 
+def typical(size: Any) -> int:
+    """A size of a layer: their mean where a configuration names one for each of them."""
+    return round(fmean(size)) if isinstance(size, list | tuple) else int(size)
+
+
 def activation_bytes_per_token(model: Model) -> int:
     """A rough size of what the backward keeps per token: about 16 D + 4 F + 3 H numbers a layer."""
     c = model.hf.config.get_text_config()
     D, layers = c.hidden_size, c.num_hidden_layers
-    F = getattr(c, "intermediate_size", None) or 4 * D
+    F = typical(getattr(c, "intermediate_size", None) or 4 * D)
     width = 2 if model.hf.dtype in (torch.bfloat16, torch.float16) else 4
     if is_on(model):  # every layer's input, and all of the one that is computed again
         return int((layers * D + 16 * D + 4 * F) * width)

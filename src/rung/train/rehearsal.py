@@ -20,11 +20,13 @@ from transformers.initialization import no_init_weights
 from rung.maths.logprob import CHUNK_ELEMENTS, token_logprob
 from rung.records import SamplingLaw, Tokens
 from rung.rollout.attention import Layout
+from rung.rollout.forward import predicting_states
 from rung.rollout.llama import fits
 from rung.rollout.model import Model
-from rung.rollout.sampler import PackedStream, TorchSampler
+from rung.rollout.sampler import TorchSampler
+from rung.rollout.streams import PackedStream
+from rung.rollout.ways import settle
 from rung.train.memory import Shape, Workload
-from rung.train.policy import predicting_states
 
 CACHE_BYTES = 100 << 20  # weights that decoding must come past, so that they are read from memory and not from a cache
 PROBE_FLOPS = 1e10  # work of one call of a probe, about: a tenth of a second on a core
@@ -86,11 +88,16 @@ def measure_rates(s: Shape, dtype: torch.dtype, on: torch.device) -> Rates:
     return Rates(2 * n * s.D * s.F / seconds, 8 * STREAM_ELEMENTS / _best(lambda: b.copy_(a), on))
 
 
-def rehearse(sketch: Model, s: Shape, w: Workload, dtype: torch.dtype, on: torch.device) -> Timings:
-    """Time the real code on a few layers of the model; what grows with depth is stretched to its full depth."""
+def rehearse(sketch: Model, s: Shape, w: Workload, dtype: torch.dtype, on: torch.device) -> Timings | None:
+    """Time the real code on a few layers of the model; what grows with depth is stretched to its full depth.
+
+    None for a model that does not run packed: its time in the layers and besides cannot be told apart.
+    """
     layer = max(s.products // s.layers, 1)
     deep, shallow = min(s.layers, max(2, CACHE_BYTES // (layer * s.width))), min(s.layers, 2)
-    model = _few_layers(sketch, deep, dtype, on)
+    model = _packing(sketch, deep, dtype, on)
+    if model is None:
+        return None
     decode, prefill = _sampling(model, w, s.layers / deep)
     if shallow < deep:
         model = _few_layers(sketch, shallow, dtype, on)
@@ -107,6 +114,16 @@ def rehearse(sketch: Model, s: Shape, w: Workload, dtype: torch.dtype, on: torch
 
 
 # -- pieces --------------------------------------------------------------------------------------------------------
+def _packing(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device) -> Model | None:
+    """A few layers of the model, if they can be had alone and run packed."""
+    try:
+        model = _few_layers(sketch, layers, dtype, on)
+        settle(model)
+    except (ValueError, AttributeError, TypeError):  # a configuration that no number of layers can be taken from
+        return None
+    return model if model.packs and model.decodes == "packed" else None
+
+
 def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device) -> Model:
     """The same configuration with fewer layers and a constant in every weight: values do not matter to a clock."""
     config = copy.deepcopy(sketch.hf.config)
@@ -120,7 +137,8 @@ def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device
         for p in hf.parameters():
             p.fill_(0.01)
     hf.get_input_embeddings().requires_grad_(False)  # its gradient does not grow with depth
-    return replace(sketch, hf=hf.eval(), packs=True, steps=fits(hf), end_ids=frozenset({-1}))
+    few = replace(sketch, hf=hf.eval(), packs=True, decodes="packed", compacts=True, steps=fits(hf))
+    return replace(few, end_ids=frozenset({-1}))
 
 
 def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:

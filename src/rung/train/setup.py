@@ -18,6 +18,7 @@ from rung.io.state import load_state
 from rung.recipe_io import override
 from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
+from rung.records import SamplingLaw
 from rung.rollout import adapter, checkpointing
 from rung.rollout import model as models
 from rung.rollout.collect import Collector, encode
@@ -136,6 +137,7 @@ def prepare(
         checkpointing.enable(model)
     config, splits = defaults.by_model(given, config, splits, model)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
+    reach(model, config.law(), splits.train, splits.eval)
     for env in (splits.train, splits.eval):  # a task none of whose prompts fit is refused now
         first = [env[i] for i in range(min(len(env), PROMPTS_TRIED))]
         if first and not any(len(model.encode(task.prompt)) + config.max_new_tokens <= model.context for task in first):
@@ -179,6 +181,15 @@ def _usable(config: TrainConfig, model: Model) -> Model:
             f"trained as it is: bring it to a dtype before (model.to(torch.{config.dtype}))."
         )
     return model
+
+
+def reach(model: Model, law: SamplingLaw, *envs: Environment) -> None:
+    """Make room for the longest rows under `law`, where the model reads long rows in another way than short ones."""
+    if model.limit is None:
+        return
+    prompts = [env[i].prompt for env in envs if not talks(env) for i in range(min(len(env), PROMPTS_TRIED))]
+    longest = max((len(model.encode(prompt)) for prompt in prompts), default=0) + law.max_new_tokens
+    model.reach(max(longest, law.max_total_tokens or 0))
 
 
 def try_saving(model: Model) -> None:

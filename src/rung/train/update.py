@@ -22,10 +22,11 @@ from rung.parts import GradientSteps, NaturalStep
 from rung.recipes import Recipe
 from rung.records import Batch, Scores, Tokens, Totals
 from rung.rollout.device import fetch, send
+from rung.rollout.forward import predicting_logits, predicting_states
 from rung.train.metrics import Drift
 from rung.train.needs import FROZEN
 from rung.train.optimizer import MasterAdamW
-from rung.train.policy import Heads, Policy, microbatches, minibatches, predicting_logits, predicting_states
+from rung.train.policy import Heads, Policy, microbatches, minibatches
 
 
 @dataclass
