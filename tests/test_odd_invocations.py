@@ -66,7 +66,8 @@ FILES: dict[str, str | bytes] = {
 WHOLE = ["steps", "tokens", "prompts-per-step", "samples-per-prompt", "max-new-tokens", "max-turns", "max-turn-tokens",
          "max-total-tokens", "top-k", "warmup-steps", "decay-steps", "lora-rank", "eval-problems", "eval-samples", "eval-every",
          "save-every", "seed", "threads"]  # fmt: skip
-REAL = ["temperature", "top-p", "learning-rate", "clip-norm", "weight-decay", "lora-alpha", "activation-gib"]
+REAL = ["temperature", "top-p", "learning-rate", "clip-norm", "weight-decay", "lora-alpha", "activation-gib",
+        "adam-beta1", "adam-beta2", "adam-epsilon"]
 PARTS = [("grpo", "entropy"), ("grpo", "surrogate.high"), ("grpo", "kl.coef"), ("a2c", "credit.estimator.lam"),
          ("ppo", "update.epochs"), ("trpo", "update.max_kl"), ("dapo", "data.resample"), ("moving_average", "credit.rate"),
          ("sapo", "surrogate.positive")]  # fmt: skip

@@ -270,3 +270,20 @@ def test_a_crash_before_the_marker_leaves_the_checkpoint_before_it(run, monkeypa
     monkeypatch.undo()
     assert run.latest_checkpoint().name == "step_000001"
     assert run.checkpoint(2, writes("two")) == run.latest_checkpoint()
+
+
+def test_a_start_that_fails_leaves_nothing_and_a_run_that_fails_later_stays(tmp_path):
+    def fails_after(rows, out):
+        with RunDir.create(None, "x", out) as run:
+            run.write_config({"recipe": "grpo"})
+            for row in rows:
+                run.log(row)
+            raise ZeroDivisionError
+
+    for name, rows in (("early", [{"step": 0}]), ("late", [{"step": 0}, {"step": 1}])):
+        with pytest.raises(ZeroDivisionError):
+            fails_after(rows, tmp_path / name)
+    assert not (tmp_path / "early").exists() and (tmp_path / "late" / "metrics.jsonl").is_file()
+    with pytest.raises(ZeroDivisionError), RunDir.open(tmp_path / "late", write=True):
+        raise ZeroDivisionError
+    assert (tmp_path / "late").exists(), "a run that is gone on with is never removed"

@@ -22,10 +22,12 @@ RANGES = {
     "max_new_tokens": (1, HUGE), "max_turns": (1, HUGE), "max_turn_tokens": (1, HUGE), "max_total_tokens": (1, HUGE),
     "temperature": (1e-3, 1e3), "top_p": (1e-9, 1.0), "top_k": (0, HUGE), "learning_rate": (0.0, 10.0), "warmup_steps": (0, HUGE),
     "decay_steps": (0, HUGE), "clip_norm": (0.0, 1e9), "weight_decay": (0.0, 1e9), "lora_rank": (0, HUGE),
-    "lora_alpha": (1e-9, 1e9), "activation_gib": (1e-9, 1e9), "eval_problems": (1, HUGE), "eval_samples": (1, 10**6),
+    "adam_beta1": (0.0, 1 - 1e-9),
+    "adam_beta2": (0.0, 1 - 1e-9), "adam_epsilon": (1e-9, 1e9), "lora_alpha": (1e-9, 1e9), "activation_gib": (1e-9, 1e9),
+    "eval_problems": (1, HUGE), "eval_samples": (1, 10**6),
     "eval_every": (0, HUGE), "save_every": (0, HUGE), "seed": (0, HUGE), "threads": (0, 1024),
 }  # fmt: skip
-CHOICES = {"dtype": "float16", "tracker": "mlflow", "sampler": "vllm"}
+CHOICES = {"dtype": "float16", "tracker": "mlflow", "sampler": "vllm", "decay_shape": "wave"}
 NAMES = [f.name for f in fields(TrainConfig)]
 
 

@@ -1,5 +1,6 @@
 """The training step on a real (tiny) model: split invariance, what may not move, what must be restored."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -253,6 +254,25 @@ def test_the_learning_rate_rises_stays_and_falls():
     assert [hyper.rate(step) for step in range(8)] == [0.5, 1, 1, 1, 1, 0.75, 0.5, 0.25]
     assert hyper.rate(8) == 0  # a run that goes on beyond its end changes nothing
     assert {Hyper().rate(step) for step in range(9)} == {1.0}
+
+
+def test_a_cosine_falls_as_half_a_wave():
+    """(1 + cos(pi k / d)) / 2 after k of d steps: transformers' cosine schedule."""
+    hyper = Hyper(warmup_steps=2, decay_steps=4, steps=6, decay_shape="cosine")
+    wanted = [1 / 3, 2 / 3, *((1 + math.cos(math.pi * k / 4)) / 2 for k in range(5))]
+    assert [hyper.rate(step) for step in range(7)] == pytest.approx(wanted, abs=1e-15)
+
+
+@pytest.mark.parametrize(("name", "other"), [("betas", (0.5, 0.95)), ("betas", (0.9, 0.5)), ("epsilon", 10.0)])
+def test_adams_numbers_reach_adam(name, other):
+    """Two steps, since the first one has the size of the rate whatever the betas are."""
+    moved = []
+    for settings in ({}, {name: other}):
+        learner, collected = fresh(REINFORCE, **settings)
+        learner.step(collected)
+        learner.step(replace(collected, batch=replace(collected.batch, reward_BT=3 * collected.batch.reward_BT)))
+        moved.append(weights(learner))
+    assert not torch.equal(*moved)
 
 
 def test_the_schedule_scales_the_step():

@@ -49,10 +49,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class RunDir:
-    """A run directory. `create` and `open(write=True)` hold its lock until `close`; `open` alone only reads."""
+    """A run directory. `create` and `open(write=True)` hold its lock until `close`; `open` alone only reads.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    A created one that is left by an error before its first step is removed: a start that failed leaves nothing.
+    """
+
+    def __init__(self, path: Path, made: bool = False) -> None:
+        self.path, self._made = path, made
         self._lock: int | None = None
         self._metrics: IO[bytes] | None = None
 
@@ -60,7 +63,7 @@ class RunDir:
     def create(cls, root: Path | None, name: str, out: Path | None = None) -> RunDir:
         """A new directory: `out` if given, else root/NAME-1, -2, ... (root: `runs`)."""
         try:
-            run = cls(_numbered(root or Path("runs"), name) if out is None else _empty(Path(out)))
+            run = cls(_numbered(root or Path("runs"), name) if out is None else _empty(Path(out)), made=True)
         except OSError as error:
             target = out or root or Path("runs")
             raise InputError(
@@ -129,7 +132,13 @@ class RunDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and self._made and not self._begun():
+            shutil.rmtree(self.path, ignore_errors=True)
         self.close()
+
+    def _begun(self) -> bool:
+        """Whether a step was done."""
+        return any(_after(row, 0) for row in self.metrics()) or self.latest_checkpoint() is not None
 
     # ---- config and environment
 

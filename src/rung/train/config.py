@@ -36,6 +36,7 @@ from rung.records import SamplingLaw
 if TYPE_CHECKING:
     from rung.recipes import Recipe
 
+Beta = Annotated[float, between(0, 1, "a share of the past", below=True)]
 Threads = Annotated[int, between(0, 1024)]
 GROUPS = {  # of `rung train --help`: the first field of each
     "recipe": "what is trained, on what",
@@ -99,10 +100,18 @@ class TrainConfig(Settings):
     """first steps, in which the learning rate rises"""
     decay_steps: Natural = 0
     """last steps, in which the learning rate falls to zero; as many as steps: TRL's linear schedule"""
+    decay_shape: Literal["linear", "cosine"] = "linear"
+    """how it falls there"""
     clip_norm: Coefficient = 1.0
     """largest gradient norm; 0 is off"""
     weight_decay: Coefficient = 0.0
     """of AdamW"""
+    adam_beta1: Beta = 0.9
+    """Adam's memory of the gradient"""
+    adam_beta2: Beta = 0.95
+    """Adam's memory of its square; 0.999 is PyTorch's"""
+    adam_epsilon: Positive = 1e-8
+    """what Adam adds to the root of that square"""
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps (docs/devices.md)"""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -10,7 +10,7 @@ import copy
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,9 +40,12 @@ class Hyper:
     learning_rate: float = 1e-5
     warmup_steps: int = 0
     decay_steps: int = 0
+    decay_shape: Literal["linear", "cosine"] = "linear"
     steps: int = 0  # of the whole run, at whose end a decay ends
     clip_norm: float = 1.0
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
     max_new_tokens: int = 64
     temperature: float = 1.0
     activation_gib: float = 1.25  # micro-batches are sized so that the backward keeps about this much
@@ -51,8 +54,14 @@ class Hyper:
     def rate(self, step: int) -> float:
         """Share of the learning rate in a step (from 0): rises over warmup_steps, falls over the last decay_steps."""
         rising = (step + 1) / (self.warmup_steps + 1)
-        falling = (self.steps - step) / self.decay_steps if self.decay_steps else 1.0
-        return max(0.0, min(1.0, rising, falling))
+        left = (self.steps - step) / self.decay_steps if self.decay_steps else 1.0
+        return min(1.0, rising, fallen(self.decay_shape, left))
+
+
+def fallen(shape: str, left: float) -> float:
+    """linear: x; cosine: (1 - cos(pi x)) / 2, with x the share of the decay that is left, kept between 0 and 1."""
+    left = max(0.0, min(1.0, left))
+    return left if shape == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 @dataclass
@@ -75,7 +84,7 @@ class Learner:
         self.optimizer: MasterAdamW | None = None
         if isinstance(self.recipe.update, GradientSteps):
             self.optimizer = MasterAdamW(
-                self.parameters, self.hyper.learning_rate, weight_decay=self.hyper.weight_decay
+                self.parameters, self.hyper.learning_rate, self.hyper.betas, self.hyper.weight_decay, self.hyper.epsilon
             )
         elif any(p.dtype != torch.float32 for p in self.parameters):
             raise InputError(

@@ -18,12 +18,13 @@ class MasterAdamW:
         learning_rate: float,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
+        epsilon: float = 1e-8,
     ) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float().clone() for p in self.parameters]
         self.learning_rate = learning_rate
         self.adam = torch.optim.AdamW(
-            self.masters, lr=learning_rate, betas=betas, weight_decay=weight_decay, eps=1e-8, foreach=True
+            self.masters, lr=learning_rate, betas=betas, weight_decay=weight_decay, eps=epsilon, foreach=True
         )
 
     def gradient_norm(self) -> float:
