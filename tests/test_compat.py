@@ -6,13 +6,17 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
-from peft import IA3Config, LoraConfig
-from transformers import TrainingArguments
+from peft import IA3Config, LoraConfig, get_peft_model
+from transformers import TrainerCallback, TrainingArguments
 
-from rung.compat import GRPOConfig, GRPOTrainer
-from rung.compat.fields import DIFFERS, LORA_ANY, LORA_WHY, NOTED, ONLY, lora
-from rung.compat.trainer import NOT_TRANSLATED
+from rung.compat import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, rewards
+from rung.compat.fields import DIFFERS, GONE, NOTED, ONLY, RENAMED
+from rung.compat.listeners import Listener
+from rung.compat.lora import LORA_ANY, LORA_NOTED, LORA_WHY, lora
+from rung.compat.lora import settings as lora_settings
+from rung.compat.trainer import EARLIER, NOT_TRANSLATED
 from rung.errors import InputError
+from rung.lab.models import tiny
 from rung.recipe_io import find, override
 from rung.records import Completion, Group
 from rung.tasks.environment import talks
@@ -41,9 +45,69 @@ def test_defaults_are_trls():
     assert settings["max_new_tokens"] == 512 and settings["steps"] == 3 and settings["decay_steps"] == 3
 
 
+def test_adam_has_trls_betas():
+    settings = GRPOConfig(max_steps=3).settings()
+    assert [settings[f"adam_{name}"] for name in ("beta1", "beta2", "epsilon")] == [0.9, 0.999, 1e-8]
+
+
 def test_the_learning_rate_falls_after_the_warm_up_unless_it_is_constant():
     assert GRPOConfig(max_steps=9, warmup_steps=2).settings()["decay_steps"] == 7
-    assert GRPOConfig(max_steps=9, lr_scheduler_type="constant_with_warmup").settings()["decay_steps"] == 0
+    made = GRPOConfig(max_steps=9, lr_scheduler_type="constant_with_warmup", warmup_steps=2).settings()
+    assert (made["decay_steps"], made["warmup_steps"]) == (0, 2)
+    made = GRPOConfig(max_steps=9, lr_scheduler_type="constant", warmup_steps=2).settings()
+    assert (made["decay_steps"], made["warmup_steps"]) == (0, 0), "transformers' constant schedule has no warm-up"
+    made = GRPOConfig(max_steps=20, lr_scheduler_type="cosine", warmup_ratio=0.1).settings()
+    assert (made["decay_steps"], made["warmup_steps"], made["decay_shape"]) == (18, 2, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "prompts", "minibatches"),
+    [
+        ({"max_steps": 10}, 10, 1, 1),
+        ({"max_steps": 10, "num_iterations": 2}, 5, 1, 1),
+        ({"max_steps": 10, "gradient_accumulation_steps": 2}, 10, 2, 1),
+        ({"max_steps": 10, "steps_per_generation": 4}, 3, 4, 4),
+        ({"max_steps": 10, "generation_batch_size": 16, "gradient_accumulation_steps": 2}, 10, 2, 1),
+        ({"max_steps": 10, "gradient_accumulation_steps": 4, "steps_per_generation": 2}, 10, 4, 1),
+        ({"num_train_epochs": 2}, 32, 1, 1),
+        ({"num_train_epochs": 0.5, "gradient_accumulation_steps": 4}, 2, 4, 1),
+        ({"num_train_epochs": 1, "num_iterations": 3}, 16, 1, 1),
+    ],
+)
+def test_steps_are_generations_and_trl_counts_updates(arguments, steps, prompts, minibatches):
+    """16 problems, 8 answers each, 8 answers a micro-batch."""
+    made = GRPOConfig(**arguments).settings(16)
+    assert (made["steps"], made["prompts_per_step"]) == (steps, prompts)
+    assert made["overrides"]["update.minibatches"] == minibatches
+
+
+def test_evaluations_and_checkpoints_come_where_trl_has_them():
+    made = GRPOConfig(max_steps=40, eval_strategy="steps", eval_steps=0.25, save_strategy="epoch").settings(16)
+    assert (made["eval_every"], made["save_every"]) == (10, 16)
+    made = GRPOConfig(max_steps=40, eval_strategy="steps", logging_steps=5, num_iterations=2, save_strategy="no").settings(16)
+    assert (made["eval_every"], made["save_every"]) == (3, 0)
+    assert GRPOConfig(max_steps=40, eval_steps=5).settings(16)["eval_every"] == 0
+    assert GRPOConfig(max_steps=40, eval_strategy="epoch").settings(16)["eval_every"] == 16
+
+
+def test_names_of_earlier_versions_are_taken_and_said():
+    made = RLOOConfig(max_steps=1, rloo_k=4, cliprange=0.1, kl_coef=0.3, response_length=9, max_prompt_length=5)
+    assert (made.num_generations, made.epsilon, made.beta, made.max_completion_length) == (4, 0.1, 0.3, 9)
+    assert any("rloo_k is called num_generations" in n for n in made.notes)
+    assert any(n.startswith("max_prompt_length=5: prompts are never cut") for n in made.notes)
+
+
+def test_rloo_is_trls():
+    """The whole answer's ratio, clipped; the KL in the reward; leave one out; the mean over answers."""
+    made = override(find("rloo"), RLOOConfig(max_steps=1, epsilon_high=0.3).overrides())
+    parts = [type(x).__name__ for x in (made.ratio, made.surrogate, made.kl, made.credit, made.aggregate, made.normalize)]
+    assert parts == ["SequenceProduct", "Clip", "K1", "LeaveOneOut", "SequenceSum", "AsIs"]
+    assert (made.kl.coef, made.kl.where, made.surrogate.low, made.surrogate.high) == (0.05, "reward", 0.2, 0.3)
+    assert type(override(find("rloo"), RLOOConfig(beta=0.0).overrides()).kl).__name__ == "NoKL"
+    assert (RLOOConfig().num_generations, RLOOConfig().settings()["recipe"]) == (2, "rloo")
+    for name, value in (("loss_type", "grpo"), ("scale_rewards", False), ("normalize_advantages", True)):
+        with pytest.raises(InputError, match=name):
+            RLOOConfig(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -71,13 +135,12 @@ def test_each_argument_changes_its_part(arguments, path, value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"vllm_mode": "server"}, "vllm_mode"),
+        ({"deepspeed": "zero3.json"}, "deepspeed"),
         ({"learning_rte": 1e-5}, "Did you mean 'learning_rate'"),
         ({"repetition_penalty": True}, "repetition_penalty=True: rung learns"),
         ({"top_p": 0.9}, "top_p=0.9: rung learns from the law that it samples"),
-        ({"adam_beta2": 0.999}, "adam_beta2=0.999: rung's optimizer is AdamW"),
-        ({"report_to": "wandb"}, "report_to"),
-        ({"use_vllm": True}, "use_vllm"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end"),
+        ({"lr_scheduler_kwargs": {"min_lr": 1e-7}}, "lr_scheduler_kwargs"),
     ],
 )
 def test_arguments_that_are_not_translated_are_refused_by_name(arguments, message):
@@ -88,11 +151,19 @@ def test_arguments_that_are_not_translated_are_refused_by_name(arguments, messag
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "max_steps"),
+        ({"num_train_epochs": 0}, "no step would be taken"),
         ({"max_steps": 1, "num_generations": 3}, "multiple of num_generations"),
         ({"max_steps": 1, "loss_type": "luspo"}, "loss_type='luspo': only 'grpo'"),
         ({"max_steps": 1, "save_strategy": "best"}, "save_strategy='best'"),
-        ({"max_steps": 1, "lr_scheduler_type": "cosine"}, "cosine.*linear"),
+        ({"max_steps": 1, "lr_scheduler_type": "polynomial"}, "polynomial.*linear"),
+        ({"max_steps": 1, "optim": "adafactor"}, "optim='adafactor': only 'adamw_torch'"),
+        ({"max_steps": 1, "generation_kwargs": {"top_k": 5}}, "generation_kwargs with top_k=5: rung learns from the law"),
+        ({"max_steps": 1, "generation_kwargs": {"temperature": 0.5}}, "generation_kwargs with temperature=0.5"),
+        ({"max_steps": 1, "model_init_kwargs": {"quantization_config": 4}}, "model_init_kwargs with quantization_config"),
+        ({"max_steps": 1, "model_init_kwargs": {"revision": "v2"}}, "model_init_kwargs with revision"),
+        ({"max_steps": 1, "steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a multiple of the other"),
+        ({"max_steps": 1, "steps_per_generation": 2, "generation_batch_size": 16}, "give one"),
+        ({"max_steps": 1, "max_completion_length": None}, "how long an answer may be"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(arguments, message):
@@ -102,7 +173,7 @@ def test_settings_that_do_not_fit_are_refused(arguments, message):
 
 def trainer(**more):
     arguments = {"args": GRPOConfig(max_steps=1, output_dir="x"), "train_dataset": ROWS, "reward_funcs": right}
-    return GRPOTrainer("some/model", **{**arguments, **more})
+    return GRPOTrainer(**{"model": "some/model", **arguments, **more})
 
 
 def test_rewards_are_weighted_and_none_is_left_out():
@@ -156,13 +227,14 @@ def test_an_environment_class_and_an_adapter_are_passed_on():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"callbacks": [1]}, "callbacks"),
-        ({"tools": [right]}, "tools"),
+        ({"rollout_func": right}, "rollout_func"),
+        ({"tools": [right], "environment_factory": Room}, "tools and environment_factory"),
+        ({"model": None}, "model is missing"),
         ({"reward_funcs": "a/reward-model"}, "reward models|only functions"),
         ({"reward_funcs": []}, "needs reward_funcs"),
         ({"train_dataset": None}, "train_dataset"),
         ({"train_dataset": [{"question": "?"}] * 16}, "prompt"),
-        ({"peft_config": LoraConfig(r=4, lora_dropout=0.1)}, "lora_dropout"),
+        ({"peft_config": LoraConfig(r=4, use_dora=True)}, "use_dora"),
         ({"peft_config": LoraConfig(r=4, target_modules=".*q_proj")}, "a pattern"),
         ({"peft_config": IA3Config()}, "of the kind IA3Config"),
         ({"environment_factory": {"a": right}}, "environment_factory"),
@@ -201,9 +273,10 @@ OWN = [
     "log_multimodal", "num_completions_to_print", "log_unique_prompts", "log_completions_hub_repo",
     "use_transformers_continuous_batching", "transformers_continuous_batching_config", "use_transformers_paged",
     "vllm_importance_sampling_cap",
+    "normalize_advantages", "reward_clip_range",  # RLOOConfig's own
 ]  # fmt: skip
 INHERITED = [f.name for f in fields(TrainingArguments) if f.init]
-TRANSLATED = [f.name for f in fields(GRPOConfig)]
+TRANSLATED = [f.name for f in fields(GRPOConfig) if f.name not in ONLY and f.name not in NOTED]
 # A value of each translated argument that is not its default.
 OTHER = {
     "output_dir": "there", "max_steps": 7, "learning_rate": 2e-5, "per_device_train_batch_size": 16,
@@ -212,7 +285,10 @@ OTHER = {
     "epsilon_high": 0.28, "num_iterations": 2, "loss_type": "dr_grpo", "scale_rewards": "batch",
     "importance_sampling_level": "sequence", "mask_truncated_completions": True, "max_tool_calling_iterations": 2,
     "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_steps": 0.1, "lr_scheduler_type": "constant", "save_strategy": "no",
-    "save_steps": 50, "seed": 1, "bf16": True, "gradient_checkpointing": True, "trust_remote_code": True,
+    "save_steps": 20, "seed": 1, "num_train_epochs": 1, "adam_beta1": 0.8, "adam_beta2": 0.99, "adam_epsilon": 1e-6,
+    "steps_per_generation": 2, "generation_batch_size": 16, "num_generations_eval": 2, "generation_kwargs": {"max_new_tokens": 9},
+    "model_init_kwargs": {"dtype": "bfloat16"}, "eval_strategy": "epoch", "eval_steps": 3, "report_to": "wandb",
+    "bf16": True, "gradient_checkpointing": True, "trust_remote_code": True,
 }  # fmt: skip
 
 
@@ -225,17 +301,23 @@ def test_every_argument_of_trls_is_translated_noted_or_refused(name):
         for value in ONLY[name][0]:
             GRPOConfig(**{name: value})
     if name in NOTED:
-        assert f"GRPOConfig({name}='x'): {NOTED[name]}" in GRPOConfig(**{name: "x"}).notes
+        assert f"no effect here: {name}='x' ({NOTED[name]})" in GRPOConfig(**{name: "x"}).notes
 
 
 def test_nothing_is_listed_that_trl_does_not_have():
-    assert {*TRANSLATED, *ONLY, *NOTED} <= {*OWN, *INHERITED}
+    assert {*TRANSLATED, *ONLY, *NOTED} == {*OWN, *INHERITED}
+    assert not {*RENAMED, *GONE} & {*OWN, *INHERITED} and {*RENAMED.values()} <= {*TRANSLATED, *ONLY, *NOTED}
 
 
-@pytest.mark.parametrize("name", sorted({*TRANSLATED} - {"reward_weights"}))
+TRAINERS = {"reward_weights", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "optim"}  # read by the trainer
+
+
+@pytest.mark.parametrize("name", sorted({*TRANSLATED} - TRAINERS))
 def test_every_translated_argument_changes_the_run(name):
-    base = {"max_steps": 40, **({"beta": 0.2} if name == "use_bias_correction_kl" else {})}
-    assert GRPOConfig(**{**base, name: OTHER[name]}).settings() != GRPOConfig(**base).settings()
+    more = {"use_bias_correction_kl": {"beta": 0.2}, "eval_steps": {"eval_strategy": "steps"}}
+    more["num_train_epochs"] = {"max_steps": -1}
+    base = {"max_steps": 40, **more.get(name, {})}
+    assert GRPOConfig(**{**base, name: OTHER[name]}).settings(99) != GRPOConfig(**base).settings(99)
 
 
 def test_trls_defaults_are_taken_or_said_to_differ():
@@ -245,7 +327,7 @@ def test_trls_defaults_are_taken_or_said_to_differ():
         GRPOConfig(**{name: defaults.get(name)})
     (said,) = GRPOConfig().notes
     assert all(text in said for text in DIFFERS.values())
-    given = {"bf16": False, "gradient_checkpointing": True, "adam_beta2": 0.95, "disable_dropout": True}
+    given = {"bf16": False, "gradient_checkpointing": True, "disable_dropout": True}
     assert not GRPOConfig(**given).notes
 
 
@@ -259,7 +341,7 @@ def test_every_field_of_an_adapter_is_translated_refused_or_without_effect(name)
     config = LoraConfig(target_modules=["q_proj"])
     setattr(config, name, "other")
     found, _ = lora(config)
-    if name in ("r", "lora_alpha") or name in LORA_ANY:
+    if name in ("r", "lora_alpha", "use_rslora") or name in LORA_ANY or name in LORA_NOTED:
         assert not found
     else:
         assert len(found) == 1 and f"{name}='other'" in found[0]
@@ -269,14 +351,14 @@ def test_every_field_of_an_adapter_is_translated_refused_or_without_effect(name)
 
 def test_everything_is_refused_at_once():
     with pytest.raises(InputError) as error:
-        GRPOConfig(use_vllm=True, top_p=0.9, deepspeed="zero3.json", learning_rte=1)
-    assert all(word in str(error.value) for word in ("4 refused", "use_vllm=", "top_p=", "deepspeed=", "learning_rte"))
+        GRPOConfig(fsdp="full_shard", top_p=0.9, deepspeed="zero3.json", learning_rte=1)
+    assert all(word in str(error.value) for word in ("4 refused", "fsdp=", "top_p=", "deepspeed=", "learning_rte"))
     with pytest.raises(InputError) as error:
         trainer(
-            args=GRPOConfig(num_generations=3, loss_type="vespo"), callbacks=[1], tools=[right],
-            peft_config=LoraConfig(use_rslora=True, rank_pattern={"q_proj": 4}),
+            args=GRPOConfig(num_generations=3, loss_type="vespo", num_train_epochs=0), rollout_func=right, optimizers=(1, 2),
+            peft_config=LoraConfig(use_dora=True, rank_pattern={"q_proj": 4}),
         )  # fmt: skip
-    words = ("callbacks", "tools", "use_rslora", "rank_pattern", "num_generations", "vespo", "max_steps")
+    words = ("rollout_func", "optimizers", "use_dora", "rank_pattern", "num_generations", "vespo", "max_steps")
     assert all(word in str(error.value) for word in words)
 
 
@@ -296,5 +378,95 @@ def test_notes_go_with_the_run():
 
 def test_the_page_lists_every_name():
     page = (Path(__file__).parents[1] / "docs" / "port_from_trl.md").read_text(encoding="utf-8")
-    names = {*TRANSLATED, *ONLY, *NOTED, *NOT_TRANSLATED, *LORA_WHY, *LORA_ANY}
+    names = {*TRANSLATED, *ONLY, *NOTED, *RENAMED, *GONE, *NOT_TRANSLATED, *EARLIER, *LORA_WHY, *LORA_ANY, *LORA_NOTED}
     assert not [name for name in names if f"`{name}`" not in page]
+
+
+# -- the rewards that TRL brings, by their documentation ---------------------------------------------------------------
+def said(*texts):
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+def test_right_answers_are_found_as_mathematics():
+    third = r"\frac{1}{3}"
+    answers = said(rf"My answer is \boxed{{{third}}}", r"My answer is \boxed{\frac{1}{2}}", r"\boxed{1/3}")
+    assert rewards.accuracy_reward(answers, [third] * 3) == [1.0, 0.0, 1.0]
+    thought = said(
+        rf"<think> a </think> \boxed{{{third}}}",
+        rf"<think> \boxed{{{third}}} </think> \boxed{{2}}",
+        rf"\boxed{{{third}}}",
+    )
+    assert rewards.reasoning_accuracy_reward(thought, [third] * 3) == [1.0, 0.0, 0.0]
+
+
+def test_rewards_of_form_and_length_are_as_documented():
+    thoughts = said("<think>\na\n</think>\nb", "<think>\na\nb", "a <think>b</think>", "<think><think>a</think>")
+    assert rewards.think_format_reward(thoughts) == [1.0, 0.0, 0.0, 0.0]
+    ids = [[1] * n for n in (80, 90, 100, 101)]
+    assert rewards.get_soft_overlong_punishment(100, 20)(completion_ids=ids) == [0.0, -0.5, -1.0, -1.0]
+    repeated = rewards.get_repetition_penalty_reward(ngram_size=2)
+    assert repeated(completion_ids=[[1, 2, 3, 4], [5] * 5, [5]]) == [0.0, -0.75, 0.0]
+    cosine = rewards.get_cosine_scaled_reward(max_len=100)
+    answers, gold = said(r"\boxed{3}", r"\boxed{2}", r"\boxed{3}", r"\boxed{2}"), ["3"] * 4
+    lengths = [[1] * n for n in (50, 50, 200, 0)]
+    assert cosine(answers, gold, lengths) == pytest.approx([0.75, -0.75, 0.5, -1.0])
+    with pytest.raises(InputError, match="at most 0"):
+        rewards.get_repetition_penalty_reward(max_penalty=1.0)
+
+
+def test_rslora_is_a_larger_alpha():
+    made = lora_settings(LoraConfig(r=16, lora_alpha=8, use_rslora=True))
+    assert (made["lora_rank"], made["lora_alpha"]) == (16, 32.0)
+
+
+def test_a_trained_adapter_is_not_thrown_away():
+    model = get_peft_model(tiny("llama").hf, LoraConfig(r=2, target_modules=["q_proj"]))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.fill_(0.1)
+    with pytest.raises(InputError, match=r"has been trained\. Merge it first"):
+        trainer(model=model)
+
+
+def test_functions_are_tools():
+    def add(a: int, b: int) -> int:
+        """Adds."""
+        return a + b
+
+    env = trainer(tools=[add]).splits.train
+    session = env.session(env[0])
+    session.reset()
+    step = session.step(Completion('<tool_call>{"name": "add", "arguments": {"a": 2, "b": 3}}</tool_call>'))
+    assert "5" in step.messages[0]["content"] and "Adds." in env[0].prompt
+
+
+def test_a_callback_may_not_steer(tmp_path):
+    class Saver(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_save = True
+
+    listener = Listener(GRPOConfig(), [Saver()], 1, 1, {})
+    with pytest.raises(InputError, match=r"Saver set control.should_save in on_step_end.*save_steps"):
+        listener.tell("on_step_end")
+
+
+def test_each_trainer_wants_its_names():
+    made = RLOOTrainer(config=RLOOConfig(max_steps=1), policy="some/model", reward_funcs=right, train_dataset=ROWS)
+    assert made.settings["recipe"] == "rloo"
+    with pytest.raises(InputError, match=r"Import GRPOConfig from rung\.compat"):
+        trainer(args=TrainingArguments("x"))
+
+
+def test_no_account_no_push(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
+    with pytest.raises(InputError, match="no account to push to"):
+        trainer(args=GRPOConfig(max_steps=1, push_to_hub=True))
+    trainer(args=GRPOConfig(max_steps=1, push_to_hub=True, hub_token="t"))
+
+
+def test_what_is_set_on_a_finished_config_is_refused_too():
+    args = GRPOConfig(max_steps=1)
+    args.deepspeed = "zero3.json"
+    with pytest.raises(InputError, match=r"deepspeed='zero3\.json': rung runs in one process"):
+        trainer(args=args)

@@ -4,7 +4,26 @@ Each argument is translated into a setting or a part of a recipe, noted where it
 docs/port_from_trl.md lists them.
 """
 
-from rung.compat.config import GRPOConfig
-from rung.compat.trainer import GRPOTrainer
+from rung.compat.config import GRPOConfig, RLOOConfig
+from rung.compat.scripts import (
+    ModelConfig,
+    ScriptArguments,
+    TrlParser,
+    get_kbit_device_map,
+    get_peft_config,
+    get_quantization_config,
+)
+from rung.compat.trainer import GRPOTrainer, RLOOTrainer
 
-__all__ = ["GRPOConfig", "GRPOTrainer"]
+__all__ = [
+    "GRPOConfig",
+    "GRPOTrainer",
+    "ModelConfig",
+    "RLOOConfig",
+    "RLOOTrainer",
+    "ScriptArguments",
+    "TrlParser",
+    "get_kbit_device_map",
+    "get_peft_config",
+    "get_quantization_config",
+]

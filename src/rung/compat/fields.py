@@ -1,16 +1,19 @@
-"""What becomes of the arguments of TRL 1.16's GRPOConfig and PEFT's LoraConfig that are not translated. Each name stands once.
+"""What becomes of the arguments of TRL 1.16's configs and trainers that are not translated. Each name stands once.
 
     ONLY    taken with these values alone, TRL's default first: with them TRL does what rung does. Others are refused.
-    NOTED   taken with any value, and said: nothing that is learned depends on it.
-What is translated are the fields of rung.compat.GRPOConfig. A name in none of the three is unknown.
+    NOTED   taken with any value, and said: nothing that is learned depends on it, or what differs is said.
+    EARLIER names that earlier versions of TRL and transformers had.
+What is translated are the fields of rung.compat.GRPOConfig. A name in none of them is unknown.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from typing import Any
+
+from transformers import TrainingArguments
 
 from rung.errors import InputError
 
@@ -25,68 +28,43 @@ _OFF: Values = (False, None)
 _NONE: Values = (None, {}, [], ())
 _LAW = "rung learns from the law that it samples, which is that of the full vocabulary"
 _ONE = "rung runs in one process on one device"
-_VLLM = "rung samples with the model that it trains, without a server"
 _LOSS = "rung has no such loss"
 _PART = "it has no counterpart among the parts that are translated; `rung recipes` may have a recipe with it"
-_LATER = "rung evaluates before and after, on the eval_dataset"
 
 ONLY: Mapping[str, tuple[Values, str]] = {
-    **_because(_LAW, top_p=(1.0, None), top_k=(0, None), min_p=(None, 0.0), repetition_penalty=(1.0,)),
-    **_because(_LAW, generation_kwargs=_NONE, cache_implementation=(None,)),
-    **_because(
-        _VLLM, use_vllm=_OFF, vllm_mode=("colocate",), vllm_model_impl=("vllm",), vllm_enable_sleep_mode=_OFF,
-        vllm_structured_outputs_regex=(None,), vllm_server_base_url=(None,), vllm_server_host=("0.0.0.0",),
-        vllm_server_port=(8000,), vllm_server_timeout=(240.0,), vllm_group_port=(51216,),
-        vllm_gpu_memory_utilization=(0.3,), vllm_max_model_length=(None,), vllm_tensor_parallel_size=(1,),
-        vllm_importance_sampling_correction=(True, False), vllm_importance_sampling_mode=("sequence_mask",),
-        vllm_importance_sampling_clip_max=(3.0,), vllm_importance_sampling_clip_min=(None,),
-        vllm_importance_sampling_cap=(None,), use_transformers_continuous_batching=_OFF,
-        transformers_continuous_batching_config=_NONE, use_transformers_paged=_OFF,
-    ),
+    **_because(_LAW, top_p=(1.0, None), top_k=(0, None, -1), min_p=(None, 0.0), repetition_penalty=(1.0, None),
+               vllm_structured_outputs_regex=(None,)),
     **_because(
         _LOSS, delta=(None,), sapo_temperature_neg=(1.05,), sapo_temperature_pos=(1.0,), vespo_k_pos=(2.0,),
         vespo_lambda_pos=(3.0,), vespo_k_neg=(3.0,), vespo_lambda_neg=(2.0,), top_entropy_quantile=(1.0,),
         off_policy_mask_threshold=(None,), label_smoothing_factor=(0.0,), neftune_noise_alpha=(None, 0.0),
-        router_aux_loss_coef=(None, 0.0), multi_objective_aggregation=("sum_then_normalize",),
+        router_aux_loss_coef=(None, 0.0), multi_objective_aggregation=("sum_then_normalize",), reward_clip_range=(None,),
     ),
     **_because(
         _PART, entropy_coef=(0.0,), use_adaptive_entropy=_OFF, entropy_coef_min=(0.0,), entropy_coef_max=(1.0,),
         entropy_coef_delta=(0.005,), entropy_target=(0.2,), sync_ref_model=_OFF, ref_model_mixup_alpha=(0.6,),
         ref_model_sync_steps=(512,),
     ),
-    **_because("a step's answers are per_device_train_batch_size x gradient_accumulation_steps, sampled for that step alone",
-               generation_batch_size=(None,), steps_per_generation=(None,), auto_find_batch_size=_OFF),
+    **_because("rung whitens over tokens, TRL over answers", normalize_advantages=(False,)),
+    **_because("a batch is as large as you say", auto_find_batch_size=_OFF),
     **_because("rung orders problems by its own seed, none twice before all were drawn",
-               shuffle_dataset=(True, None), data_seed=(None,), train_sampling_strategy=("random",),
-               dataloader_drop_last=_OFF),
+               train_sampling_strategy=("random",), shuffle_dataset=(True, None)),
     **_because("rung gives all columns to reward functions", remove_unused_columns=_OFF, label_names=_NONE),
-    **_because("log-probabilities must not depend on a draw, so dropout is always off", disable_dropout=(True,)),
+    **_because("log-probabilities must not depend on a draw, so dropout is always off", disable_dropout=(False, True)),
     **_because("the head computes in the model's dtype", cast_lm_head_to_fp32=_OFF),
-    **_because("give the model's dtype with bf16, and trust_remote_code by its own name", model_init_kwargs=_NONE),
-    **_because("rung's optimizer is AdamW, betas 0.9 and 0.95, epsilon 1e-8", optim=("adamw_torch_fused", "adamw_torch"),
-               optim_args=(None, ""), optim_target_modules=(None,), adam_beta1=(0.9,), adam_beta2=(0.95,),
-               adam_epsilon=(1e-8,)),
-    **_because("the learning rate falls linearly, or not at all", lr_scheduler_kwargs=_NONE),
-    **_because("rung computes in float32 or bfloat16 (bf16=True)", fp16=_OFF, tf32=_OFF, bf16_full_eval=_OFF, fp16_full_eval=_OFF),
-    **_because("rung runs PyTorch as it is", torch_compile=_OFF, torch_compile_backend=(None,), torch_compile_mode=(None,),
-               use_liger_kernel=_OFF, liger_kernel_config=_NONE, activation_checkpointing=_OFF,
-               activation_checkpointing_kwargs=_NONE, use_cache=_OFF),
-    **_because(_ONE, fsdp=(None, "", [], False), fsdp_config=_NONE, deepspeed=_NONE, parallelism_config=(None,),
-               accelerator_config=_NONE, local_rank=(-1, 0), use_cpu=_OFF),
-    **_because(_LATER, eval_strategy=("no",), eval_steps=(None,), eval_delay=(0,), eval_on_start=_OFF,
-               num_generations_eval=(None,), prediction_loss_only=_OFF, include_for_metrics=_NONE,
-               batch_eval_metrics=_OFF, load_best_model_at_end=_OFF, metric_for_best_model=(None,),
-               greater_is_better=(None,)),
-    **_because("a run goes on with `rung train --resume RUN`", resume_from_checkpoint=(None, False),
-               ignore_data_skip=_OFF, restore_callback_states_from_checkpoint=_OFF),
-    **_because("rung uploads nothing", push_to_hub=_OFF, log_completions_hub_repo=(None,), hub_always_push=_OFF),
-    **_because("metrics.jsonl is written in any case; `rung train --tracker` shows them elsewhere", report_to=("none", None, [])),
+    **_because("rung's optimizer is AdamW", optim_args=(None, ""), optim_target_modules=(None,)),
+    **_because("the learning rate falls linearly or as a cosine, to zero", lr_scheduler_kwargs=_NONE),
+    **_because(_ONE, fsdp=(None, "", [], False), fsdp_config=_NONE, deepspeed=_NONE, parallelism_config=(None,)),
+    **_because("the newest model is the one that is kept", load_best_model_at_end=_OFF),
     **_because("it looks for bugs of other code", debug=("", [])),
 }  # fmt: skip
 
 _SHOWN = "every step is logged and every answer kept in any case"
 _SPEED = "nothing that is learned depends on it"
-_EPOCHS = "max_steps decides, as in TRL"
+_SAMPLER = "rung samples with the model that it trains, in the same process"
+_PRECISION = "rung computes in float32 or, with bf16=True, in bfloat16; never in float16"
+_EVAL = "rung's evaluations are its own: one before, one after, and where eval_strategy says"
+_KEPT = "checkpoints hold everything, and all of them are kept"
 
 
 def _said(why: str, names: str) -> dict[str, str]:
@@ -94,64 +72,111 @@ def _said(why: str, names: str) -> dict[str, str]:
 
 
 NOTED: Mapping[str, str] = {
-    **_said(
-        _SHOWN,
-        "logging_steps logging_first_step logging_strategy logging_nan_inf_filter log_completions log_multimodal",
-    ),
-    **_said(
-        _SHOWN, "num_completions_to_print log_unique_prompts log_level log_level_replica log_on_each_node run_name"
-    ),
-    **_said(
-        _SHOWN, "disable_tqdm project trackio_space_id trackio_bucket_id trackio_static_space_id skip_memory_metrics"
-    ),
-    **_said(_SHOWN, "include_num_input_tokens_seen"),
-    **_said(
-        _SPEED, "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor"
-    ),
-    **_said(
-        _SPEED, "dataloader_multiprocessing_context dataloader_in_order torch_empty_cache_steps pad_to_multiple_of"
-    ),
-    **_said(_SPEED, "gradient_checkpointing_kwargs length_column_name full_determinism per_device_eval_batch_size"),
-    **_said(_SPEED, "eval_accumulation_steps eval_do_concat_batches eval_use_gather_object"),
-    **_said(f"{_ONE}: {_SPEED}", "average_tokens_across_devices ds3_gather_for_generation ddp_find_unused_parameters"),
-    **_said(f"{_ONE}: {_SPEED}", "ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout"),
-    **_said(
-        "checkpoints hold everything, and all of them are kept", "save_total_limit save_only_model save_on_each_node"
-    ),
-    **_said("checkpoints hold everything, and all of them are kept", "enable_jit_checkpoint"),
-    **_said("without push_to_hub it does nothing", "hub_token hub_private_repo hub_model_id hub_strategy hub_revision"),
+    **_said(_SHOWN, """logging_steps logging_first_step logging_strategy logging_nan_inf_filter log_completions log_multimodal
+        num_completions_to_print log_unique_prompts log_level log_level_replica log_on_each_node run_name disable_tqdm project
+        trackio_space_id trackio_bucket_id trackio_static_space_id skip_memory_metrics include_num_input_tokens_seen
+        log_completions_hub_repo"""),
+    **_said(_SAMPLER, """use_vllm vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_server_base_url vllm_server_host
+        vllm_server_port vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length
+        vllm_tensor_parallel_size vllm_importance_sampling_correction vllm_importance_sampling_mode
+        vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min vllm_importance_sampling_cap
+        use_transformers_continuous_batching transformers_continuous_batching_config use_transformers_paged
+        cache_implementation"""),
+    **_said(_SPEED, """dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
+        dataloader_multiprocessing_context dataloader_in_order dataloader_drop_last torch_empty_cache_steps pad_to_multiple_of
+        gradient_checkpointing_kwargs length_column_name full_determinism torch_compile torch_compile_backend
+        torch_compile_mode use_liger_kernel liger_kernel_config activation_checkpointing activation_checkpointing_kwargs
+        use_cache data_seed"""),
+    **_said(f"{_ONE}: {_SPEED}", """average_tokens_across_devices ds3_gather_for_generation ddp_find_unused_parameters
+        ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout accelerator_config local_rank
+        use_cpu"""),
+    **_said(_PRECISION, "fp16 tf32 bf16_full_eval fp16_full_eval"),
+    **_said(_EVAL, """eval_delay eval_on_start prediction_loss_only include_for_metrics batch_eval_metrics
+        metric_for_best_model greater_is_better per_device_eval_batch_size eval_accumulation_steps eval_do_concat_batches
+        eval_use_gather_object"""),
+    **_said(_KEPT, "save_total_limit save_only_model save_on_each_node enable_jit_checkpoint"),
+    **_said("a push sends the newest model, once", "hub_strategy hub_revision hub_always_push"),
     **_said("train() trains and evaluates in any case", "do_train do_eval do_predict"),
-    **_said(_EPOCHS, "num_train_epochs"),
-}
-# TRL's defaults that are not rung's: said where the script does not set them. All but two cannot be set here.
+    **_said("train(resume_from_checkpoint=...) goes on with a run", """resume_from_checkpoint ignore_data_skip
+        restore_callback_states_from_checkpoint"""),
+}  # fmt: skip
+
+# Names of earlier versions: what they are called now, or None and why nothing stands for them.
+RENAMED: Mapping[str, str] = {
+    "warmup_ratio": "warmup_steps", "evaluation_strategy": "eval_strategy", "rloo_k": "num_generations", "cliprange": "epsilon",
+    "kl_coef": "beta", "init_kl_coef": "beta", "num_ppo_epochs": "num_iterations", "ppo_epochs": "num_iterations",
+    "response_length": "max_completion_length", "max_new_tokens": "max_completion_length", "exp_name": "run_name",
+    "vllm_guided_decoding_regex": "vllm_structured_outputs_regex", "no_cuda": "use_cpu",
+    "mask_truncated": "mask_truncated_completions",
+}  # fmt: skip
+GONE: Mapping[str, str] = {
+    "max_prompt_length": "prompts are never cut, as in TRL 1.16; a problem that does not fit the model's context is passed over",
+    **_said(_SHOWN, "logging_dir wandb_log_unique_prompts wandb_entity wandb_project log_with tracker_project_name"),
+    **_said(_SAMPLER, "vllm_device vllm_dtype vllm_max_model_len vllm_enable_prefix_caching num_sample_generations"),
+    **_said(_SPEED, "jit_mode_eval use_ipex group_by_length dataset_num_proc local_rollout_forward_batch_size save_safetensors"),
+    **_said(_SPEED, "overwrite_output_dir half_precision_backend torchdynamo use_mps_device include_tokens_per_second"),
+}  # fmt: skip
+
+# TRL's defaults that are not rung's: said where the script does not set them.
 DIFFERS = {
     "bf16": "bf16 is True there, False here",
     "gradient_checkpointing": "gradient_checkpointing is True there, False here",
-    "adam_beta2": "adam_beta2 is 0.999 there, 0.95 here",
     "disable_dropout": "a model's dropout is on there, off here",
 }
+GENERATION = {"do_sample": (True,), "num_beams": (1,), "top_p": (1, None), "top_k": (0, -1, None), "min_p": (0, None),
+              "repetition_penalty": (1, None), "typical_p": (1, None), "num_return_sequences": (1,)}  # fmt: skip
+GENERATION_NOTED = (
+    "use_cache",
+    "pad_token_id",
+    "eos_token_id",
+    "bos_token_id",
+    "cache_implementation",
+    "return_dict_in_generate",
+)
 
-# -- PEFT: fields that are not translated, whose other values than PEFT's default are refused for this reason -----------
-LORA = ("r", "lora_alpha", "target_modules")  # translated
-LORA_ANY = {  # do nothing by themselves, or are read off the model
-    "task_type", "peft_type", "peft_version", "base_model_name_or_path", "fan_in_fan_out", "megatron_core",
-    "qalora_group_size", "runtime_config",
+ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_torch_xla", "adamw_apex_fused")
+SMALL_ADAMW = ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw", "paged_adamw_32bit", "adamw_torch_8bit",
+               "adamw_torch_4bit")  # fmt: skip
+INIT_NOTED = ("attn_implementation", "device_map", "use_cache", "low_cpu_mem_usage", "revision")
+DICTS = ("chat_template_kwargs", "generation_kwargs", "model_init_kwargs")
+
+
+def defaults() -> dict[str, Any]:
+    """Every argument that is not translated, with TRL's default."""
+    out: dict[str, Any] = {name: values[0] for name, (values, _) in ONLY.items()} | dict.fromkeys(NOTED)
+    for f in fields(TrainingArguments):
+        if f.name in out and f.name not in ONLY and f.default is not MISSING:
+            out[f.name] = f.default
+    return {**out, **OWN_DEFAULTS}
+
+
+OWN_DEFAULTS: Mapping[str, Any] = {
+    "logging_steps": 10, "log_completions": False, "log_multimodal": True, "log_unique_prompts": False, "use_vllm": False,
+    "vllm_mode": "colocate", "vllm_model_impl": "vllm", "vllm_enable_sleep_mode": False, "vllm_server_host": "0.0.0.0",
+    "vllm_server_port": 8000, "vllm_server_timeout": 240.0, "vllm_group_port": 51216, "vllm_gpu_memory_utilization": 0.3,
+    "vllm_tensor_parallel_size": 1, "vllm_importance_sampling_correction": True,
+    "vllm_importance_sampling_mode": "sequence_mask", "vllm_importance_sampling_clip_max": 3.0,
+    "use_transformers_continuous_batching": False, "pad_to_multiple_of": "auto", "ds3_gather_for_generation": True,
+    "disable_dropout": False, "include_for_metrics": None,
 }  # fmt: skip
-LORA_WHY: Mapping[str, str] = {
-    "lora_dropout": "log-probabilities must not depend on a draw",
-    "use_rslora": "rung scales by alpha / r; give lora_alpha * sqrt(r) as lora_alpha instead",
-    "rank_pattern": "all layers have one rank",
-    "alpha_pattern": "all layers have one alpha",
-    "layers_to_transform": "adapters go into all layers; name modules with target_modules",
-    "layers_pattern": "adapters go into all layers; name modules with target_modules",
-    "exclude_modules": "name the modules that get an adapter with target_modules",
-    "init_lora_weights": "A is drawn as PEFT's default draws it and B is zero",
-    "modules_to_save": "an adapter trains nothing but itself",
-    "bias": "an adapter trains nothing but itself",
-}
 
 
 # -- looking things up ---------------------------------------------------------------------------------------------
+def renamed(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The arguments under the names of today, and what is to be said about those of earlier versions."""
+    out: dict[str, Any] = {}
+    said = []
+    for name, value in given.items():
+        if name in RENAMED:
+            out.setdefault(RENAMED[name], value)
+            said.append(f"{name} is called {RENAMED[name]} in TRL 1.16, and is taken as that")
+        elif name in GONE:
+            said.append(f"{name}={value!r}: {GONE[name]}")
+        else:
+            out[name] = value
+    return out, said
+
+
 def refusals(given: Mapping[str, Any], translated: Iterable[str]) -> list[str]:
     """A sentence for each argument that is neither translated nor taken."""
     known, found = {*translated, *ONLY, *NOTED}, []
@@ -159,37 +184,30 @@ def refusals(given: Mapping[str, Any], translated: Iterable[str]) -> list[str]:
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
             found.append(f"{name}: there is no such argument." + (f" Did you mean {near[0]!r}?" if near else ""))
-        elif name in ONLY and not any(_same(value, accepted) for accepted in ONLY[name][0]):
+        elif name in ONLY and not any(same(value, accepted) for accepted in ONLY[name][0]):
             found.append(f"{name}={value!r}: {ONLY[name][1]}. Only {name}={ONLY[name][0][0]!r} is taken.")
     return found
 
 
 def notes(given: Mapping[str, Any]) -> list[str]:
-    """A sentence for each argument that changes nothing, and for each default of TRL's that is not rung's."""
-    said = [f"GRPOConfig({name}={value!r}): {NOTED[name]}" for name, value in given.items() if name in NOTED]
+    """One sentence a reason for the arguments that change nothing, and one for the defaults of TRL's that are not rung's."""
+    by_reason: dict[str, list[str]] = {}
+    for name, value in given.items():
+        if name in NOTED:
+            by_reason.setdefault(NOTED[name], []).append(f"{name}={value!r}")
+    said = [f"no effect here: {', '.join(names)} ({why})" for why, names in by_reason.items()]
     differ = [text for name, text in DIFFERS.items() if name not in given]
     return [*said, "TRL's defaults that are not rung's: " + "; ".join(differ)] if differ else said
 
 
-def lora(config: Any) -> tuple[list[str], list[str]]:
-    """(refusals, notes) for a peft_config, whatever fields its PEFT has."""
-    if not is_dataclass(config) or type(config).__name__ != "LoraConfig":
-        return [f"peft_config of the kind {type(config).__name__}: only a LoraConfig is translated."], []
-    found, said = [], []
-    for f in fields(config):
-        default = f.default if f.default_factory is MISSING else f.default_factory()
-        value = getattr(config, f.name)
-        if f.name not in LORA and f.name not in LORA_ANY and not _same(value, default):
-            why = LORA_WHY.get(f.name, "rung has no such adapter")
-            found.append(f"peft_config with {f.name}={value!r}: {why}. Only {default!r} is taken.")
-    targets: Any = vars(config)["target_modules"]
-    if isinstance(targets, str) and targets != "all-linear":
-        found.append(f"peft_config with target_modules={targets!r}, a pattern: give a list of names, or 'all-linear'.")
-    if targets is None:
-        said.append(
-            "peft_config without target_modules: an adapter for every linear layer; PEFT chooses by the model's kind"
-        )
-    return found, said
+def generation(options: Mapping[str, Any], temperature: float) -> list[str]:
+    """A sentence for each of generation_kwargs that would change the law that is sampled."""
+    found = []
+    for name, value in options.items():
+        accepted = (temperature,) if name == "temperature" else GENERATION.get(name, ())
+        if name not in (*GENERATION_NOTED, "max_new_tokens") and value not in accepted:
+            found.append(f"generation_kwargs with {name}={value!r}: {_LAW}.")
+    return found
 
 
 def refuse(what: str, found: Sequence[str]) -> None:
@@ -201,7 +219,7 @@ def refuse(what: str, found: Sequence[str]) -> None:
         )
 
 
-def _same(value: Any, accepted: Any) -> bool:
+def same(value: Any, accepted: Any) -> bool:
     """Equal, and not by True being 1."""
     return (
         isinstance(value, bool) == isinstance(accepted, bool) and type(value == accepted) is bool and value == accepted

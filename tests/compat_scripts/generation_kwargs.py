@@ -1,0 +1,23 @@
+"""Generation settings that keep the law."""
+
+import os
+
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+MODEL = os.environ["MODEL"]
+dataset = Dataset.from_list([{"prompt": f"w{i} w{i + 1}", "answer": f"w{i}"} for i in range(16)])
+
+
+def reward_len(completions, **kwargs):
+    return [-abs(4 - len(c)) / 4 for c in completions]
+
+
+args = GRPOConfig(
+    output_dir="out", max_steps=1, per_device_train_batch_size=4, num_generations=4, max_completion_length=8,
+    temperature=0.7, top_p=1.0, top_k=0, generation_kwargs={"do_sample": True, "temperature": 0.7, "use_cache": True},
+    cache_implementation="static",
+)
+
+trainer = GRPOTrainer(model=MODEL, reward_funcs=reward_len, args=args, train_dataset=dataset)
+trainer.train()

@@ -1,0 +1,21 @@
+"""RLOO."""
+
+import os
+
+from datasets import Dataset
+from trl import RLOOConfig, RLOOTrainer
+
+MODEL = os.environ["MODEL"]
+dataset = Dataset.from_list([{"prompt": f"w{i} w{i + 1}", "answer": f"w{i}"} for i in range(16)])
+
+
+def reward_len(completions, **kwargs):
+    return [-abs(4 - len(c)) / 4 for c in completions]
+
+
+args = RLOOConfig(
+    output_dir="out", max_steps=1, per_device_train_batch_size=4, max_completion_length=8, beta=0.05, num_generations=4,
+    normalize_advantages=False,
+)
+trainer = RLOOTrainer(model=MODEL, reward_funcs=reward_len, args=args, train_dataset=dataset)
+trainer.train()
