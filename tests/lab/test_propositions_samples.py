@@ -74,6 +74,7 @@ def test_Q18_the_mean_of_sampled_gradients_is_the_true_one_for_those_declared_un
 
 # -- Q11: one token, sixteen questions --------------------------------------------------------------------------------
 QUESTIONS, WORDS, SAMPLES, STEPS = 16, 4, 8, 60
+ADAM, NATURAL = {"lr": 0.15}, {"max_kl": 0.01, "damping": 0.1}  # step sizes of this small world
 
 
 def learn(recipe: Recipe, seed: int, *, shuffled: bool = False) -> float:
@@ -85,7 +86,7 @@ def learn(recipe: Recipe, seed: int, *, shuffled: bool = False) -> float:
     g = torch.Generator().manual_seed(seed)
     right_Q = torch.randint(WORDS, (QUESTIONS,), generator=g)
     theta = torch.zeros(QUESTIONS, WORDS, requires_grad=True)
-    adam = torch.optim.Adam([theta], lr=0.15)
+    adam = torch.optim.Adam([theta], **ADAM)
     group_B = torch.arange(QUESTIONS).repeat_interleave(SAMPLES)
     state, value_Q = recipe.initial_state(), torch.zeros(QUESTIONS)
     flag = torch.ones(len(group_B), dtype=torch.bool)
@@ -126,7 +127,7 @@ def step(recipe: Recipe, batch: Batch, token_B: torch.Tensor, theta: torch.Tenso
         theta.grad = -slope
         adam.step()
         return
-    rule, before, start = recipe.update, float(J().detach()), theta.detach().clone()
+    rule, before, start = replace(recipe.update, **NATURAL), float(J().detach()), theta.detach().clone()
     p_QV = old_QV.exp()
 
     def fisher(v: torch.Tensor) -> torch.Tensor:  # of a softmax, by question
