@@ -19,7 +19,7 @@ from rung.io.report.collect import collect
 from rung.io.report.completions import HEAD, TAIL, _shown, collect_completions, token_pieces
 from rung.io.report.markup import Markup, number, script_json, table, tag
 from rung.io.report.page import render
-from rung.io.report.statistics import running, t95, thin, ticks
+from rung.io.report.statistics import running, t95, thin, tick_labels, ticks
 from rung.io.run_dir import RunDir
 from rung.maths.interval import Change
 
@@ -178,9 +178,36 @@ def test_ticks_are_round():
     assert ticks(5, 5) == [5]
 
 
+def test_labels_of_an_axis_differ_and_have_no_digit_too_many():
+    for low, high in [
+        (0, 1),
+        (1.2e-6, 1.7e-6),
+        (0, 3e-5),
+        (-0.03, 0.041),
+        (1.00001, 1.00004),
+        (0, 1.5e6),
+        (4e-4, 4.1e-4),
+    ]:
+        marks = ticks(low, high)
+        labels = tick_labels(marks)
+        assert len(marks) > 2 and len(set(labels)) == len(labels)
+        assert [float(x.replace("−", "-").replace(",", "")) for x in labels] == pytest.approx(
+            marks, rel=1e-9, abs=1e-15
+        )
+    assert tick_labels([0.0, 0.5, 1.0]) == ["0.0", "0.5", "1.0"] and tick_labels([0, 2e-6, 4e-6]) == [
+        "0",
+        "2e-6",
+        "4e-6",
+    ]
+    assert tick_labels(ticks(5, 5)) == ["5"]
+
+
 def test_numbers_for_people():
     cases = [0.7578, 31.24, 1347.0, 6.9e-14, 0.0, 1.0, None, 2.0147, float("nan")]
     assert [number(v) for v in cases] == ["0.758", "31.2", "1,347", "6.9e-14", "0", "1", "–", "2.01", "–"]
+    assert [number(v) for v in (4e-4, 0.00041234, 5e-3, 3e-5, -2e-5, 0.01)] == [
+        "0.0004", "0.000412", "0.005", "3e-5", "-2e-5", "0.010",
+    ]  # fmt: skip
 
 
 # -- nothing becomes markup ----------------------------------------------------------------------------------------
@@ -249,7 +276,8 @@ def test_runs_side_by_side_begin_with_their_differences(report_run, other_run):
     assert "2 runs side by side" in text and "What is not the same in all of them" in text
     assert re.search(r"recipe\.credit Value\(.*?GroupMean", text)
     labels = [str(a["aria-label"]) for n, a in page.tags if n == "svg"]
-    assert "first, before: 0.250, interval 0.150 to 0.350" in labels[0] and "second, after: 0.750" in labels[0]
+    assert labels[0].startswith("Held-out accuracy. first: 0.250 at step 0, 0.750 at step 24. second: ")
+    assert "first, before: 0.250, interval 0.150 to 0.350" in labels[1] and "second, after: 0.750" in labels[1]
     assert any("first: " in label and "second: " in label for label in labels if label.startswith("Entropy"))
 
 
@@ -257,7 +285,7 @@ def test_rewards_on_a_scale_of_their_own_are_no_accuracy_and_no_answer_is_right_
     for paths in ([graded_run], [report_run, graded_run]):
         page = page_of(*paths)
         text = page.text
-        assert "Mean reward on held-out problems" in text and "Held-out mean reward" in text
+        assert "Held-out mean reward" in text and ("Mean reward on held-out problems" in text) == (len(paths) > 1)
         assert "Rewards have a scale: no answer is right or wrong." in text
         assert not re.search("ccuracy on held-out|eld-out accuracy|wrong to right", text), (
             "one kind for all runs of a page"

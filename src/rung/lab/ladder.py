@@ -268,7 +268,8 @@ def gradient(args: Ladder, recipes: Sequence[Recipe], compared: Sequence[Row]) -
     found, _ = qualities(frozen.gradients(recipes, args.gradient_batches, 20, SWEEP_SEED))
     rows = [
         {
-            "recipe": name, "trace": q.trace.mean, "low": q.trace.low, "high": q.trace.high, "snr": q.snr.mean,
+            "recipe": name, "trace": q.trace.mean, "low": q.trace.low, "high": q.trace.high,
+            "snr": q.snr.mean, "snr_low": q.snr.low, "snr_high": q.snr.high,
             "cosine": q.cosine.mean, "direction": None if math.isnan(q.direction) else q.direction,
         }
         for name, q in found.items() if name != OPTIMAL

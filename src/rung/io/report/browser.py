@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rung.io.report.markup import Markup, tag
-from rung.io.report.sections import Run, section
+from rung.io.report.markup import Markup, section, tag
+from rung.io.report.sections import Run
 
 ORDERS = (
     ("", "as stored"),

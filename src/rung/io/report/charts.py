@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from rung.io.report.markup import Child, Markup, number, tag
-from rung.io.report.statistics import ticks
+from rung.io.report.markup import Child, Markup, number, scientific, tag
+from rung.io.report.statistics import tick_labels, ticks
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 216, 44, 12, 34
 MANY = 3  # more series than this: fainter bands
@@ -29,6 +29,8 @@ class Series:
     dash: int = 0
     markers: bool = False
     labelled: bool = True
+    joined: bool = True  # False: points alone, for nothing is known between them
+    aside: float = 0.0  # pixels, so that points of several series at one x are told apart
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Charts:
         series = [s for s in series if any(v is not None for v in s.y)]
         if not series:
             return Markup()
+        series = _apart(series)
         key = f"chart{next(self.numbers)}"
         frame = _Frame.around(series, fixed, log_x)
         labels = _labels(series, frame)
@@ -68,7 +71,7 @@ class Charts:
             "xlabel": xlabel,
             "series": [
                 {
-                    "label": s.label, "color": s.color, "x": list(s.x), "px": [round(frame.x(v), 1) for v in s.x],
+                    "label": s.label, "color": s.color, "aside": s.aside, "x": list(s.x), "px": [round(frame.x(v), 1) for v in s.x],
                     "y": _short(s.y), "low": _short(s.low), "high": _short(s.high), "dots": _short(s.dots),
                     "py": [None if v is None else round(frame.y(v), 1) for v in s.y],
                 }
@@ -78,6 +81,12 @@ class Charts:
         head = tag("figcaption", tag("b", title), " ", tag("code", name) if name else None)
         foot = tag("p", note, class_="note") if note else None
         return tag("figure", head, tag("div", svg, class_="plot"), foot, class_="chart")
+
+
+def _apart(series: Sequence[Series]) -> list[Series]:
+    """Points that are not joined, beside each other where they share an x."""
+    middle = (len(series) - 1) / 2
+    return [s if s.joined else replace(s, aside=6.0 * (i - middle)) for i, s in enumerate(series)]
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,8 @@ class _Frame:
         widest = max(len(s.label) for s in series) if len(series) > 1 else 0
         right = WIDTH - 10 - (min(widest, 16) * 6.2 + 8 if widest else 0)
         x0, x1 = min(xs), max(xs)
-        return cls(LEFT, right, TOP, HEIGHT - BOTTOM, x0, x1 if x1 > x0 else x0 + 1, low, high, log_x)
+        left = max(LEFT, 6.4 * max(map(len, tick_labels(ticks(low, high)))) + 12)
+        return cls(left, right, TOP, HEIGHT - BOTTOM, x0, x1 if x1 > x0 else x0 + 1, low, high, log_x)
 
     def x(self, value: float) -> float:
         from math import log
@@ -124,11 +134,10 @@ class _Frame:
 
 def _axes(f: _Frame, series: Sequence[Series], xlabel: str) -> list[Markup]:
     out, marks = [], ticks(f.y0, f.y1)
-    digits = _digits(marks)
-    for value in marks:
+    for value, text in zip(marks, tick_labels(marks), strict=True):
         y = round(f.y(value), 1)
         out.append(tag("line", x1=f.left, x2=f.right, y1=y, y2=y, class_="zero" if value == 0 else "grid"))
-        out.append(tag("text", _tick(value, digits), x=f.left - 7, y=y + 4, class_="tick end"))
+        out.append(tag("text", text, x=f.left - 7, y=y + 4, class_="tick end"))
     at = sorted({x for s in series for x in s.x}) if f.log_x else ticks(f.x0, f.x1)
     at = at if f.log_x else [v for v in at if v == int(v) or f.x1 - f.x0 < 3] or [f.x0, f.x1]
     for value in at:
@@ -140,26 +149,30 @@ def _axes(f: _Frame, series: Sequence[Series], xlabel: str) -> list[Markup]:
 
 def _series(s: Series, f: _Frame) -> Markup:
     parts: list[Markup] = []
+
+    def x(value: float) -> float:
+        return f.x(value) + s.aside
+
     for run in _runs(s.x, s.low, s.high):
-        up = [f"{f.x(x):.1f},{f.y(high):.1f}" for x, _, high in run]
-        down = [f"{f.x(x):.1f},{f.y(low):.1f}" for x, low, _ in reversed(run)]
+        up = [f"{x(at):.1f},{f.y(high):.1f}" for at, _, high in run]
+        down = [f"{x(at):.1f},{f.y(low):.1f}" for at, low, _ in reversed(run)]
         if s.markers:
             parts += [
-                tag("line", x1=_r(f.x(x)), x2=_r(f.x(x)), y1=_r(f.y(a)), y2=_r(f.y(b)), class_="whisker")
-                for x, a, b in run
+                tag("line", x1=_r(x(at)), x2=_r(x(at)), y1=_r(f.y(a)), y2=_r(f.y(b)), class_="whisker")
+                for at, a, b in run
             ]
-        if len(run) > 1:
+        if len(run) > 1 and s.joined:
             parts.append(tag("polygon", points=" ".join(up + down), class_="band"))
     parts += [
-        tag("circle", cx=_r(f.x(x)), cy=_r(f.y(v)), r=1.8, class_="dot")
-        for x, v in zip(s.x, s.dots, strict=False)
+        tag("circle", cx=_r(x(at)), cy=_r(f.y(v)), r=1.8, class_="dot")
+        for at, v in zip(s.x, s.dots, strict=False)
         if v is not None
     ]
     for run in _runs(s.x, s.y, s.y):
-        points = " ".join(f"{f.x(x):.1f},{f.y(v):.1f}" for x, v, _ in run)
-        parts.append(tag("polyline", points=points, class_=f"curve dash{s.dash}"))
+        points = " ".join(f"{x(at):.1f},{f.y(v):.1f}" for at, v, _ in run)
+        parts += [tag("polyline", points=points, class_=f"curve dash{s.dash}")] if s.joined else []
         if s.markers or len(run) == 1:
-            parts += [tag("circle", cx=_r(f.x(x)), cy=_r(f.y(v)), r=3.6, class_="marker") for x, v, _ in run]
+            parts += [tag("circle", cx=_r(x(at)), cy=_r(f.y(v)), r=3.6, class_="marker") for at, v, _ in run]
     return tag("g", parts, class_=f"series c{s.color % 8}")
 
 
@@ -179,7 +192,7 @@ def _labels(series: Sequence[Series], f: _Frame) -> list[Markup]:
         tag(
             "text",
             _cut(s.label),
-            x=_r(f.right + 7),
+            x=_r(f.right + 7 + max(s.aside for s in series)),
             y=_r(y + 4),
             class_="label" if len(named) < len(series) else f"label c{s.color % 8}",
         )
@@ -213,12 +226,15 @@ def intervals(
     named = min(max(len(r.label) for r in rows), 26) * 6.7 + 14
     height = 26 * len(rows) + 34
     f = _Frame(named, WIDTH - 14, 8, height - 30, low - space, high + space, 0, 1)
-    marks = ticks(f.x0, f.x1, max(2, int((f.right - f.left) / 48)))
+    marks = _fitting(f)
     parts = [
         tag("line", x1=_r(f.x(v)), x2=_r(f.x(v)), y1=f.top, y2=f.bottom, class_="zero" if v == 0 and zero else "grid")
         for v in marks
     ]
-    parts += [tag("text", _tick(v, _digits(marks)), x=_r(f.x(v)), y=f.bottom + 16, class_="tick mid") for v in marks]
+    parts += [
+        tag("text", text, x=_r(f.x(v)), y=f.bottom + 16, class_="tick mid")
+        for v, text in zip(marks, tick_labels(marks), strict=True)
+    ]
     for i, r in enumerate(rows):
         y = 8 + 26 * i + 13
         assert r.value is not None
@@ -265,15 +281,13 @@ def _short(values: Values) -> list[float | None]:
     return [None if v is None else float(f"{v:.4g}") for v in values]
 
 
-def _digits(marks: Sequence[float]) -> int:
-    step = marks[1] - marks[0] if len(marks) > 1 else 1.0
-    return next((d for d in range(5) if abs(round(step, d) - step) < 1e-9), 5)
-
-
-def _tick(value: float, digits: int) -> str:
-    if digits >= 5:
-        return f"{value:.0e}".replace("e-0", "e-") if value else "0"
-    return f"{value:,.{digits}f}".replace("-", "−")
+def _fitting(f: _Frame) -> list[float]:
+    """Marks of a horizontal axis, so few that their labels do not touch."""
+    for most in range(6, 1, -1):
+        marks = ticks(f.x0, f.x1, most)
+        if len(marks) * (6.4 * max(map(len, tick_labels(marks))) + 12) <= f.right - f.left:
+            return marks
+    return ticks(f.x0, f.x1, 1)
 
 
 def _place(value: float, largest: float) -> str:
@@ -281,7 +295,7 @@ def _place(value: float, largest: float) -> str:
     if largest >= 1e4:
         scale, unit = (1e6, " M") if largest >= 1e6 else (1e3, " k")
         return f"{value / scale:g}{unit}" if value else "0"
-    return f"{value:g}" if value >= 0.01 or value <= 0 else f"{value:.1e}".replace("e-0", "e-").replace(".0e", "e")
+    return f"{value:g}" if value >= 0.01 or value <= 0 else scientific(value, 2)
 
 
 def _cut(text: str, limit: int = 16) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,19 @@ from rung.errors import InputError
 from rung.io.held_out import Kind, evaluations, interval, kind, mean, problems
 from rung.io.ladder import SYMBOLS, objective_text
 from rung.io.report.completions import collect_completions
+from rung.io.report.pairs import changes, comparisons, examples
 from rung.io.run_dir import RunDir
-from rung.maths.interval import change, problem_means
 from rung.recipe_io import LABELS, all_recipes, brief, diff, equation, from_dict
 from rung.recipes import Recipe
-from rung.train.health import of_run
+from rung.train.config import TrainConfig
+from rung.train.health import SYMPTOMS, of_run
 
 EXPERIMENTS = ("ladder.json", "why.json")
 COMPLETIONS = 3_400_000  # bytes of answers in a page, for all runs together
 
 
 def collect(paths: Sequence[Path], completions: int = COMPLETIONS) -> dict[str, Any]:
-    """{"runs": [...], "experiments": [...]} of directories: runs of `rung train`, and what `rung ladder` and `why` left."""
+    """{"runs", "comparisons", "symptoms", "experiments"} of directories: runs, and what `rung ladder` and `rung why` left."""
     if not paths:
         raise InputError("`rung report` needs a run's directory, several of them, or that of a ladder.")
     experiments = [path for path in paths if _experiment_file(path)]
@@ -34,6 +34,8 @@ def collect(paths: Sequence[Path], completions: int = COMPLETIONS) -> dict[str, 
         "runs": [
             collect_run(run, name, completions // max(len(runs), 1), one) for run, name in zip(runs, names, strict=True)
         ],
+        "comparisons": comparisons(runs, names, one == "accuracy") if len(runs) > 1 else [],
+        "symptoms": [{"name": s.name, "sign": s.sign} for s in SYMPTOMS],
         "experiments": [collect_experiment(path) for path in experiments],
     }
 
@@ -94,7 +96,9 @@ def collect_run(run: RunDir, name: str, completions: int, as_kind: Kind) -> dict
             {"name": f.name, "when": f.when, "seen": f.seen, "cause": f.symptom.cause, "remedy": f.symptom.remedy}
             for f in of_run(config, rows)
         ],
-        "changes": _changes(run, as_kind == "accuracy"),
+        "changes": changes(run, as_kind == "accuracy"),
+        "examples": examples(run, as_kind == "accuracy"),
+        "usual": _usual(config),
         "completions": collect_completions(run, completions, as_kind == "accuracy"),
     }
 
@@ -117,34 +121,12 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _changes(run: RunDir, binary: bool) -> dict[str, Any] | None:
-    """The same held-out problems before and after: by how much they changed, and how many answers were gained and lost."""
-    paths = sorted((run.path / "evaluations").glob("step_*.jsonl"))
-    if len(paths) < 2:
-        return None
-    first, last = (
-        [json.loads(line) for line in p.read_bytes().splitlines() if line.strip()] for p in (paths[0], paths[-1])
-    )
-    if [a["task"] for a in first] != [a["task"] for a in last]:
-        return None
-    both = [problem_means((a["task"], _earned(a, binary)) for a in rows) for rows in (first, last)]
-    known = [(_earned(a, binary), _earned(b, binary)) for a, b in zip(first, last, strict=True)]
-    pairs = [(a > 0, b > 0) for a, b in known if math.isfinite(a + b)]
-    return {
-        "change": change(both[0], both[1], binary),
-        "gained": pairs.count((False, True)),
-        "lost": pairs.count((True, False)),
-        "right": pairs.count((True, True)),
-        "wrong": pairs.count((False, False)),
-        "total": len(pairs),
-    }
-
-
-def _earned(row: dict[str, Any], binary: bool) -> float:
-    """The answer's reward, NaN where it was not scored. A prompt that left no room for one was wrong, if that is a kind."""
-    if row["reward"] is None and row["stop"] == "abort" and not row["rewards"] and binary:
-        return 0.0
-    return math.nan if row["reward"] is None else row["reward"]
+def _usual(config: dict[str, Any]) -> dict[str, Any]:
+    """What each setting is where nobody sets it, for this model; None: the task's."""
+    given = {k: config[k] for k in ("model", "lora_rank", "environment") if k in config}
+    usual, plain = vars(TrainConfig(**given).resolved()), TrainConfig()
+    counted = {"steps": config.get("steps")} if "tokens" in config else {}  # they follow from the tokens
+    return {**usual, **{k: getattr(plain, k) for k in given}, **counted}
 
 
 def _recipe(stored: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def collect_completions(run: RunDir, budget: int, binary: bool) -> dict[str, Any
     share = budget // 4 if steps else budget
     chosen = _spread(evaluations, EVALUATIONS)
     for path in chosen:
-        out.add(_lines(path), "held-out", int(path.stem.removeprefix("step_")), share // len(chosen))
+        out.add(stored_lines(path), "held-out", int(path.stem.removeprefix("step_")), share // len(chosen))
     left = budget - out.size
     read = _spread(steps, STEPS)
     for i, step in enumerate(read):
@@ -81,7 +81,7 @@ class _Sample:
         self.spent += used if kind == "training" else 0
 
     def _row(self, a: dict[str, Any], kind: str, step: int) -> dict[str, Any]:
-        prompt = _prompt(a.get("prompt"))
+        prompt = prompt_text(a.get("prompt"))
         reward, parts = a.get("reward"), a.get("rewards") or {}
         row: dict[str, Any] = {
             "k": 0 if kind == "training" else 1,
@@ -138,7 +138,7 @@ def _window(n: int) -> Sequence[int]:
     return range(n) if n <= HEAD + TAIL else [*range(HEAD), *range(n - TAIL, n)]
 
 
-def _prompt(prompt: Any) -> str:
+def prompt_text(prompt: Any) -> str:
     if isinstance(prompt, str):
         return _short(prompt)
     if isinstance(prompt, list):
@@ -197,7 +197,7 @@ def _rollout_path(run: RunDir, step: int) -> Path:
     return run.path / "rollouts" / f"step_{step:06d}.jsonl.zst"
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def stored_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of an evaluation; a torn last line of a killed run is left out."""
     out = []
     for line in path.read_bytes().splitlines():

@@ -10,7 +10,7 @@ from rung.io.definitions import as_html, definition
 from rung.io.held_out import NAMES
 from rung.io.report.charts import Charts, Series
 from rung.io.report.markup import Markup, number, tag
-from rung.io.report.statistics import POINTS, running, thin, window
+from rung.io.report.statistics import POINTS, dense, running, thin, window
 
 UNIT = (0.0, 1.0)
 DASHES = ("solid", "dashed", "dotted")
@@ -108,7 +108,7 @@ def groups(runs: Sequence[dict[str, Any]], charts: Charts) -> list[tuple[str, li
     """[(heading, figures)], without what none of the runs logged and without charts in which nothing moves."""
     out, used = [], set(ELSEWHERE)
     for heading, plots in GROUPS:
-        figures = [accuracy(runs, charts)] if heading == "Learning" else []
+        figures = list[Markup]()
         for plot in plots:
             used |= {name for name, _ in plot.metrics}
             figures.append(draw(plot, runs, charts))
@@ -121,17 +121,19 @@ def groups(runs: Sequence[dict[str, Any]], charts: Charts) -> list[tuple[str, li
     return out
 
 
-def accuracy(runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
-    """Held-out accuracy or mean reward of every evaluation, with its stored interval."""
+def held_out(runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
+    """Held-out accuracy or mean reward of every evaluation, with its stored interval; a line only where they are many."""
     series = [
         Series(
             run["name"] if len(runs) > 1 else "", e["step"], e["mean"], e.get("low", ()), e.get("high", ()), color=i,
-            markers=True,
+            markers=True, joined=dense(len(e["step"])),
         )
         for i, run in enumerate(runs)
         if (e := run["eval"])
     ]  # fmt: skip
     note = "Every evaluation, on the same held-out problems, with its 95 % interval."
+    if not all(s.joined for s in series):
+        note += " No line is drawn between so few: nothing was measured there."
     kind = runs[0]["kind"]
     fixed = UNIT if kind == "accuracy" else None
     return charts.lines(f"Held-out {NAMES[kind]}", series, note=note, name=f"eval/{kind}", fixed=fixed)

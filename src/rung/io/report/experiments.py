@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rung.io.report.charts import Charts, Interval, Series, intervals
-from rung.io.report.markup import Child, Markup, number, table, tag
-from rung.io.report.sections import section
+from rung.io.report.markup import Child, Markup, number, section, table, tag
+from rung.io.report.statistics import dense
+from rung.recipe_io import all_recipes
 
 Experiment = dict[str, Any]
 
@@ -21,6 +22,7 @@ def experiment(e: Experiment, charts: Charts, index: int, alone: bool = False) -
         verdicts(e),
         result_table(e),
         curve_charts(e, charts, colors),
+        robustness(e, charts, colors),
         gradient(e, colors),
         command(e),
     ]
@@ -65,7 +67,9 @@ def verdicts(e: Experiment) -> Child:
 
 
 def _signed(value: Any) -> str:
-    return f"{value:+.3f}" if isinstance(value, int | float) else "–"
+    if not isinstance(value, int | float):
+        return "–"
+    return ("−" if value < 0 else "+") + number(abs(value))
 
 
 def result_table(e: Experiment) -> Child:
@@ -73,20 +77,41 @@ def result_table(e: Experiment) -> Child:
     made = e.get("table") or {}
     head, rows = made.get("columns") or [], made.get("rows") or []
     if rows:
-        return [tag("h3", "Results"), table(head, [[cell(c) for c in row] for row in rows])]
+        return [tag("h3", "Results"), table(*narrow(head, rows), "tight")]
     return [tag("h3", "Runs"), run_table(e["rows"])] if e.get("rows") else None
+
+
+def narrow(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[list[str], list[list[Child]]]:
+    """The same numbers in fewer columns: an interval stands with its value, a parent with what was changed in it."""
+    pairs = {"low": "high", "parent": "what changed"}
+    joined = {i: head.index(pairs[name]) for i, name in enumerate(head) if pairs.get(name) in head}
+    gone = set(joined.values())
+    left = [i for i in range(len(head)) if i not in gone]
+    names = [
+        {"low": "95 % interval", "parent": "changed in its parent"}.get(head[i], head[i]) if i in joined else head[i]
+        for i in left
+    ]
+    return names, [
+        [_joined(head[i], row[i], row[joined[i]]) if i in joined else cell(row[i]) for i in left] for row in rows
+    ]
+
+
+def _joined(name: str, a: Any, b: Any) -> Child:
+    if a is None and b is None:
+        return "–"
+    if name == "low":
+        return tag("span", f"{cell(a)} to {cell(b)}", class_="nowrap")
+    return [f"{cell(a)}: ", tag("code", cell(b), class_="changed")]
 
 
 def run_table(rows: Sequence[dict[str, Any]]) -> Markup:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return table(names, [[cell(row.get(name)) for name in names] for row in rows])
+    return table(names, [[cell(row.get(name)) for name in names] for row in rows], "tight")
 
 
 def cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, float) and value and abs(value) < 0.01:
-        return f"{value:.3g}"
     if isinstance(value, int) and value >= 10_000:
         return f"{value:,}"
     return number(value) if isinstance(value, float) else str(value)
@@ -105,66 +130,93 @@ def curve_charts(e: Experiment, charts: Charts, colors: dict[str, int]) -> Child
                 c.get("low", ()),
                 c.get("high", ()),
                 color=colors.get(str(c.get("label")), i),
+                markers=not dense(len(c.get("x", []))),
+                joined=dense(len(c.get("x", []))),
             )
             for i, c in enumerate(same)
         ]
+        sparse = "Points are evaluations, with their intervals over seeds; no line is drawn between so few."
         labels = {c.get("ylabel") for c in same} - {None, title}
         name = ", ".join(sorted(map(str, labels)))
         out.append(
-            charts.lines(title or name or "curves", series, xlabel=str(same[0].get("xlabel", "step")), name=name)
-        )
-    out.append(robustness(e, charts, colors))
+            charts.lines(
+                title or name or "curves", series, xlabel=str(same[0].get("xlabel", "step")), name=name,
+                note=None if all(s.joined for s in series) else sparse,
+            )
+        )  # fmt: skip
     return [tag("h3", "Curves"), tag("div", out, class_="grid wide")] if any(out) else None
 
 
-def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Markup:
-    """What was reached over step sizes: a wide plateau is worth more than a high peak."""
-    series = [
-        Series(
-            str(r.get("recipe", "")),
-            r["step_size"],
-            r["accuracy"],
-            r.get("low", ()),
-            r.get("high", ()),
-            color=colors.get(str(r.get("recipe")), 0),
-            markers=True,
-        )
-        for r in e.get("robustness", [])
-        if r.get("step_size") and r.get("accuracy")
-    ]
-    note = "A wide plateau is worth more than a high peak: nobody knows the best step size of a new task."
+SETTINGS = {"learning_rate": "learning rate", "update.max_kl": "bound on the KL"}
+
+
+def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Child:
+    """What was reached over step sizes, a chart for each recipe: a learning rate and a bound on the KL share no axis."""
     measure = str(e.get("measure", "accuracy"))
-    fixed = (0.0, 1.0) if measure == "accuracy" else None
-    title = f"{measure.capitalize()} over step sizes"
-    return charts.lines(
-        title, series, xlabel="learning rate (trpo: bound on the KL)", note=note, fixed=fixed, log_x=True
+    fixed = (0.0, 1.0) if measure == "accuracy" else _range(e)
+    known = all_recipes()
+    drawn = []
+    for r in e.get("robustness", []):
+        if r.get("step_size") and r.get("accuracy"):
+            name = str(r.get("recipe", ""))
+            color, low, high = colors.get(name, 0), r.get("low", ()), r.get("high", ())
+            series = Series(name, r["step_size"], r["accuracy"], low, high, color=color, markers=True, joined=False)
+            setting = known[name].update.step_size if name in known else ""
+            xlabel = SETTINGS.get(setting, setting or "step size")
+            drawn.append(charts.lines(name, [series], xlabel=xlabel, fixed=fixed, log_x=True))
+    note = (
+        "A wide plateau is worth more than a high peak: nobody knows the best step size of a new task. Bars are the range over "
+        "the sweep's seeds."
     )
+    heading = tag("h3", f"{measure.capitalize()} over step sizes")
+    return [heading, tag("p", note, class_="hint"), tag("div", drawn, class_="grid")] if drawn else None
+
+
+def _range(e: Experiment) -> tuple[float, float] | None:
+    """One range of y for all of them."""
+    values = [
+        v for r in e.get("robustness", []) for k in ("accuracy", "low", "high") for v in r.get(k, ()) if v is not None
+    ]
+    if not values:
+        return None
+    space = (max(values) - min(values)) * 0.06 or 1.0
+    return min(values) - space, max(values) + space
 
 
 def gradient(e: Experiment, colors: dict[str, int]) -> Child:
-    """How noisy each estimator's gradient is, and how well one batch points where all of them point."""
+    """How noisy each estimator's gradient is, on scales that can be compared, and the trace as a number."""
     rows = e.get("gradient") or []
-    trace = [
-        Interval(
-            str(r.get("recipe")), r.get("trace"), r.get("low"), r.get("high"), color=colors.get(str(r.get("recipe")), 0)
-        )
-        for r in rows
-    ]
-    cosine = [
-        Interval(
-            str(r.get("recipe")),
-            r.get("cosine"),
-            r.get("cosine_low"),
-            r.get("cosine_high"),
-            color=colors.get(str(r.get("recipe")), 0),
-        )
-        for r in rows
-    ]
+
+    def plot(title: str, key: str) -> Markup:
+        lows, highs = (f"{key}_low", f"{key}_high")
+        points = [
+            Interval(
+                str(r.get("recipe")), r.get(key), r.get(lows), r.get(highs), color=colors.get(str(r.get("recipe")), 0)
+            )
+            for r in rows
+        ]
+        return intervals(title, points)
+
     drawn = [
-        intervals("Trace of the gradient's covariance (each in its own scale)", trace),
-        intervals("Cosine of one batch to the mean (more is better)", cosine),
+        plot("Signal to noise of one batch, |E g|² / trace (more is better)", "snr"),
+        plot("Cosine of one batch to the mean (more is better)", "cosine"),
     ]
-    return [tag("h3", "Quality of the gradient"), tag("div", drawn, class_="grid wide")] if any(drawn) else None
+    traces = [
+        (r.get("recipe"), cell(r["trace"]), _joined("low", r.get("low"), r.get("high"))) for r in rows if r.get("trace")
+    ]
+    if not any(drawn) and not traces:
+        return None
+    note = (
+        "The trace of the gradient's covariance has the scale of each recipe's own advantages and divisor: half of them, and it is "
+        "a quarter. It therefore has no common axis here. Divided by the squared norm of the mean gradient the scale is gone."
+    )
+    own = table(("recipe", "trace, each in its own scale", "95 % interval"), traces) if traces else None
+    return [
+        tag("h3", "Quality of the gradient"),
+        tag("div", drawn, class_="grid wide"),
+        tag("p", note, class_="hint"),
+        own,
+    ]
 
 
 def command(e: Experiment) -> Child:

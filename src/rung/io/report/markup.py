@@ -69,12 +69,29 @@ def _is_number(cell: Child) -> bool:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number for people: 0.7578 is 0.758, 31.24 is 31.2, 1347.0 is 1,347, 6.9e-14 stays."""
+    """A number for people: 0.7578 is 0.758, 31.24 is 31.2, 1347.0 is 1,347, 0.0004 and 6.9e-14 stay."""
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
     if value == int(value) or size >= 1000:
         return f"{value:,.0f}"
     if size < 10 ** -(digits + 1):
-        return f"{value:.1e}"
+        return scientific(value, 1)
+    if size < 0.01:
+        return f"{value:.{digits}g}"
     return f"{value:.{max(0, digits - len(str(int(size))) + (size < 1))}f}"
+
+
+def scientific(value: float, digits: int) -> str:
+    """4e-5, 6.9e-14: without zeros that say nothing."""
+    mantissa, _, power = f"{value:.{digits}e}".partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(power)}"
+
+
+def section(key: str, heading: str, *children: Child) -> Markup:
+    return tag("section", tag("h2", heading, id=f"{key}-h"), *children, id=key, aria_labelledby=f"{key}-h")
+
+
+def name_tag(name: str, i: int, runs: int) -> Child:
+    """A run's name with its colour, where there are several."""
+    return tag("h3", tag("i", class_=f"swatch c{i % 8}"), name) if runs > 1 else None

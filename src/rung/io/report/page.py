@@ -17,10 +17,12 @@ from rung.io.report.charts import Charts
 from rung.io.report.experiments import experiment
 from rung.io.report.health import health
 from rung.io.report.markup import Child, Markup, join, script_json, tag
+from rung.io.report.outcome import comparison, outcome
 
 GENERATOR = "rung report"
 LABELS = {
-    "outcome": "What came out", "health": "Health", "curves": "Curves", "recipe": "Recipe", "cost": "Time and memory",
+    "outcome": "What came out", "compare": "Problem by problem", "health": "Health",
+    "curves": "Curves", "recipe": "Recipe", "cost": "Time and memory",
     "answers": "Answers", "settings": "Settings", "metrics": "Definitions",
 }  # fmt: skip
 
@@ -40,8 +42,9 @@ def render(data: dict[str, Any], sources: Sequence[str] = ()) -> str:
         )
     if runs:
         made = {
-            "outcome": sections.outcome(runs, charts),
-            "health": health(runs),
+            "outcome": outcome(runs, charts),
+            "compare": comparison(data["comparisons"], runs[0]["kind"]),
+            "health": health(runs, data["symptoms"]),
             "curves": sections.figures(runs, charts),
             "recipe": sections.recipe(runs),
             "cost": sections.cost(runs, charts),
@@ -49,7 +52,9 @@ def render(data: dict[str, Any], sources: Sequence[str] = ()) -> str:
             "settings": sections.settings(runs),
             "metrics": sections.meanings(runs),
         }
-        order = ("outcome", "settings", *made) if len(runs) > 1 else made  # what differs comes early
+        order = (
+            ("outcome", "compare", "health", "settings", *made) if len(runs) > 1 else made
+        )  # what differs comes early
         parts += [(key, LABELS[key], made[key]) for key in dict.fromkeys(order) if made[key]]
     answers = [{k: run["completions"][k] for k in ("prompts", "rows")} | {"name": run["name"]} for run in runs]
     body = [

@@ -50,7 +50,7 @@ function readable(svg, chart) {
     for (const s of chart.series) {
       const i = s.px.indexOf(px);
       if (i < 0 || s.y[i] === null) continue;
-      add("circle", { cx: px, cy: s.py[i], r: 4 }, `spot c${s.color % 8}`);
+      add("circle", { cx: px + s.aside, cy: s.py[i], r: 4 }, `spot c${s.color % 8}`);
       const line = make("div");
       line.append(make("i", `swatch c${s.color % 8}`), make("b", "", short(s.y[i])));
       const low = s.low[i], high = s.high[i];

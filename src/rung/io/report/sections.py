@@ -1,26 +1,20 @@
-"""The sections of a report on runs: what came out, curves, the recipe, time and memory, answers, settings."""
+"""The sections of a report on runs after its first: curves, the recipe, time and memory, answers, settings."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from rung.io.definitions import as_html, definition, definitions
-from rung.io.held_out import NAMES
 from rung.io.report import curves
-from rung.io.report.charts import Charts, Interval, intervals
-from rung.io.report.markup import Child, Markup, number, table, tag
+from rung.io.report.charts import Charts
+from rung.io.report.equations import inline, mathml
+from rung.io.report.markup import Child, Markup, name_tag, number, section, table, tag
 
 Run = dict[str, Any]
 PHASES = ("sample", "reward", "logprob", "update", "sync")
 OWN = {"out", "resume", "threads", "started", "command"}  # say where and when, not what
-
-
-def section(key: str, heading: str, *children: Child) -> Markup:
-    return tag("section", tag("h2", heading, id=f"{key}-h"), *children, id=key, aria_labelledby=f"{key}-h")
 
 
 def key_of(runs: Sequence[Run]) -> Markup:
@@ -29,83 +23,6 @@ def key_of(runs: Sequence[Run]) -> Markup:
         return Markup()
     items = [tag("li", tag("i", class_=f"swatch c{i % 8}"), run["name"]) for i, run in enumerate(runs)]
     return tag("ul", items, class_="key", aria_label="colours of the runs")
-
-
-# -- what came out -------------------------------------------------------------------------------------------------
-def outcome(runs: Sequence[Run], charts: Charts) -> Markup:
-    """Accuracy or mean reward before and after, in words and as intervals, and the problems that were gained and lost."""
-    words = [tag("div", _name_tag(run, i, runs), _in_words(run), class_="words") for i, run in enumerate(runs)]
-    rows = [
-        Interval(
-            f"{run['name']}, {when}" if len(runs) > 1 else f"{when} ({row['step']} steps)",
-            row["mean"],
-            row["low"],
-            row["high"],
-            color=i,
-            quiet=when == "before",
-        )
-        for i, run in enumerate(runs)
-        for when, row in (("before", run["before"]), ("after", run["after"]))
-        if row
-    ]
-    kind = runs[0]["kind"]
-    title = f"{NAMES[kind].capitalize()} on held-out problems, 95 % intervals"
-    picture = intervals(title, rows, fixed=(0.0, 1.0) if kind == "accuracy" else None)
-    return section("outcome", "What came out", tag("div", tag("div", words), picture, class_="lead"))
-
-
-def _name_tag(run: Run, i: int, runs: Sequence[Run]) -> Child:
-    return tag("h3", tag("i", class_=f"swatch c{i % 8}"), run["name"]) if len(runs) > 1 else None
-
-
-def _in_words(run: Run) -> list[Markup]:
-    before, after, what = run["before"], run["after"], NAMES[run["kind"]]
-    if before is None:
-        return [tag("p", "This run holds no evaluation on held-out problems that could be scored.")]
-    if after is None:
-        now = tag("strong", number(before["mean"]), class_="big")
-        return [tag("p", now, f" held-out {what} at step {before['step']}; the only evaluation.")]
-    big = tag(
-        "p",
-        number(before["mean"]),
-        tag("span", "→", class_="arrow", aria_label="to"),
-        tag("strong", number(after["mean"])),
-        class_="big",
-    )
-    text = (
-        f"Held-out {what} after {after['step']} steps, on {after['problems']} problems. 95 % intervals: "
-        f"{_interval(before)} before, {_interval(after)} after. {_unscored(after)}"
-    )
-    out = [big, tag("p", text), *_changed(run)]
-    if run["planned"] and run["steps"] < run["planned"]:
-        out.append(tag("p", f"The run ended at step {run['steps']} of {run['planned']} planned.", class_="warn"))
-    return out
-
-
-def _changed(run: Run) -> list[Markup]:
-    """The change over the same problems, and where answers are right or wrong, how many of them were gained and lost."""
-    c = run["changes"]
-    if not c or c["change"] is None:
-        return []
-    d = c["change"]
-    interval = "" if math.isnan(d.low) else f" (95 % interval {d.low:+.3g} to {d.high:+.3g})"
-    said = f"{d.mean:+.3g}{interval}".replace("-", "−")
-    out = [tag("p", f"Change over the same {d.n} problems: {said}: {d.words}.")]
-    if run["kind"] == "accuracy":
-        what = "problems" if c["total"] == d.n else "answers"
-        gained, lost = f"{c['gained']} went from wrong to right", f"{c['lost']} from right to wrong"
-        rest = f"; {c['right']} were right both times, {c['wrong']} wrong both times."
-        out.append(tag("p", f"Of {c['total']} {what}, ", tag("b", gained), " and ", tag("b", lost), rest))
-    return out
-
-
-def _interval(row: dict[str, Any]) -> str:
-    return "none" if row["low"] is None else f"{number(row['low'])} to {number(row['high'])}"
-
-
-def _unscored(row: dict[str, Any]) -> str:
-    n = int(row.get("eval/unscored") or 0)
-    return f"{n} answers could not be scored and are in no mean." if n else ""
 
 
 # -- curves --------------------------------------------------------------------------------------------------------
@@ -154,7 +71,14 @@ def _recipe(r: dict[str, Any]) -> Markup:
         mine = tag("span", "set for this run", class_="pill own") if p["field"] in r["overridden"] else None
         was = tag("div", f"{parent}: ", tag("code", _plain(changed)), class_="was") if changed else None
         part = [tag("code", "none" if p["absent"] else p["part"]), new, mine, was]
-        rows.append((tag("span", greek(p["symbol"]), class_="sym"), p["field"], part, greek(p["equation"])))
+        rows.append(
+            (
+                tag("span", inline(p["symbol"]), class_="sym"),
+                p["field"],
+                part,
+                tag("span", inline(p["equation"]), class_="eq"),
+            )
+        )
     silent = (
         [tag("p", tag("b", "Where the paper is silent, our choice: "), "; ".join(r["silent"]))] if r["silent"] else []
     )
@@ -162,31 +86,10 @@ def _recipe(r: dict[str, Any]) -> Markup:
         "div",
         tag("h3", r["name"], " ", tag("small", r["paper"])),
         tag("p", r["why"]),
-        tag("p", tag("code", greek(r["objective"])), class_="equation"),
+        tag("div", mathml(r["objective"]), class_="equation"),
         table(("", "field", f"part, and what {parent} has", "equation and source"), rows, "parts"),
         silent,
     )
-
-
-GREEK = {
-    "rho": "ρ",
-    "beta": "β",
-    "theta": "θ",
-    "pi": "π",
-    "mu": "μ",
-    "kappa": "κ",
-    "gamma": "γ",
-    "lam": "λ",
-    "delta": "δ",
-    "eps": "ε",
-    "sum_": "Σ_",
-    "<-": "←",
-}
-
-
-def greek(text: str) -> str:
-    """An equation of a docstring with its Greek letters as such."""
-    return re.sub(r"\b(rho|beta|theta|pi|mu|kappa|gamma|lam|delta|eps)(?![a-z])|\bsum_|<-", lambda m: GREEK[m[0]], text)
 
 
 def _plain(part: str) -> str:
@@ -210,7 +113,7 @@ def cost(runs: Sequence[Run], charts: Charts) -> Markup:
         speed = f", {number(tokens / sampled)} a second of sampling" if sampled else ""
         text = f"{number(total)} seconds a step on average; {tokens:,.0f} answer tokens in all{speed}."
         head = ("phase", "seconds a step", "share of the step", "most memory, GiB")
-        out.append(tag("div", _name_tag(run, i, runs), tag("p", text), table(head, rows, "phases")))
+        out.append(tag("div", name_tag(run["name"], i, len(runs)), tag("p", text), table(head, rows, "phases")))
     figure = curves.draw(curves.Plot("Seconds a step", (("step_time", ""),)), runs, charts)
     return section("cost", "Time and memory", tag("div", tag("div", out), figure, class_="lead")) if out else Markup()
 
@@ -237,7 +140,7 @@ def _most(values: Sequence[float | None] | None) -> float | None:
 
 # -- settings ------------------------------------------------------------------------------------------------------
 def settings(runs: Sequence[Run]) -> Markup:
-    """What differs between runs first; everything, and where it ran, folded in."""
+    """What differs between runs and from the defaults; everything, and where it ran, folded in."""
     columns = [{**_flat(run["config"]), **(_parts(run) if len(runs) > 1 else {}), **_where(run)} for run in runs]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows = [(name, *(column.get(name, "–") for column in columns)) for name in names]
@@ -245,14 +148,27 @@ def settings(runs: Sequence[Run]) -> Markup:
     different = [row for row in rows if len(set(row[1:])) > 1 and row[0] not in OWN]
     out: list[Child] = []
     if len(runs) > 1:
-        out.append(
-            tag("p", "What is not the same in all of them:") if different else tag("p", "All settings are the same.")
-        )
-        out.append(table(head, different) if different else None)
-    out.append(
-        tag("details", tag("summary", "All settings, versions and hardware"), table(head, rows), open=len(runs) == 1)
-    )
-    return section("settings", "Settings", out)
+        said = "What is not the same in all of them:" if different else "All settings are the same."
+        out += [tag("p", said), table(head, different) if different else None]
+    own = _own_settings(runs[0], {row[0] for row in different})
+    there = " and the same in all of them" if len(runs) > 1 else ""
+    if own:
+        out += [tag("p", f"Other than by default{there}:"), table(("setting", "here", "default"), own)]
+    else:
+        out.append(tag("p", f"Every {'other ' if different else ''}setting is the default."))
+    everything = tag("summary", f"All {len(rows)} settings, versions and hardware")
+    return section("settings", "Settings", out, tag("details", everything, table(head, rows)))
+
+
+def _own_settings(run: Run, but: set[str]) -> list[tuple[str, str, str]]:
+    """(setting, here, default) where they differ."""
+    here, usual = _flat(run["config"]), _flat(run["usual"])
+    out = []
+    for name, value in here.items():
+        default = usual.get(name, "–")
+        if value != default and name not in OWN and name not in but:
+            out.append((name, value, "the task's" if default == "None" else default))
+    return out
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

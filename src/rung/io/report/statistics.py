@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean, stdev
 
+from rung.io.report.markup import scientific
+
+DENSE = 12  # fewer points than this are no curve
 POINTS = 200  # more than this many points are averaged in bins: more than a chart can show
 
 
@@ -15,9 +18,14 @@ def t95(df: int) -> float:
     return 1.959964 + 2.3722 / df + 2.8225 / df**2 + 2.5556 / df**3
 
 
+def dense(n: int) -> bool:
+    """Whether a line through n points claims no more than they show."""
+    return n >= DENSE
+
+
 def window(n: int) -> int:
     """Steps in a running mean: a twelfth of the run, odd, at least 5; 1 (none) for fewer than 12 points."""
-    return 1 if n < 12 else max(5, n // 12) | 1
+    return 1 if not dense(n) else max(5, n // 12) | 1
 
 
 def running(y: Sequence[float | None], width: int) -> tuple[list[float | None], list[float | None], list[float | None]]:
@@ -56,3 +64,15 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= count + 0.5)
     first = math.ceil(low / step - 1e-9)
     return [round((first + i) * step, 12) + 0.0 for i in range(int((high - first * step) / step + 1e-9) + 1)]
+
+
+def tick_labels(marks: Sequence[float]) -> list[str]:
+    """The marks of an axis with as many digits as tell them apart: 0.25, 1,200, 1.2e-6."""
+    step = min((b - a for a, b in pairwise(marks)), default=abs(marks[0]) if marks else 1.0) or 1.0
+    power, size = math.floor(math.log10(step) + 1e-9), max((abs(v) for v in marks), default=1.0)
+    if power < -4 and size < 1e-3:
+        digits = max(0, math.floor(math.log10(size) + 1e-9) - power)
+        texts = [scientific(v, digits) if v else "0" for v in marks]
+    else:
+        texts = [f"{v:,.{min(12, max(0, -power))}f}" for v in marks]
+    return [text.replace("-", "−", 1) if text.startswith("-") else text for text in texts]
