@@ -18,8 +18,9 @@ from rung.rollout import model as models
 from rung.rollout.collect import Collector
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
+from rung.train.config import TrainConfig
 from rung.train.learner import Hyper, Learner
-from rung.train.setup import train_only
+from rung.train.setup import prepare, train_only
 from rung.train.update import Work, _fisher_product
 
 torch.set_num_threads(1)
@@ -284,6 +285,13 @@ def test_the_schedule_scales_the_step():
         learner.step(collected)
         moved[decay] = float((weights(learner) - before).abs().max())
     assert moved[4] == pytest.approx(moved[0] / 4, rel=1e-2)
+
+
+def test_settings_reach_the_optimizer():
+    config = TrainConfig(adam_beta1=0.5, adam_beta2=0.6, adam_epsilon=1e-6, steps=4, decay_steps=2, decay_shape="cosine")
+    learner = prepare(config).learner
+    group = learner.optimizer.adam.param_groups[0]
+    assert (group["betas"], group["eps"], learner.hyper.decay_shape) == ((0.5, 0.6), 1e-6, "cosine")
 
 
 # -- terms that act without an advantage ------------------------------------------------------------------------------
