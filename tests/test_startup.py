@@ -52,7 +52,7 @@ def test_help_fits_the_terminal_and_says_everything(name, width, capsys, monkeyp
     assert main([name, "--help"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width, out
-    assert "\x1b" not in out and "None" not in out and "{" not in out, "words that people read"
+    assert "\x1b" not in out and "None" not in out and "{" not in out.replace("{prompt}", ""), "words that people read"
     for flag in flags_of(COMMANDS[name].flags).values():
         assert flag.text or flag.choices, f"{name} {flag.name} has no text"
         assert flag.name in out and flag.takes in out

@@ -138,14 +138,7 @@ def _splits(config: TrainConfig, own: Recipe | None, objects: Objects) -> Splits
 
     if own is None:
         config.build_recipe()  # refused before a large data set is read
-    full = config.resolved()
-    task, reward, environment = (
-        getattr(full, name) if value is None else value
-        for name, value in (("task", objects.task), ("reward", objects.reward), ("environment", objects.environment))
-    )
-    return environments.load(
-        task, environment=environment, path=full.task_path, reward=reward, options=full.task_options
-    )
+    return environments.problems(config.resolved(), objects.given())
 
 
 def _object(value: Any) -> Any:

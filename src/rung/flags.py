@@ -1,18 +1,19 @@
 """The flags of all commands but `train` and `plan`; not beside the commands' code, so that they are read without torch.
 
-Written for people by help.py: "; None: WORDS" at the end of a text says what a flag is where it is left out. `eval` and
-`verify` also take --task-options.NAME VALUE, `eval` --template-options.NAME VALUE, which arguments.py reads.
+Written for people by help.py: "; None: WORDS" at the end of a text says what a flag is where it is left out. Those that load problems
+also take --task-options.NAME VALUE and --template-options.NAME VALUE, which arguments.py reads.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional, Suppress
+from tyro.conf import Positional
 
 from rung.ranges import Answers, Count, Flags, LearningRate, Natural, Seed, Temperature, TopP, above, at_least, between
+from rung.settings import Problems, Weights
 
 MAIN_LINE = "reinforce,reward_to_go,moving_average,leave_one_out,value_baseline,a2c,trpo,ppo,grpo,dr_grpo"
 
@@ -50,7 +51,7 @@ class Ask(Flags):
 
 
 @dataclass(frozen=True)
-class Eval(Flags):
+class Eval(Problems, Flags):
     """Accuracy of a model or run on held-out problems: mean@k, pass@k, maj@k with 95 % intervals; two models side by side."""
 
     model: Positional[str]
@@ -59,12 +60,6 @@ class Eval(Flags):
     """a second model or run: the same problems, and the paired difference (first minus second)"""
     spec: Path | None = None
     """a stored .spec.json: evaluate exactly as it says; no other setting may be given"""
-    task: str | None = None
-    """what `rung train --task` takes; a run knows its own"""
-    task_path: Path | None = None
-    """data of a task that has none of its own (gsm8k)"""
-    task_options: Suppress[dict[str, Any]] = field(default_factory=dict)
-    template_options: Suppress[dict[str, Any]] = field(default_factory=dict)
     split: str | None = None
     """eval or train; None: eval"""
     problems: Count | None = None
@@ -90,22 +85,9 @@ class Eval(Flags):
 
 
 @dataclass(frozen=True)
-class Verify(Flags):
+class Verify(Problems, Flags):
     """A task's verifier on gold, corrupted and adversarial answers: false accepts (exit status 1), false rejects, time."""
 
-    task: str
-    """what `rung train --task` takes"""
-    task_path: Path | None = None
-    """data of a task that has none of its own (gsm8k)"""
-    reward: str | None = None
-    """FILE.py:NAME, reward functions instead of the task's verifier"""
-    verifier: str = "auto"
-    """for tasks from rows: auto, exact, numeric, choice, math or code"""
-    prompt_column: str | None = None
-    """for tasks from rows: the column of the question, with dots into it; None: found (docs/tasks.md)"""
-    answer_column: str | None = None
-    """for tasks from rows: the column of the answer, likewise; None: found"""
-    task_options: Suppress[dict[str, Any]] = field(default_factory=dict)
     problems: Count = 10
     """of the task, the first ones"""
     all: bool = False
@@ -133,7 +115,7 @@ class Why(Flags):
 
 
 @dataclass(frozen=True)
-class Ladder(Flags):
+class Ladder(Weights, Problems, Flags):
     """Recipes compared honestly: same seeds, same starting weights, same token budget, step sizes swept beforehand."""
 
     recipes: str = MAIN_LINE
@@ -150,10 +132,6 @@ class Ladder(Flags):
     """of the sweep"""
     model: str = "starter"
     """starter, smollm2, a model's directory, a run, or a hub id"""
-    task: str | None = None
-    """what `rung train --task` takes; None: the model's usual task"""
-    task_path: Path | None = None
-    """data of a task that has none of its own (gsm8k)"""
     prompts_per_step: Count = 8
     """problems per step"""
     samples_per_prompt: Answers = 8
@@ -179,17 +157,13 @@ class Ladder(Flags):
 
 
 @dataclass(frozen=True)
-class Variance(Flags):
+class Variance(Weights, Problems, Flags):
     """Gradient noise at a frozen policy: variance, signal to noise and direction of one batch's gradient, per recipe."""
 
     model: Positional[str]
     """a run's directory, starter, smollm2, a model's directory, or a hub id"""
     recipes: str = MAIN_LINE
     """names of recipes, with commas between them"""
-    task: str | None = None
-    """a task's name or a .jsonl/.csv/.parquet file; a run knows its own"""
-    task_path: Path | None = None
-    """data of a task that has none of its own (gsm8k)"""
     batches: Annotated[int, at_least(3, "a variance needs at least 3 batches; 24 give intervals of use")] = 24
     """independent batches; every recipe sees the same ones"""
     warmup_batches: Natural = 20

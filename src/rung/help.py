@@ -11,7 +11,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from tyro.conf import Positional, Suppress
 from rung.arguments import OPTIONS
 from rung.io.terminal import make_rich
 from rung.ranges import hints, options_of
+from rung.settings import Problems, Weights
 from rung.train.config import GROUPS, TrainConfig
 
 WIDEST = 110  # longer lines are hard to read
@@ -45,7 +46,9 @@ def flags_of(spec: Any, becomes: Mapping[str, str] | None = None) -> dict[str, F
     texts = _texts(spec)
     return {
         f.name: flag
-        for f in fields(spec)
+        for f in sorted(
+            fields(spec), key=lambda f: f.name not in spec.__annotations__
+        )  # its own first, then shared ones
         if (flag := _flag(f, hints(spec)[f.name], texts.get(f.name, ""), (becomes or {}).get(f.name)))
     }
 
@@ -54,7 +57,19 @@ def show(command: str, spec: Any) -> None:
     """Print the help of a command by the dataclass of its flags."""
     flags = flags_of(spec)
     words = " ".join(flag.name for flag in flags.values() if flag.positional)
-    _print(f"rung {command} {words} [FLAGS]".replace("  ", " "), spec.__doc__, flags, {}, more_of(spec, command))
+    _print(
+        f"rung {command} {words} [FLAGS]".replace("  ", " "), spec.__doc__, flags, shared(spec), more_of(spec, command)
+    )
+
+
+def shared(spec: Any) -> dict[str, str]:
+    """{first field: title} of the settings that the command shares with `rung train`."""
+    groups = {}
+    for kind, first in ((Problems, "task"), (Weights, "dtype")):
+        if issubclass(spec, kind):
+            names = [f.name for f in fields(kind) if f.name not in spec.__annotations__]
+            groups[names[0]] = GROUPS[first]
+    return groups
 
 
 def more_of(spec: Any, command: str) -> list[Flag]:
@@ -85,7 +100,7 @@ def becomes() -> dict[str, str]:
 
 
 def _print(usage: str, about: str, flags: Mapping[str, Flag], groups: Mapping[str, str], more: Sequence[Flag]) -> None:
-    """groups: {first field: title}; more: flags that are no fields, at the end."""
+    """groups: {first field: title}, in the order in which they are shown; more: flags that are no fields, at the end."""
     console = make_rich(sys.stdout)
     width = min(console.width, WIDEST)
     for line in (f"usage: {usage}", "", *inspect.cleandoc(about).splitlines(), ""):
@@ -96,7 +111,11 @@ def _print(usage: str, about: str, flags: Mapping[str, Flag], groups: Mapping[st
         title = groups.get(name, title)
         titled.setdefault("arguments" if flag.positional else title, []).append(flag)
     titled.setdefault("also" if groups else "flags", []).extend([*more, HELP])
-    for index, (title, group) in enumerate(titled.items()):
+    order = list(groups.values())
+    sections = sorted(
+        titled.items(), key=lambda part: (part[0] == "also", order.index(part[0]) if part[0] in order else -1)
+    )
+    for index, (title, group) in enumerate(sections):
         console.print(Text(("\n" if index else "") + title, "bold"))
         for flag in group:
             for text in _lines(flag, width):
@@ -156,7 +175,12 @@ def _said(value: Any) -> str:
 
 
 def _texts(spec: Any) -> dict[str, str]:
-    """{field: the text under it} in the class's source."""
+    """{field: the text under it} in the source of the class and of those that it shares settings with."""
+    above = [cls for cls in reversed(spec.__mro__[1:]) if is_dataclass(cls)]
+    return {name: text for cls in (*above, spec) for name, text in _own_texts(cls).items()}
+
+
+def _own_texts(spec: Any) -> dict[str, str]:
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(spec))).body
     assert isinstance(body, ast.ClassDef)
     found = {}

@@ -100,7 +100,7 @@ def test_prompts_that_leave_no_room_count_as_wrong_and_are_reported(tmp_path, ca
 )
 def test_refused(tmp_path, capsys, words, message):
     (tmp_path / "spec.json").write_text(
-        json.dumps(EvalSpec("chained_arithmetic", problems=2, fingerprint="0000").to_dict())
+        json.dumps(EvalSpec(task="chained_arithmetic", problems=2, fingerprint="0000").to_dict())
     )
     (tmp_path / "typo.json").write_text(json.dumps({"task": "chained_arithmetic", "format": 1, "sampels": 3}))
     words = [word.format(spec=tmp_path / "spec.json", typo=tmp_path / "typo.json") for word in words]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rung.errors import InputError, unknown
 from rung.ranges import Answers, Count, Flags, Natural, Seed, Temperature, TopP
 from rung.records import SamplingLaw
+from rung.settings import Problems, given
 from rung.tasks.environment import Environment
 from rung.train.evaluate import EVAL_SEED, answers_per_problem
 
@@ -19,41 +21,23 @@ if TYPE_CHECKING:
     from rung.flags import Eval
 
 FORMAT = 1
-_SETTINGS = (
-    "task",
-    "task_path",
-    "task_options",
-    "template_options",
-    "split",
-    "problems",
-    "samples",
-    "temperature",
-    "top_p",
-    "top_k",
-    "max_new_tokens",
-    "seed",
-)
-_OWN = ("task", "task_path", "task_options", "reward", "environment")
-_TALK = ("max_new_tokens", "max_turns", "max_turn_tokens", "max_total_tokens")
+_SETTINGS = ("split", "problems", "samples", "temperature", "top_p", "top_k", "max_new_tokens", "seed")
+_OWN = tuple(f.name for f in dataclasses.fields(Problems) if f.name != "template_options")
+TALK = ("max_new_tokens", "max_turns", "max_turn_tokens", "max_total_tokens")
 _LAW = ("temperature", "top_p", "top_k", "dtype", "template_options")  # of a run's own, whatever the task
 
 
 @dataclass(frozen=True)
-class EvalSpec(Flags):
+class EvalSpec(Problems, Flags):
     """Everything that an accuracy depends on besides the model.
 
+    environment: a run's own; then a conversation has the run's limits.
     samples: None, only before the task is loaded: as many as a run's own evaluations take.
     max_new_tokens: None only before the task is loaded.
     dtype: what the model computes in.
     fingerprint: of the problems' ids and prompts; another one means other data.
     """
 
-    task: str | None = None
-    environment: str | None = None  # a run's --environment; then a conversation has the run's limits
-    task_path: str | None = None
-    task_options: dict[str, Any] = field(default_factory=dict)
-    template_options: dict[str, Any] = field(default_factory=dict)
-    reward: str | None = None
     split: Literal["eval", "train"] = "eval"
     problems: Count = 256
     samples: Answers | None = 1
@@ -76,7 +60,7 @@ class EvalSpec(Flags):
     @property
     def law(self) -> SamplingLaw:
         assert self.max_new_tokens is not None
-        names = ("temperature", "top_p", "top_k", *_TALK)
+        names = ("temperature", "top_p", "top_k", *TALK)
         return SamplingLaw(**{name: getattr(self, name) for name in names if getattr(self, name) is not None})
 
     def filled(self, environment: Environment, max_new_tokens: int) -> EvalSpec:
@@ -96,7 +80,7 @@ class EvalSpec(Flags):
         return replace(self, fingerprint=value)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
 
 def fingerprint(environment: Environment, problems: int) -> str:
@@ -114,33 +98,41 @@ def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
 
     stored: the settings of the run. Another --task has its own limits and sizes, but the run's sampling.
     """
-    given = {name: getattr(args, name) for name in _SETTINGS if getattr(args, name) not in (None, {})}
+    problems = given(args, Problems)
+    chosen = {name: value for name in _SETTINGS if (value := getattr(args, name)) is not None}
     if args.spec is not None:
-        if given:
-            flag = "--" + next(iter(given)).replace("_", "-")
+        if problems or chosen:
+            flag = "--" + next(iter({**problems, **chosen})).replace("_", "-")
             raise InputError(f"--spec {args.spec} says how to evaluate, and {flag} would change it. Leave one out.")
         return read(args.spec)
-    if "task_path" in given:
-        given["task_path"] = str(given["task_path"])
-        if Path(given["task_path"]).is_file():  # a single file given for an evaluation is all evaluation
-            given["task_options"] = {"eval_share": 1.0, **given.get("task_options", {})}
-    own = own_settings(stored, given.get("task"))
+    if (
+        "task_path" in problems and problems["task_path"].is_file()
+    ):  # a single file given for an evaluation is all of it
+        problems["task_options"] = {"eval_share": 1.0, **problems.get("task_options", {})}
+    own = own_settings(stored, problems.get("task"))
+    return EvalSpec(**own | over(own, problems, args.model) | chosen)
+
+
+def over(own: Mapping[str, Any], problems: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The settings of the problems: those that were given over a run's own."""
+    names = [f.name for f in dataclasses.fields(Problems)]
+    found = {k: v for k, v in own.items() if k in names} | dict(problems)
     for name in ("task_options", "template_options"):
-        given[name] = {**own.get(name, {}), **given.get(name, {})}
-    given = own | given
-    if not given.keys() & {"task", "environment"} and args.model == "starter":
-        given["task"] = "chained_arithmetic"
-    if not given.keys() & {"task", "environment"}:
-        raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
-    return EvalSpec(**given)
+        found[name] = {**own.get(name, {}), **problems.get(name, {})}
+    if not found.keys() & {"task", "environment"} and model == "starter":
+        found["task"] = "chained_arithmetic"
+    if not found.keys() & {"task", "environment"}:
+        raise InputError(f"{model} is not a run, so it does not know its task. Say which with --task.")
+    return found
 
 
 def own_settings(stored: dict[str, Any], task: str | None = None) -> dict[str, Any]:
     """What a run evaluated itself with; of another task than its own only how it samples."""
     if not stored:
         return {}
-    names = _LAW if task not in (None, stored.get("task")) else (*_LAW, *_OWN, *_TALK)
+    names = _LAW if task not in (None, stored.get("task")) else (*_LAW, *_OWN, *TALK)
     own = {name: stored[name] for name in names if stored.get(name) is not None}
+    own |= {"task_path": Path(own["task_path"])} if "task_path" in own else {}
     if names is not _LAW:
         own |= {"problems": stored["eval_problems"], "samples": stored.get("eval_samples")}
     return own
@@ -171,6 +163,6 @@ def read(path: Path) -> EvalSpec:
         if key not in known:
             raise unknown(f"setting in {path}", key, known)
     try:
-        return EvalSpec(**data)
+        return EvalSpec(**{k: Path(v) if k == "task_path" and isinstance(v, str) else v for k, v in data.items()})
     except TypeError as error:
         raise InputError(f"--spec {path} holds a value of the wrong kind: {error}.") from error

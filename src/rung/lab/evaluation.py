@@ -137,10 +137,7 @@ def run_eval(args: Eval) -> int:
     directories = [(name, *resolve(name)) for name in (args.model, args.compare) if name is not None]
     spec = spec_from(args, directories[0][2])
     out = answers_file(args.out, args.model, directories[0][2])
-    path = Path(spec.task_path) if spec.task_path else None
-    splits = environments.load(
-        spec.task, environment=spec.environment, path=path, reward=spec.reward, options=spec.task_options
-    )
+    splits = environments.problems(spec)
     if spec.max_new_tokens is None:
         for _, directory, _ in directories:
             splits = shortened_for(splits, directory)
@@ -178,11 +175,7 @@ def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None
         "reward" in given or "task" in given
     ):  # problems that are given are judged by what is given with them, or themselves
         spec = replace(spec, reward=told(given.get("reward")))
-    splits = environments.load(
-        given.get("task", spec.task), environment=given.get("environment", spec.environment),
-        path=Path(spec.task_path) if spec.task_path else None, reward=given.get("reward", spec.reward),
-        options=spec.task_options,
-    )  # fmt: skip
+    splits = environments.problems(spec, given)
     dtype = getattr(torch, spec.dtype)
     model = models.bring(*pair, device) if pair else models.load(directory, device=device, dtype=dtype)
     if spec.max_new_tokens is None:

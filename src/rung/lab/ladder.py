@@ -28,13 +28,14 @@ from rung.recipe_io import brief, diff, find
 from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
-from rung.rollout import model as models
 from rung.rollout.device import choose
-from rung.tasks import registry
+from rung.settings import Problems, Weights, as_typed, given, settings_of
+from rung.tasks import environments
 from rung.tasks.environment import Splits
 from rung.train.config import TrainConfig
 from rung.train.defaults import shortened_for
-from rung.train.setup import locate
+from rung.train.setup import load_weights, locate
+from rung.train.setup import ready as prepare_weights
 
 SWEEP_SEED = 1_000  # the sweep's seeds begin here, far from those of the comparison
 
@@ -56,7 +57,7 @@ def job_of(args: Ladder, recipe: str, size: float, seed: int) -> Job:
     setting = find(recipe).update.step_size
     chosen: dict[str, Any] = {setting: size} if setting == "learning_rate" else {"overrides": {setting: size}}
     config = TrainConfig(
-        recipe=recipe, **chosen, seed=seed, model=args.model, task=args.task, task_path=args.task_path,
+        recipe=recipe, **chosen, **settings_of(args, Problems), **settings_of(args, Weights), seed=seed, model=args.model,
         tokens=args.tokens, prompts_per_step=args.prompts_per_step, samples_per_prompt=args.samples_per_prompt,
         max_new_tokens=args.max_new_tokens, eval_problems=args.eval_problems, eval_every=args.eval_every,
         save_rollouts=False, device=args.device,
@@ -115,7 +116,7 @@ def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
 
 
 def _splits(args: Ladder) -> Splits:
-    splits = registry.load(job_of(args, "reinforce", 1.0, 0).config.resolved().task or "", path=args.task_path)
+    splits = environments.problems(job_of(args, "reinforce", 1.0, 0).config.resolved())
     return splits if args.max_new_tokens else shortened_for(splits, locate(args.model))
 
 
@@ -194,7 +195,8 @@ def conclude(args: Ladder, recipes: Sequence[Recipe], sweep: Sequence[Row], comp
         "robustness": robust,
         "gradient": gradient(args, recipes, compared) if args.gradient_batches else [],
         "command": f"rung ladder --recipes {','.join(by)} --seeds {args.seeds} --tokens {args.tokens} "
-        f"--rates {args.rates} --bounds {args.bounds} --sweep-seeds {args.sweep_seeds} --model {args.model}",
+        f"--rates {args.rates} --bounds {args.bounds} --sweep-seeds {args.sweep_seeds} --model {args.model}"
+        + as_typed({**given(args, Problems), **given(args, Weights)}),
     }
 
 
@@ -263,7 +265,8 @@ def gradient(args: Ladder, recipes: Sequence[Recipe], compared: Sequence[Row]) -
         return list(json.loads(path.read_bytes()))
     splits = _splits(args)
     law = SamplingLaw(max_new_tokens=_limit(args))
-    model = models.load(locate(args.model), device=choose(args.device))
+    model = load_weights(locate(args.model), args, args.device)
+    prepare_weights(model, args, args.template_options)
     frozen = Frozen(model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, middle)
     found, _ = qualities(frozen.gradients(recipes, args.gradient_batches, 20, SWEEP_SEED))
     rows = [

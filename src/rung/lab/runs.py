@@ -40,6 +40,7 @@ from rung.recipes import Recipe
 from rung.records import Scored, Tokens
 from rung.rollout import model as models
 from rung.rollout.device import choose
+from rung.tasks.rows import SUFFIXES
 from rung.train.config import TrainConfig
 from rung.train.loop import Outcome, train
 from rung.train.policy import Policy, microbatches
@@ -66,12 +67,18 @@ def parts_of(recipe: Recipe) -> Row:
     return {k: v for k, v in to_dict(recipe).items() if k not in LABELS}
 
 
-@lru_cache
 def digest(path: Path) -> str:
-    """sha256 of a file, or of a model directory's configuration and weights."""
-    files = [path] if path.is_file() else sorted([*path.glob("*.json"), *path.glob("*.safetensors")])
+    """sha256 of a file, or of a directory's files: of a model its configuration and weights, of a task its rows."""
+    kinds = ("*.json", "*.safetensors", *(f"*{suffix}" for suffix in SUFFIXES))
+    files = [path] if path.is_file() else sorted({file for kind in kinds for file in path.glob(kind)})
+    return _digest(tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@lru_cache
+def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files as they are now: read once, until one of them is changed."""
     total = hashlib.sha256()
-    for file in files:
+    for file, _, _ in stamps:
         total.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
@@ -96,13 +103,18 @@ def key(config: TrainConfig) -> str:
     config = config.resolved()
     settings = {k: v for k, v in vars(config).items() if k not in NO_MATTER}
     settings["device"] = choose(config.device).type  # auto is what it stands for
-    reward_file = (config.reward or "").rpartition(":")[0]
-    for name, text in (("model", locate(config.model)), ("task", config.task), ("reward", reward_file)):
+    for name, text in (("model", locate(config.model)), ("task", config.task), ("task_path", config.task_path)):
         if text and Path(text).exists():
             settings[name] = digest(Path(text))
-    if config.task_path is not None and config.task_path.is_file():
-        settings["task_path"] = digest(config.task_path)
+    for name in ("reward", "environment"):
+        settings[f"{name} files"] = [digest(file) for file in python_files(getattr(config, name))]
     return fingerprint({"recipe": parts_of(config.build_recipe()), "settings": settings, "version": rung_version()})
+
+
+def python_files(spec: str | None) -> list[Path]:
+    """The files of `a.py:f,b.py:g*0.5`."""
+    files = [Path(part.strip().rpartition(":")[0]) for part in (spec or "").split(",")]
+    return [file for file in files if file.is_file()]
 
 
 # -- one run -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from rung.errors import InputError
 from rung.flags import Variance
 from rung.io.tables import check_json_target, show, write_json
 from rung.io.terminal import say_notes
+from rung.lab.evalspec import TALK, over, own_settings
 from rung.lab.evaluation import resolve
 from rung.lab.statistics import Interval
 from rung.lab.variance import Quality, baseline_gradients, gradients, optimal_baseline, quality
@@ -24,15 +24,16 @@ from rung.recipe_io import find
 from rung.recipe_rules import check_sampling
 from rung.recipes import LADDER, Recipe
 from rung.records import SamplingLaw
-from rung.rollout import model as models
 from rung.rollout.collect import Collected, Collector
 from rung.rollout.device import choose
 from rung.rollout.model import Model
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import registry
+from rung.settings import Problems, Weights, given, settings_of
+from rung.tasks import environments
 from rung.tasks.environment import Environment
 from rung.train.defaults import shortened
 from rung.train.learner import Hyper
+from rung.train.setup import load_weights, ready
 
 UNBIASED = "leave_one_out"
 OPTIMAL = "constant baseline of least variance"
@@ -102,26 +103,25 @@ def table(found: Mapping[str, Quality]) -> list[list[Any]]:
 def run_variance(args: Variance) -> int:
     """Measure and print the table; exit status 0."""
     check_json_target(args.json)
-    device = choose(args.device)
     recipes = chosen(args.recipes)
+    choose(args.device)
     directory, stored = resolve(args.model)
-    task = args.task or stored.get("task") or ("chained_arithmetic" if args.model == "starter" else None)
-    if task is None:
-        raise InputError(f"{args.model} is not a run, so it does not know its task. Say which with --task.")
-    path = args.task_path or (Path(stored["task_path"]) if "task_path" in stored and args.task is None else None)
-    options: dict[str, Any] = dict(stored.get("task_options", {})) if args.task is None else {}
-    splits = registry.load(task, path=path, options=options)
-    model = models.load(directory, device=device)
+    own = own_settings(stored, args.task)
+    asked = Problems(**over(own, given(args, Problems), args.model))
+    splits = environments.problems(asked)
+    weights = Weights(**{k: v for k, v in stored.items() if k in settings_of(args, Weights)} | given(args, Weights))
+    model = load_weights(directory, weights, args.device, merge=not stored.get("lora_rank"))
+    ready(model, weights, asked.template_options)
     splits = splits if args.max_new_tokens else shortened(splits, model)
     say_notes(splits.notes)
-    law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens)
+    turns = {name: own[name] for name in TALK if name in own and name != "max_new_tokens"}
+    law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens, **turns)
     for recipe in recipes:
         check_sampling(
             replace(recipe, update=GradientSteps()),  # the gradient of a whole batch: nothing is updated
             samples_per_prompt=args.samples_per_prompt, rows=args.prompts_per_step * args.samples_per_prompt,
             temperature=law.temperature, is_full=law.is_full, max_new_tokens=law.max_new_tokens,
         )  # fmt: skip
-    model.use_template(stored.get("template_options", {}))
     frozen = Frozen(
         model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, args.learning_rate,
         args.process,
@@ -133,7 +133,7 @@ def run_variance(args: Variance) -> int:
         write_json(COLUMNS, rows, args.json)
     if args.json != "-":
         brief = [[r[0], *(f"{r[i]:.3g} [{r[i + 1]:.3g}, {r[i + 2]:.3g}]" for i in (1, 4, 7)), r[10]] for r in rows]
-        show(f"gradient noise of {args.model} on {task}: {args.batches} batches of {size}", SHORT, brief)
+        show(f"gradient noise of {args.model} on {splits.name}: {args.batches} batches of {size}", SHORT, brief)
         sys.stdout.write(
             f"95 % bootstrap intervals over batches. snr = |E g|^2 / trace does not depend on an estimator's scale, trace does.\n"
             f"cosine: one batch against the mean of the others. direction: E g against that of {UNBIASED}, corrected for noise.\n"

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rung.errors import InputError
 from rung.io.tables import check_json_target, show
 from rung.io.terminal import say_notes
 from rung.records import Completion, Group, Task
-from rung.tasks import registry
-from rung.tasks.environment import Environment
+from rung.tasks import environments
+from rung.tasks.environment import Environment, talks
 from rung.tasks.probes import Kind, Probe, gold_of, probes
 
 if TYPE_CHECKING:
@@ -142,15 +143,11 @@ def _score(environment: Environment, task: Task, probe: Probe) -> tuple[dict[str
 def run_verify(args: Verify) -> int:
     """Print the table; exit status 1 if a wrong answer was accepted, or if the verifier raised at one."""
     check_json_target(args.json)
-    splits = registry.load(
-        args.task,
-        path=args.task_path,
-        reward=args.reward,
-        verifier=args.verifier,
-        prompt_column=args.prompt_column,
-        answer_column=args.answer_column,
-        options=args.task_options,
-    )
+    if args.task is None and args.environment is None:
+        raise InputError("nothing says whose verifier is meant. Give a task's name or a file with --task.")
+    splits = environments.problems(args)
+    if talks(splits.train):
+        raise InputError(f"{splits.name} judges conversations, and the answers that are tried here are single texts.")
     say_notes(splits.notes)
     environment = splits.eval if len(splits.eval) else splits.train
     result = verification(environment, args.problems)

@@ -35,17 +35,26 @@ class Answer:
 class Frame:
     """What stands around the question in all of a run's prompts; `chat`: they are messages and not plain text.
 
-    head, tail: messages before and behind the user's; below: the lines under the question, such as an instruction.
+    head, tail: messages before and behind the user's; below: the lines under the question, such as an instruction;
+    words: what --prompt-template puts before and behind both.
     """
 
     chat: bool = False
     head: tuple[Message, ...] = ()
     below: str = ""
     tail: tuple[Message, ...] = ()
+    words: tuple[str, str] = ("", "")
 
     @classmethod
-    def of(cls, prompts: Sequence[Prompt]) -> Frame:
-        """The frame that the prompts share; of prompts of several shapes, that of the first kind, bare."""
+    def of(cls, prompts: Sequence[Prompt], words: tuple[str, str] = ("", "")) -> Frame:
+        """The frame that the prompts share; of prompts of several shapes, that of the first kind, bare.
+
+        words: what stands before and behind each question, known beforehand (--prompt-template).
+        """
+        return replace(cls._of([_bare(p, words) for p in prompts]), words=words)
+
+    @classmethod
+    def _of(cls, prompts: Sequence[Prompt]) -> Frame:
         talks = [p for p in prompts if not isinstance(p, str)]
         if not talks or len(talks) < len(prompts):
             texts = [p for p in prompts if isinstance(p, str)]
@@ -60,12 +69,22 @@ class Frame:
     def around(self, question: str) -> Prompt:
         """The prompt with this question in it."""
         text = question if question.endswith(self.below) else question.rstrip() + self.below
+        text = text.join(self.words)
         return [*self.head, {"role": "user", "content": text}, *self.tail] if self.chat else text
 
 
 def _question(prompt: Sequence[Message]) -> int:
     """Where the user asks: the last message that is the user's."""
     return max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=len(prompt) - 1)
+
+
+def _bare(prompt: Prompt, words: tuple[str, str]) -> Prompt:
+    """The prompt without these words before and behind its question."""
+    if isinstance(prompt, str):
+        return prompt.removeprefix(words[0]).removesuffix(words[1])
+    at = _question(prompt)
+    text = str(prompt[at]["content"]).removeprefix(words[0]).removesuffix(words[1])
+    return [*prompt[:at], {**prompt[at], "content": text}, *prompt[at + 1 :]]
 
 
 def _shared_end(texts: Sequence[str]) -> str:

@@ -7,18 +7,34 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rung.advice import need
 from rung.errors import InputError
+from rung.settings import Problems
 from rung.tasks import adapters, python_file, registry
 from rung.tasks.environment import Environment, Splits, talks
 from rung.tasks.given import refuse_told
 from rung.tasks.gymnasium_environment import Gymnasium, check
 from rung.tasks.tool_environment import ToolEnvironment
+from rung.tasks.wording import Wording, refused, worded, wording_of
 
 PREFIX = "gymnasium:"
+PLAIN = Wording()
 TURN_TOKENS = 256  # a budget for a conversation of whose answers nothing is known
+
+
+def problems(settings: Problems, objects: Mapping[str, Any] = MappingProxyType({})) -> Splits:
+    """The problems that the settings of a run or of a command name, in the words that they want.
+
+    objects: task, reward and environment that Python gave, instead of their names.
+    """
+    task, reward, environment = (objects.get(n, getattr(settings, n)) for n in ("task", "reward", "environment"))
+    return load(
+        task, environment=environment, path=settings.task_path, reward=reward, options=settings.options(),
+        wording=wording_of(settings),
+    )  # fmt: skip
 
 
 def load(
@@ -28,6 +44,7 @@ def load(
     path: Path | None = None,
     reward: Any = None,
     options: Mapping[str, Any] | None = None,
+    wording: Wording = PLAIN,
 ) -> Splits:
     """The task as `registry.load` gives it, or what `environment` makes of it.
 
@@ -39,23 +56,24 @@ def load(
     refuse_told(environment, "environment")
     if environment is None:
         if isinstance(task, Splits | Environment):
-            return _ready(task, path, reward, options)
-        return registry.load("" if task is None else task, path=path, reward=reward, options=options)
+            return worded(_ready(task, path, reward, options), wording)
+        loaded = registry.load("" if task is None else task, path=path, reward=reward, options=options)
+        return worded(loaded, wording)
     if isinstance(environment, str):
         if environment.startswith(PREFIX):
-            _alone(environment, task, reward)
+            _alone(environment, task, reward, wording)
             return _gymnasium(environment.removeprefix(PREFIX), options)
         found = python_file.load_object(environment, "--environment")
     else:
         found, environment = environment, getattr(environment, "__name__", type(environment).__name__)
     if isinstance(found, type) and hasattr(found, "reset") and not hasattr(found, "__getitem__"):
         if hasattr(found, "step"):
-            _alone(environment, task, reward)
+            _alone(environment, task, reward, wording)
             _fit(found, environment, options)
             return _wrapped(found.__name__, partial(found, **options), {})
-        rows = _rows(found, environment, task, path, reward, options)
+        rows = worded(_rows(found, environment, task, path, reward, options), wording)
         return with_tools(found, rows, judge=reward is not None)
-    _alone(environment, task, reward)
+    _alone(environment, task, reward, wording)
     if inspect.isfunction(found) or isinstance(found, type):
         _fit(found, environment, options)
         found = found(**options)
@@ -164,7 +182,9 @@ def _wrapped(name: str, make: Any, ours: Mapping[str, Any]) -> Splits:
     return Splits(name, Gymnasium(name, make, "train", **ours), Gymnasium(name, make, "eval", **ours), TURN_TOKENS)
 
 
-def _alone(environment: str, task: Any, reward: Any) -> None:
+def _alone(environment: str, task: Any, reward: Any, wording: Wording) -> None:
+    if wording:
+        raise refused(wording, environment)
     for flag, value in (("--task", task), ("--reward", reward)):
         if value is not None:
             raise InputError(

@@ -5,7 +5,6 @@ Settings are read before torch is loaded, which takes seconds; so what knows rec
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from rung.ranges import (
     refuse,
 )
 from rung.records import SamplingLaw
+from rung.settings import Problems, Weights
 
 if TYPE_CHECKING:
     from rung.recipes import Recipe
@@ -39,16 +39,18 @@ if TYPE_CHECKING:
 Beta = Annotated[float, between(0, 1, "a share of the past", below=True)]
 Threads = Annotated[int, between(0, 1024)]
 GROUPS = {  # of `rung train --help`: the first field of each
-    "recipe": "what is trained, on what",
+    "recipe": "what is trained",
+    "task": "the problems, and who judges the answers",
     "steps": "how much: steps, problems, answers",
     "learning_rate": "the update",
+    "dtype": "the weights",
     "eval_problems": "what is measured and kept",
     "seed": "the run",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Settings):
+class TrainConfig(Weights, Problems, Settings):
     """Settings of `rung train`. None means: chosen by the model and the task, and printed.
 
     Batch arithmetic has two knobs, prompts_per_step and samples_per_prompt; the rest follows from them.
@@ -58,18 +60,6 @@ class TrainConfig(Settings):
     """name of the recipe (`rung recipes` lists them)"""
     model: str = "starter"
     """starter, smollm2, a run, a directory with a Hugging Face model, a .gguf file, or a hub id"""
-    task: str | None = None
-    """a task's name or a .jsonl/.csv/.parquet file; None: chained_arithmetic for the starter, chain_sum for others"""
-    task_path: Path | None = None
-    """data of a task that has none of its own (gsm8k)"""
-    reward: str | None = None
-    """FILE.py:NAME, a reward function f(prompts, completions, **columns) -> list of floats"""
-    environment: str | None = None
-    """FILE.py:NAME or gymnasium:ID, what the model talks to in several turns (docs/environments.md)"""
-    task_options: dict[str, Any] = field(default_factory=dict)
-    """settings of the task itself, e.g. min_digits=2"""
-    template_options: dict[str, Any] = field(default_factory=dict)
-    """arguments of the model's chat template, e.g. enable_thinking=False"""
 
     steps: Natural | None = None
     """training steps"""
@@ -114,18 +104,6 @@ class TrainConfig(Settings):
     """what Adam adds to the root of that square"""
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps (docs/devices.md)"""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """what the model computes in; the optimizer's masters are float32 either way"""
-    trainable: str | None = None
-    """regular expression: only parameters whose name it finds are trained (a subset keeps trpo small); None: all"""
-    lora_rank: Natural = 0
-    """train a LoRA adapter of this rank, nothing else; 0: the model's own weights"""
-    lora_alpha: Positive | None = None
-    """scale of the adapter, alpha / rank; None: 2 * rank"""
-    lora_targets: str = "all-linear"
-    """layers that get an adapter: all-linear, or names separated by commas (q_proj,v_proj)"""
-    gradient_checkpointing: bool = False
-    """compute each layer again in the backward instead of keeping its activations: slower, much less memory"""
     activation_gib: Positive = 1.25
     """memory that a micro-batch's backward may keep"""
 
@@ -150,8 +128,6 @@ class TrainConfig(Settings):
     """where else to show the metrics while it runs; metrics.jsonl is written in any case"""
     sampler: Literal["torch"] = "torch"
     """what draws the answers"""
-    trust_remote_code: bool = False
-    """run code that comes with a model; off unless you say so"""
     threads: Threads = 0
     """CPU threads; 0: one per core"""
     ignore_memory: bool = False
@@ -192,13 +168,6 @@ class TrainConfig(Settings):
                 "Give at most as many as --steps."
             )
         return config
-
-    def trained_names(self) -> re.Pattern[str] | None:
-        """The pattern of --trainable; None: every parameter is trained."""
-        try:
-            return None if self.trainable is None else re.compile(self.trainable)
-        except re.error as error:
-            raise InputError(f"--trainable {self.trainable!r} is not a regular expression: {error}.") from error
 
     def build_recipe(self) -> Recipe:
         """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""

@@ -17,6 +17,7 @@ from rung.rollout import model as models
 from rung.rollout.answer import Answer, Frame, answers
 from rung.rollout.device import choose
 from rung.rollout.model import Model
+from rung.tasks.wording import SLOT
 from rung.train.setup import is_run, locate
 
 LOOKED_AT = 64  # stored prompts, for what all of them share
@@ -76,7 +77,8 @@ class Interview:
             if model is not None:
                 model.use_template(stored.get("template_options", {}))
         law = SamplingLaw(stored.get("temperature", 1.0), max_new_tokens=stored.get("max_new_tokens", MAX_NEW_TOKENS))
-        return cls(now, first, Frame.of(stored_prompts(run)), law, missing)
+        before_it, _, behind = stored.get("prompt_template", SLOT).partition(SLOT)
+        return cls(now, first, Frame.of(stored_prompts(run), (before_it, behind)), law, missing)
 
     def ask(
         self, question: str, samples: int = 1, *, temperature: float | None = None, max_new_tokens: int | None = None,

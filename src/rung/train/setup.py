@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -27,6 +29,7 @@ from rung.rollout.model import Model
 from rung.rollout.place import place
 from rung.rollout.sampler import TorchSampler
 from rung.rollout.text import listed
+from rung.settings import Weights
 from rung.tasks import environments
 from rung.tasks.environment import Environment, Splits, talks
 from rung.tasks.given import MADE
@@ -91,11 +94,7 @@ def settle(
     recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
-    if splits is None:
-        splits = environments.load(
-            config.task, environment=config.environment, path=config.task_path, reward=config.reward,
-            options=config.task_options,
-        )  # fmt: skip
+    splits = environments.problems(config) if splits is None else splits
     config, splits = defaults.by_task(given, splits)
     config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
     assert config.prompts_per_step and config.max_new_tokens
@@ -122,19 +121,9 @@ def prepare(
     torch.manual_seed(config.seed)
     where = locate(config.model) if brought is None else _usable(config, brought)
     fit.check(config, recipe, where, (splits.train, splits.eval))
-    if isinstance(where, Model):
-        model = where
-    else:
-        dtype, trust, device = getattr(torch, config.dtype), config.trust_remote_code, choose(config.device)
-        model = models.load(where, dtype=dtype, trust_remote_code=trust, merge=True, device=device)
-    if names := config.trained_names():
-        train_only(model, names)
-    if config.lora_rank and not adapter.has_adapter(model.hf):
-        adapter.add(model, config.lora_rank, config.lora_alpha, config.lora_targets)
-    model.use_template(config.template_options)
+    model = where if isinstance(where, Model) else load_weights(where, config, config.device)
+    ready(model, config, config.template_options)
     try_saving(model)
-    if config.gradient_checkpointing:
-        checkpointing.enable(model)
     config, splits = defaults.by_model(given, config, splits, model)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
     reach(model, config.law(), splits.train, splits.eval)
@@ -164,6 +153,25 @@ def prepare(
         config.seed, **collected(recipe.needs),
     )  # fmt: skip
     return Setup(config, recipe, splits, model, learner, sampler, collector)
+
+
+def load_weights(where: str, weights: Weights, device: str, *, merge: bool = True) -> Model:
+    """The model as it is trained, its own adapters merged into what they belong to, unless they are what is trained."""
+    return models.load(
+        where, dtype=getattr(torch, weights.dtype), trust_remote_code=weights.trust_remote_code, merge=merge,
+        device=choose(device),
+    )  # fmt: skip
+
+
+def ready(model: Model, weights: Weights, template_options: Mapping[str, Any]) -> None:
+    """Which of its weights are trained, the new adapter if there is one, and how prompts are written."""
+    if names := weights.trained_names():
+        train_only(model, names)
+    if weights.lora_rank and not adapter.has_adapter(model.hf):
+        adapter.add(model, weights.lora_rank, weights.lora_alpha, weights.lora_targets)
+    model.use_template(template_options)
+    if weights.gradient_checkpointing:
+        checkpointing.enable(model)
 
 
 def _usable(config: TrainConfig, model: Model) -> Model:
