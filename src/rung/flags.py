@@ -1,7 +1,7 @@
 """The flags of all commands but `train` and `plan`; not beside the commands' code, so that they are read without torch.
 
-Written for people by help.py: "; None: WORDS" at the end of a text says what a flag is where it is left out. Those that load problems
-also take --task-options.NAME VALUE and --template-options.NAME VALUE, which arguments.py reads.
+Written for people by help.py: "; None: WORDS" at the end of a text says what a flag is where it is left out. Those that load
+problems also take --task-options.NAME VALUE and --template-options.NAME VALUE, which arguments.py reads.
 """
 
 from __future__ import annotations

@@ -70,7 +70,12 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
         if "is incompatible with" in str(error):  # layers whose weights a model's kernels read by themselves
             raise InputError(f"--lora-targets {targets}: {error}. Name the layers that should have an adapter.") from error
         raise  # peft's own words, whatever else it is
-    for name, parameter in model.hf.named_parameters():
+    train_alone(model.hf)
+
+
+def train_alone(hf: PreTrainedModel) -> None:
+    """Freeze everything but the adapter, whose weights are float32 whatever the model computes in."""
+    for name, parameter in hf.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:
             parameter.data = parameter.data.float()

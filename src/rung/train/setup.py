@@ -167,7 +167,9 @@ def ready(model: Model, weights: Weights, template_options: Mapping[str, Any]) -
     """Which of its weights are trained, the new adapter if there is one, and how prompts are written."""
     if names := weights.trained_names():
         train_only(model, names)
-    if weights.lora_rank and not adapter.has_adapter(model.hf):
+    if weights.lora_rank and adapter.has_adapter(model.hf):
+        adapter.train_alone(model.hf)
+    elif weights.lora_rank:
         adapter.add(model, weights.lora_rank, weights.lora_alpha, weights.lora_targets)
     model.use_template(template_options)
     if weights.gradient_checkpointing:
