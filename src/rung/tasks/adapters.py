@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Task
 from rung.tasks.environment import Environment, Splits
+from rung.tasks.foreign import form_of
 from rung.tasks.given import refuse_told, weighted
 from rung.tasks.python_file import folder_of, line_of, load_object
 from rung.tasks.reward_arguments import Progress, arguments, name_of, plain
@@ -36,6 +37,11 @@ class Rewarded:
     @property
     def name(self) -> str:
         return str(getattr(self.environment, "name", type(self.environment).__name__))
+
+    @property
+    def waits(self) -> bool:
+        """Whether the function waits for others, so that all groups are scored at once (`waits` of the function)."""
+        return bool(getattr(plain(self.function), "waits", False))
 
     def __len__(self) -> int:
         return len(self.environment)
@@ -67,9 +73,8 @@ class Rewarded:
     def score(self, group: Group) -> list[dict[str, float]]:
         name = name_of(self.function)
         where = f"the reward function {name!r} for {group.task.id}"
-        positional, named = arguments(self.function, group, self.progress, where)
         try:
-            values = settled(self.function(*positional, **named))
+            values = settled(self._called(group, where))
         except InputError:
             raise
         except (Exception, SystemExit) as error:
@@ -83,6 +88,14 @@ class Rewarded:
             ) from error
         return [{name: self.weight * value} for value in _rewards(values, len(group.completions), where)]
 
+    def _called(self, group: Group, where: str) -> Any:
+        """What the function returns: called as TRL calls it, or as the project that it was written for."""
+        form = form_of(self.function, list(group.task.data))
+        if form is not None:
+            return form(self.function, group, self.right_answers(group.task)[0], self.name, where)
+        positional, named = arguments(self.function, group, self.progress, where)
+        return self.function(*positional, **named)
+
 
 @dataclass(frozen=True)
 class Several:
@@ -93,6 +106,10 @@ class Several:
     @property
     def name(self) -> str:
         return self.judges[0].name
+
+    @property
+    def waits(self) -> bool:
+        return any(judge.waits for judge in self.judges)
 
     def __len__(self) -> int:
         return len(self.judges[0])

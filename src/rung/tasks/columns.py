@@ -27,7 +27,7 @@ PROMPTS = ("prompt", "messages", "question", "problem")
 ANSWERS = ("answer", "reward_model.ground_truth", "answerKey", "solution")
 CHOICES = ("choices", "options")
 SOLVED = "messages"  # the prompt column whose last assistant message is no part of the prompt
-_FLAG = {"prompt": "--task-options.prompt_column", "answer": "--task-options.answer_column"}
+_FLAG = {"prompt": "--prompt-column", "answer": "--answer-column"}
 _MISSING = object()
 
 
@@ -143,13 +143,13 @@ def _first(row: Row, names: Sequence[str]) -> str:
     return next((name for name in names if lookup(row.values, name) is not _MISSING), names[0])
 
 
-def lookup(values: Mapping[str, Any], column: str) -> Any:
+def lookup(values: Mapping[str, Any], column: str, missing: Any = _MISSING) -> Any:
     """The value of a column, or inside one: reward_model.ground_truth."""
     if column in values:
         return values[column]
     name, dot, rest = column.partition(".")
     inner = decoded(values.get(name)) if dot else None
-    return lookup(inner, rest) if isinstance(inner, dict) else _MISSING
+    return lookup(inner, rest, missing) if isinstance(inner, dict) else missing
 
 
 def decoded(value: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Prompt, Task
 from rung.tasks import golds, hub
-from rung.tasks.columns import extended, find, require
+from rung.tasks.columns import extended, find, lookup, require
 from rung.tasks.environment import Splits
 from rung.tasks.extract import marked, question_text, uncut
 from rung.tasks.given import Sources
@@ -63,7 +63,9 @@ class Rows:
 
     def gold(self, task: Task) -> str:
         """The right answer as the verifier reads it."""
-        value = task.data[self.answer_column]
+        value = lookup(task.data, self.answer_column, None)
+        if value is None:
+            raise KeyError(self.answer_column)  # rows for a reward function need no answer
         return _source(value) if self.runs_programs else gold_text(value)
 
     def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
