@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ class Judge:
                     f"the key in {self.key}."
                 ) from error
             raise _Failed(f"the server says {error.code} {error.reason}: {said}") from error
-        except (OSError, ValueError) as error:  # URLError, a broken connection, no JSON
+        except (OSError, HTTPException, ValueError) as error:  # a broken connection, no HTTP, no JSON
             raise _Failed(str(getattr(error, "reason", error))) from error
         with self._lock:
             self._reached = True
