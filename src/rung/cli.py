@@ -15,6 +15,7 @@ from rung.flags import (
     Ask,
     Audit,
     Completion,
+    Data,
     Diff,
     Eval,
     Explain,
@@ -102,6 +103,14 @@ def _ask(args: Ask) -> int:
     from rung.lab.asking import run_ask
 
     return run_ask(args)
+
+
+def _data(args: Data) -> int:
+    if args.model is not None:
+        _load("rung.train.memory")
+    from rung.lab.data import run_data
+
+    return run_data(args)
 
 
 def _verify(args: Verify) -> int:
@@ -208,6 +217,7 @@ COMMANDS: dict[str, Command] = {
         Report, _report, "rung.io.report.collect", "one HTML file on a run, runs side by side, or a ladder"
     ),
     "plan": Command(TrainConfig, _plan, "", "memory and time of a run, before anything is loaded", own=True),
+    "data": Command(Data, _data, "", "what a file or task becomes: prompts, golds, lengths, what does not fit"),
     "verify": Command(
         Verify, _verify, "rung.lab.verification", "a task's verifier on gold, corrupted and adversarial answers"
     ),

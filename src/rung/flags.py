@@ -6,7 +6,7 @@ problems also take --task-options.NAME VALUE and --template-options.NAME VALUE, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -82,6 +82,20 @@ class Eval(Problems, Flags):
     """every answer, to this new .jsonl file, with the .spec.json beside it; None: RUN/evaluations/eval-N.jsonl"""
     json: str | None = None
     """write the table as JSON to this file, or - for standard output"""
+
+
+@dataclass(frozen=True)
+class Data(Problems, Flags):
+    """What a file or task becomes: first prompts as the model reads them, golds, verifier, lengths, what does not fit."""
+
+    task: Positional[str] = field(kw_only=False)
+    """a file of rows, or any other thing that `rung train --task` takes"""
+    model: str | None = None
+    """show prompts through this model's chat template, and lengths in its tokens; None: as text, in characters"""
+    problems: Count = 2
+    """of the training side, shown in full"""
+    json: str | None = None
+    """write what was found as JSON to this file, or - for standard output"""
 
 
 @dataclass(frozen=True)

@@ -75,3 +75,10 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json
     for row in rows:
         table.add_row(*(Text(clean(cell(value), console.encoding, lines=True)) for value in row))
     console.print(table)
+
+
+def say_verdict(text: str, json_to: str | None = None) -> None:
+    """What a command found, in words, above its table; not where only JSON is wanted."""
+    if json_to != "-":
+        console = make_rich(sys.stdout)
+        console.print(Text(clean(text, console.encoding), "bold"))

@@ -80,3 +80,13 @@ def figure(value: float, sign: str = "") -> str:
     """Three decimals; three digits of what is too small for that, and what makes large numbers differ."""
     plain = value == 0 or 1e-3 <= abs(value) < 1e6
     return format(value, f"{sign}.3f" if plain else f"{sign}.3g" if abs(value) < 1 else f"{sign}.10g")
+
+
+def span(seconds: float) -> str:
+    """A stretch of time in words: 40 seconds, 12 minutes, 1.5 hours."""
+    for size, unit in ((365 * 86400, "year"), (86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+        if seconds >= size or size == 1:
+            number = seconds / size
+            text = f"{number:.0f}" if number >= 9.5 or size == 1 else f"{number:.2g}"
+            return f"{text} {unit}{'' if text == '1' else 's'}"
+    raise AssertionError("a second is the smallest unit")

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Literal
 
 from rung.errors import InputError
-from rung.io.tables import check_json_target, show
+from rung.io.tables import check_json_target, say_verdict, show
+from rung.io.terminal import span
 from rung.lab.causes import STRAIGHT, Cause, bare, constants, find_causes, measure
-from rung.lab.world import LONGEST, Condition, World, duration
+from rung.lab.world import LONGEST, Condition, World
 from rung.recipe_io import all_recipes, find
 from rung.recipes import Recipe
 
@@ -171,8 +172,21 @@ def run_audit(
     if markdown is not None:
         write_markdown(verdicts, markdown, world, old_kl, temperature)
     rows = [(v.recipe, v.condition, v.words, v.cosine, v.scale, v.relative_error, v.variance) for v in verdicts]
+    say_verdict(verdict_on(verdicts), json_to)
     show("audit: the exact expected gradient against the policy gradient", COLUMNS, rows, json_to)
     return 0
+
+
+def verdict_on(verdicts: Sequence[Verdict]) -> str:
+    """How many recipes follow the policy gradient on-policy, and which do not; of a single one, what is known about it."""
+    on = [v for v in verdicts if v.condition == ON_POLICY.name]
+    if len(on) == 1:
+        return f"{on[0].recipe} on-policy: {on[0].words}."
+    bent = [v.recipe for v in on if v.kind == "biased"]
+    scaled = sum(v.kind == "proportional" for v in on)
+    exact = f"{len(on) - len(bent)} of {len(on)} recipes follow the policy gradient on average"
+    exact += f", {scaled} of them up to a constant" if scaled else ""
+    return f"On-policy, {exact}; {f'{len(bent)} do not: ' + ', '.join(bent) if bent else 'none is biased'}."
 
 
 def _say_how_long(verdicts: int, world: World) -> None:
@@ -180,11 +194,11 @@ def _say_how_long(verdicts: int, world: World) -> None:
     seconds = 2 * verdicts * world.seconds
     if seconds > 6 * LONGEST:
         raise InputError(
-            f"{verdicts} verdicts in a world of {world.batches:,} batches may take {duration(seconds)}. Name fewer recipes, "
+            f"{verdicts} verdicts in a world of {world.batches:,} batches may take {span(seconds)}. Name fewer recipes, "
             "or use a smaller horizon, vocabulary, number of prompts or of samples."
         )
     if seconds > 120:
-        print(f"{world.batches:,} batches for each gradient: up to {duration(seconds)}", file=sys.stderr)
+        print(f"{world.batches:,} batches for each gradient: up to {span(seconds)}", file=sys.stderr)
 
 
 def write_markdown(verdicts: Sequence[Verdict], path: Path, world: World, old_kl: float, temperature: float) -> None:

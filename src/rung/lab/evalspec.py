@@ -162,7 +162,8 @@ def read(path: Path) -> EvalSpec:
     for key in data:
         if key not in known:
             raise unknown(f"setting in {path}", key, known)
+    restored: dict[str, Any] = {k: Path(v) if k == "task_path" and isinstance(v, str) else v for k, v in data.items()}
     try:
-        return EvalSpec(**{k: Path(v) if k == "task_path" and isinstance(v, str) else v for k, v in data.items()})
+        return EvalSpec(**restored)
     except TypeError as error:
         raise InputError(f"--spec {path} holds a value of the wrong kind: {error}.") from error

@@ -16,7 +16,7 @@ from rung.errors import InputError
 from rung.io.files import to_json
 from rung.io.held_out import NAMES, Kind
 from rung.io.run_dir import RunDir
-from rung.io.tables import cell, check_json_target, show
+from rung.io.tables import cell, check_json_target, say_verdict, show
 from rung.io.terminal import figure, say_notes
 from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
 from rung.lab.evalspec import EvalSpec, deviations, fingerprint, spec_from
@@ -276,6 +276,7 @@ def report(
         columns = [*rows[0], *extra]
         rows = [{column: row.get(column) for column in columns} for row in (*rows, difference)]
     columns, cells = list(rows[0]), [list(row.values()) for row in rows]
+    say_verdict(verdict_on(measured, comparison), json_to)
     if json_to == "-":
         show(title, columns, cells, json_to)
     else:
@@ -287,6 +288,25 @@ def report(
         print(note, file=sys.stderr)
     kept = f"answers and spec: {out}, {out.with_suffix('.spec.json')}" if out else "answers were not kept: no --out"
     print(kept, file=sys.stderr)
+
+
+def verdict_on(measured: Sequence[Measured], comparison: Paired | None) -> str:
+    """What one model reaches, or which of two is better, if the interval shows it."""
+    first = measured[0]
+    if comparison is None:
+        low, high = first.interval()
+        sure = "" if math.isnan(low) else f", 95 % interval {figure(low)} to {figure(high)}"
+        return f"{first.model}: {first.kind} {figure(first.reward)}{sure}, on {first.result.n} problems."
+    c, other = comparison, measured[1].model
+    if math.isnan(c.low):
+        return f"{first.model} and {other} cannot be compared: too few problems were judged for both."
+    sure = f"95 % interval {figure(c.low, '+')} to {figure(c.high, '+')}, {first.result.n} problems"
+    if c.low > 0 or c.high < 0:
+        word = "better" if c.difference > 0 else "worse"
+        return f"{first.model} is {word} than {other} by {figure(abs(c.difference))} {first.kind} ({sure})."
+    return (
+        f"No difference is shown between {first.model} and {other}: {figure(c.difference, '+')} {first.kind} ({sure})."
+    )
 
 
 def _turned(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -18,7 +18,7 @@ from rung.advice import command
 from rung.errors import InputError
 from rung.flags import Ladder
 from rung.io import tables
-from rung.io.tables import check_json_target, show
+from rung.io.tables import check_json_target, say_verdict, show
 from rung.io.terminal import figure, say_notes
 from rung.lab.runs import Job, Row, fingerprint, key, measured_as, parts_of, ready, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
@@ -92,10 +92,20 @@ def run_ladder(args: Ladder) -> int:
              x["tokens to target" if c == "to target" else c] for c in SHORT]
             for x in lines
         ]  # fmt: skip
+        say_verdict(f"{highest(lines, found['measure'])} {found['sentence']}")
         show(found["title"], [found["measure"] if c == "accuracy" else c for c in SHORT], brief_rows)
         sys.stdout.write("".join(f"{v['sentence']}\n" for v in found["verdicts"]))
-        sys.stdout.write(f"\n{found['sentence']}\nnext: {command('report', args.out)}\n")
+        sys.stdout.write(f"next: {command('report', args.out)}\n")
     return 0
+
+
+def highest(lines: Sequence[Row], measure: str) -> str:
+    """Which recipe ends highest; several, where they end equal."""
+    top = max(line["accuracy"] for line in lines)
+    best = [line for line in lines if line["accuracy"] == top]
+    names = ", ".join(line["recipe"] for line in best)
+    interval = f"{figure(best[0]['low'])} to {figure(best[0]['high'])}"
+    return f"{names} {'ends' if len(best) == 1 else 'end'} highest, at {measure} {figure(top)} ({interval})."
 
 
 def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
-from rung.lab.world import F64, LONGEST, SECONDS_PER_BATCH, Scene, World, duration
+from rung.io.terminal import span
+from rung.lab.world import F64, LONGEST, SECONDS_PER_BATCH, Scene, World
 from rung.maths.logprob import full_kl
 from rung.maths.natural import full_step
 from rung.maths.objective import count, objective, right
@@ -229,7 +230,7 @@ def _each(
     if N * SECONDS_PER_BATCH > LONGEST:
         raise InputError(
             f"this recipe looks at the whole batch at once, so that each of {N:.3g} batches is worked out alone: about "
-            f"{duration(N * SECONDS_PER_BATCH)}. Use a world with a smaller horizon, fewer prompts or fewer samples."
+            f"{span(N * SECONDS_PER_BATCH)}. Use a world with a smaller horizon, fewer prompts or fewer samples."
         )
     return alone(torch.arange(N))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rung.errors import InputError
 from rung.flags import Variance
-from rung.io.tables import check_json_target, show, write_json
+from rung.io.tables import check_json_target, say_verdict, show, write_json
 from rung.io.terminal import say_notes
 from rung.lab.evalspec import TALK, over, own_settings
 from rung.lab.evaluation import resolve
@@ -133,6 +133,7 @@ def run_variance(args: Variance) -> int:
         write_json(COLUMNS, rows, args.json)
     if args.json != "-":
         brief = [[r[0], *(f"{r[i]:.3g} [{r[i + 1]:.3g}, {r[i + 2]:.3g}]" for i in (1, 4, 7)), r[10]] for r in rows]
+        say_verdict(verdict_on(found))
         show(f"gradient noise of {args.model} on {splits.name}: {args.batches} batches of {size}", SHORT, brief)
         sys.stdout.write(
             f"95 % bootstrap intervals over batches. snr = |E g|^2 / trace does not depend on an estimator's scale, trace does.\n"
@@ -140,6 +141,18 @@ def run_variance(args: Variance) -> int:
             f"The {OPTIMAL} is {b:.3g}.\n"
         )
     return 0
+
+
+def verdict_on(found: Mapping[str, Quality]) -> str:
+    """Whose gradient is clearest, if the intervals show it."""
+    ranked = sorted(((q.snr, name) for name, q in found.items() if name != OPTIMAL), key=lambda x: -x[0].mean)
+    (best, first), (worst, last) = ranked[0], ranked[-1]
+    said = f"{best.mean:.3g} ({best.low:.3g} to {best.high:.3g})"
+    if len(ranked) == 1:
+        return f"One batch's gradient of {first} has a signal to noise of {said}."
+    if best.low > worst.high:
+        return f"{first} has the clearest gradient: a signal to noise of {said}, against {worst.mean:.3g} of {last}."
+    return f"No recipe's gradient is shown to be clearer than another's: the highest signal to noise is {said}, of {first}."
 
 
 def chosen(names: str) -> list[Recipe]:

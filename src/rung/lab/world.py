@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
+from rung.io.terminal import span
 from rung.lab import tiny
 from rung.maths.logprob import entropy_of, full_kl
 from rung.maths.returns import outcome_to_token, reward_to_go, total_return
@@ -60,7 +61,7 @@ class World:
             raise InputError(
                 f"this world is too large to enumerate: vocabulary {self.vocabulary} and horizon {self.horizon} give "
                 f"{self.answers:,} answers to a prompt, {self.prompts} prompts with {self.samples} samples each give "
-                f"{self.batches:.3g} batches, about {duration(self.seconds)} for one expected gradient. Use a smaller "
+                f"{self.batches:.3g} batches, about {span(self.seconds)} for one expected gradient. Use a smaller "
                 "horizon, vocabulary, number of prompts or of samples (3, 3, 2 and 2 take seconds)."
             )
 
@@ -88,13 +89,6 @@ class World:
     def seconds(self) -> float:
         """About how long one expected gradient takes at most."""
         return self.batches * (SECONDS_PER_BATCH + SECONDS_PER_ROW * self.prompts * self.samples)
-
-
-def duration(seconds: float) -> str:
-    for size, unit in ((365 * 86400, "years"), (86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from rung.io.tables import show
-from rung.io.terminal import say_notes
+from rung.io.tables import say_verdict, show
+from rung.io.terminal import say_notes, span
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
@@ -218,8 +218,19 @@ def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | No
         ("machine", "matrix products", round(p.rates.gemm / 1e9, 1), "GFLOP/s", None),
         ("machine", "memory, read and write", round(p.rates.stream / 1e9, 1), "GB/s", None),
     ]
+    say_verdict(verdict_on(p), json_to)
     columns = ("part", "what", "estimate", "unit", "bound by products alone, s")
     show(f"plan: {p.config.recipe} on {p.config.model}", columns, rows, json_to)
-    if p.need.peak > p.room.free and json_to != "-":
-        print("More than is free now: it fits the machine, but not beside what else is running on it.")
     return 0
+
+
+def verdict_on(p: Plan) -> str:
+    """Whether the run fits, and how long it takes."""
+    sizes = (size / GIB for size in (p.need.peak, p.room.limit, p.room.free))
+    peak, limit, free = (f"{size:.2g}" if size < 10 else f"{size:.0f}" for size in sizes)
+    time = f"about {span(p.run_seconds)} for {p.config.steps} steps"
+    if p.need.peak > p.room.limit:
+        return f"does not fit: it needs {peak} GiB, and there are {limit}; {time} if it did."
+    if p.need.peak > p.room.free:
+        return f"fits the machine, but not beside what else is running: {peak} of {limit} GiB, and {free} are free now; {time}."
+    return f"fits: {peak} of {limit} GiB, {time}."
