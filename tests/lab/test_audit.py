@@ -191,7 +191,7 @@ def test_the_command_writes_json_and_refuses_a_world_that_is_too_large(tmp_path,
         ("on-policy", "unbiased"), ("off-policy", "biased"), ("wrong temperature", "biased")
     ]  # fmt: skip
     assert main(["audit", "grpo", "--horizon", "9"]) == 2
-    assert "1,023 answers to a prompt" in (message := capsys.readouterr().err) and "4.49 years" in message
+    assert "1,023 answers to a prompt" in (message := capsys.readouterr().err) and "4.5 years" in message
     assert "about 4.49 years for one expected gradient" in " ".join(PROOF.split())
 
 

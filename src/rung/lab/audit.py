@@ -186,7 +186,7 @@ def verdict_on(verdicts: Sequence[Verdict]) -> str:
     scaled = sum(v.kind == "proportional" for v in on)
     exact = f"{len(on) - len(bent)} of {len(on)} recipes follow the policy gradient on average"
     exact += f", {scaled} of them up to a constant" if scaled else ""
-    return f"On-policy, {exact}; {f'{len(bent)} do not: ' + ', '.join(bent) if bent else 'none is biased'}."
+    return f"On-policy, {exact}; {'biased: ' + ', '.join(bent) if bent else 'none is biased'}."
 
 
 def _say_how_long(verdicts: int, world: World) -> None:

@@ -20,6 +20,8 @@ from rung.io.terminal import say_notes
 from rung.records import Prompt, Task
 from rung.tasks import environments
 from rung.tasks.environment import Environment, Splits, talks
+from rung.tasks.golds import LEFT_OUT
+from rung.tasks.mixture import is_mixture
 from rung.tasks.probes import gold_of
 from rung.tasks.rows import is_path
 
@@ -69,7 +71,9 @@ class Inspection:
             faults.append(
                 f"{long:,} prompts leave the model no room for an answer of {self.splits.max_new_tokens} tokens"
             )
-        if train.repeated:
+        if any(note.endswith(LEFT_OUT) for note in self.splits.notes):
+            faults.append("some gold answers can be equalled by no answer (`rung train` wants them mended or dropped)")
+        if train.repeated and train.looked_at == train.problems:
             faults.append(f"{train.repeated:,} training problems repeat another one's prompt")
         if bare := train.without_gold + held_out.without_gold:
             faults.append(f"{bare:,} problems have no gold answer")
@@ -123,12 +127,8 @@ def inspect(args: Data) -> Inspection:
 
 def _lenient(args: Data) -> Data:
     """Golds that no answer can equal are left out and told, and not refused: this is where one comes to see them."""
-    rows = (
-        args.reward is None
-        and args.task is not None
-        and (args.task == "gsm8k" or is_path(args.task) or args.task.startswith("hf:"))
-    )
-    if not rows or args.task.endswith(".toml") or args.environment is not None:  # type: ignore[union-attr]
+    rows = args.task == "gsm8k" or args.task.startswith("hf:") or (is_path(args.task) and not is_mixture(args.task))
+    if not rows or args.environment is not None:
         return args
     return replace(args, task_options={"drop_unverifiable": True, **args.task_options})
 

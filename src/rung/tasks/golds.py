@@ -13,6 +13,7 @@ from rung.errors import InputError
 from rung.records import Task
 from rung.tasks.verify import MAX_ANSWER, Math, Verifier
 
+LEFT_OUT = "They are left out."  # the end of a note that says which
 ASKED = 2000  # formulas that math-verify is asked about; of more than that, as many evenly spaced ones
 SHOWN = 5
 
@@ -55,7 +56,7 @@ def check(
             f"{what} Mend these rows, choose another verifier with --task-options.verifier, or leave such rows out with "
             "--task-options.drop_unverifiable true."
         )
-    return {one.task.id for one in found}, (f"{what} They are left out.",)
+    return {one.task.id for one in found}, (f"{what} {LEFT_OUT}",)
 
 
 def _accepted(gold: str, verifier: Verifier) -> bool:
