@@ -21,6 +21,7 @@ FLAGS = ["--prompts-per-step", "2", "--samples-per-prompt", "4", "--eval-problem
 # A value of each setting that is not its default.
 OTHER = {
     "recipe": "ppo", "model": "other", "task": "gsm8k", "task_path": Path("there"), "reward": "a.py:f", "environment": "a.py:E",
+    "prompt_column": "p", "answer_column": "a", "verifier": "exact", "system": "s", "chat": True, "prompt_template": "{prompt}!",
     "task_options": {"a": 1}, "template_options": {"a": 1}, "steps": 7, "tokens": 5000, "prompts_per_step": 3,
     "samples_per_prompt": 2, "max_new_tokens": 9, "max_turns": 3, "max_turn_tokens": 4, "max_total_tokens": 99,
     "temperature": 0.5, "top_p": 0.5, "top_k": 2, "learning_rate": 1.0, "warmup_steps": 1, "decay_steps": 1,
