@@ -15,7 +15,7 @@ from rung.lab.models import tiny
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
 SOURCE = Path(rung.train.__path__[0])
 FILES = ("metrics.py", "learner.py", "update.py", "loop.py", "evaluate.py")
-RECIPES = ("ppo", "trpo", "ppo_kl", "grpo")  # between them they have every part that logs something
+RECIPES = ("ppo", "trpo", "ppo_kl", "vapo", "grpo")  # between them they have every part that logs something
 
 
 def rows() -> list[list[str]]:
