@@ -1,6 +1,9 @@
 """Each example runs as it stands, with a tiny model in place of a real one."""
 
 import importlib.util
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,32 @@ def metrics(run) -> dict:
 def test_own_reward(model, tmp_path):
     row = metrics(load("own_reward").main(model, tmp_path, prompts_per_step=2, **FEW))
     assert "rewards/short_and_right/mean" in row and row["reward"] <= 1
+
+
+def test_llm_judge(model, tmp_path, monkeypatch):
+    """Beside a stand-in for the server, which likes long answers."""
+
+    class Likes(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
+            answer = asked.partition("Answer: ")[2].partition("\n\nWhat a good")[0]
+            self.send_response(200)
+            self.end_headers()
+            reply = {"choices": [{"message": {"content": f"I say {min(len(answer) // 4, 10)}"}}]}
+            self.wfile.write(json.dumps(reply).encode())
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Likes) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("JUDGE_URL", f"http://127.0.0.1:{server.server_port}/v1")
+        monkeypatch.setenv("HOME", str(tmp_path))  # where replies are kept
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        row = metrics(load("llm_judge").main(model, tmp_path, prompts_per_step=2, **FEW))
+        server.shutdown()
+    assert "rewards/helpful/mean" in row and 0 <= row["reward"] <= 1 and row["rewards/unscored"] == 0
+    assert list((tmp_path / ".cache" / "rung" / "judge").rglob("*.json"))
 
 
 def test_own_dataset(model, tmp_path, capsys):
