@@ -9,6 +9,7 @@ import sys
 from types import SimpleNamespace
 
 import datasets
+import pandas
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -278,7 +279,7 @@ def test_what_a_name_holds_stays_text(run, tmp_path):
 def test_metrics_are_a_table(run):
     assert run.metrics["reward"] == {row["step"]: row["reward"] for row in run.metrics if "reward" in row}
     assert {*run.metrics["eval/reward"]} == {0, 2} and run.metrics.columns[0] == "step"
-    frame = run.metrics.to_pandas()
+    frame = pandas.DataFrame(run.metrics)
     assert list(frame.columns) == run.metrics.columns and len(frame) == len(run.metrics)
     assert run.metrics[0] == run.metrics[:1][0] == next(iter(run.metrics))
     with pytest.raises(InputError, match="Did you mean 'reward'"):

@@ -51,9 +51,7 @@ class GradientSteps(Checked):
     minibatches: Count = 1
     target_kl: Annotated[float, above(0, "at 0 the first pass would already stop")] | None = None
     needs: ClassVar[Needs] = frozenset()
-    step_size: ClassVar[str] = (
-        "learning_rate"  # the setting that says how far one step goes; a fair comparison tunes it
-    )
+    step_size: ClassVar[str] = "learning_rate"  # the setting that says how far one step goes; a fair comparison tunes it
 
     @property
     def reuses_batch(self) -> bool:

@@ -85,9 +85,7 @@ def tree(known: Mapping[str, Recipe]) -> None:
     """Print every recipe under its parent, with what changed and why."""
     console = Console()
     nodes: dict[str, Tree] = {}
-    root = Tree(
-        Text("the ladder, from its foot: each rung is its parent with the parts that its paper changed", style="dim")
-    )
+    root = Tree(Text("the ladder, from its foot: each rung is its parent with the parts that its paper changed", style="dim"))
     for recipe in known.values():
         above = nodes.get(recipe.parent or "", root)
         label = Text(recipe.name, style="bold")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rung.advice import need
 from rung.errors import unknown
 from rung.io.notebook import table
 from rung.io.run_dir import RunDir
@@ -24,7 +23,10 @@ SHOWN = 8  # rows at either end
 
 
 class Metrics(list[dict[str, Any]]):
-    """The rows of metrics.jsonl: one a step, and one an evaluation. metrics["reward"] is {step: value}, of rows that have it."""
+    """The rows of metrics.jsonl, a dict a step and a dict an evaluation: pandas.DataFrame(metrics) reads them as they are.
+
+    metrics["reward"] is {step: value}, of the rows that have it.
+    """
 
     @property
     def columns(self) -> list[str]:
@@ -38,13 +40,6 @@ class Metrics(list[dict[str, Any]]):
         if not found:
             raise unknown("metric", key, self.columns)
         return found
-
-    def to_pandas(self) -> Any:
-        """A DataFrame with a row a row and a column a name."""
-        need("Metrics.to_pandas", "pandas")
-        import pandas
-
-        return pandas.DataFrame(list(self), columns=self.columns)
 
     def __repr__(self) -> str:
         return f'<{len(self)} rows of {len(self.columns)} metrics: metrics["reward"] is {{step: value}}, .columns the names>'

@@ -90,9 +90,7 @@ def _routers(hf: PreTrainedModel) -> list[str] | None:
 def _strangers(hf: PreTrainedModel, names: str | list[str]) -> list[str]:
     """Those of the named targets that stand for no layer that can be adapted."""
     layers = [f".{n}" for n, m in hf.named_modules() if isinstance(m, (*LINEAR, torch.nn.Embedding))]
-    return (
-        [name for name in names if not any(n.endswith(f".{name}") for n in layers)] if isinstance(names, list) else []
-    )
+    return [name for name in names if not any(n.endswith(f".{name}") for n in layers)] if isinstance(names, list) else []
 
 
 def _check_versions() -> None:

@@ -105,7 +105,5 @@ def unusable(error: OSError | ValueError | ImportError) -> str | None:
             f"{said} Give 'starter', 'smollm2', a run, a directory with a Hugging Face model (config.json, weights, tokenizer), "
             "or a hub id that this machine can reach."
         )
-    missing = (
-        isinstance(error, ImportError) and error.name is None
-    )  # with a name it is Python's, and something is broken
+    missing = isinstance(error, ImportError) and error.name is None  # with a name it is Python's, and something is broken
     return said if missing or any(words in said for words in UNUSABLE) else None
