@@ -52,7 +52,8 @@ def _train(argv: list[str]) -> int:
     argv, dry = flag(argv, "--dry-run")
     config = settings(argv, "train")
     _load("rung.train.loop")
-    waiting.say("loading the model and the task")
+    if waiting.shown:
+        waiting.say("loading the model and the task")
     if dry:
         return _dry_run(config)
     from rung.io.environment import keep_freed_memory

@@ -147,7 +147,9 @@ def _flag(f: Field[Any], hint: Any, text: str, becomes: str | None) -> Flag | No
     name = f.name.upper() if positional else "--" + f.name.replace("_", "-")
     if isinstance(default, bool):
         return Flag(name.replace("--", "--no-", 1), "", f"do not {text}") if default else Flag(name, "", text)
-    usual = becomes or none if default is None else "" if default in (MISSING, ()) else _said(default)
+    usual = "" if default in (MISSING, (), None) else _said(default)
+    if default is None:
+        usual = ": ".join(filter(None, (none, becomes)))
     if default is MISSING and not positional:
         text += "; must be given"
     if positional:

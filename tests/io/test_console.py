@@ -2,21 +2,26 @@ import io
 import math
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.control import Control
+from rich.segment import ControlType, Segment
 
 import rung
-from rung.io.console import Console, curve, duration
-from rung.io.summary import Example, Shown, shorten, summary
+from rung.io.console import Console
+from rung.io.shown import Example, Said, Shown, shorten
+from rung.io.summary import summary
 from rung.io.terminal import clean, figure
+from rung.io.view import bare, curve, duration
 from rung.maths.interval import Change
 
 EVIL = "\x1b[31m \x1b]0;title\x07 \x9b2J [bold]x[/bold] \r\x00\x7f \u202e \ud800 \u2028"
-BEFORE = Shown(True, 0.31, 0.27, 0.355, 500, 0, 500)
-AFTER = Shown(True, 0.87, 0.838, 0.897, 500, 0, 500)
+BEFORE = Shown(True, 0.31, 0.27, 0.355, 500, 0, 500, 0)
+AFTER = Shown(True, 0.87, 0.838, 0.897, 500, 0, 500, 100)
 CHANGE = Change(0.56, 0.51, 0.61, 500)
 
 
@@ -42,6 +47,7 @@ class Stream(io.StringIO):
 def train(stream, steps=100, **header):
     with Console(stream) as console:
         console.start({"recipe": "grpo", "model": EVIL, **header}, steps)
+        console.evaluated(BEFORE, Said(EVIL, EVIL, 0.0))
         for step in range(1, steps + 1):
             with console.phase("sample"):
                 pass
@@ -82,37 +88,70 @@ def test_plain_lines_are_few_and_hold_the_first_and_the_last_step(steps):
     assert f"{steps}/{steps} " in lines[-1]
 
 
-@pytest.mark.parametrize("width", [20, 60, 100, 160])
-def test_the_live_view_fits_the_terminal(monkeypatch, width):
+@pytest.mark.parametrize("height", [10, 24, 40])
+@pytest.mark.parametrize("width", [20, 40, 80, 120, 200])
+def test_the_live_view_fits_the_terminal(monkeypatch, width, height):
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("LINES", "40")
+    monkeypatch.setenv("LINES", str(height))
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     console = Console(Stream(terminal=True))
     console.start({"recipe": "dr_grpo", "model": EVIL, "task": "chain"}, 30)
     with console.phase("eval"):
-        pass
+        console.evaluated(BEFORE, Said("6-4-3*8=", EVIL * 9, 0.0))
     for step in range(1, 21):
         console.phase("sample")
-        console.step(
-            {
-                "step": step,
-                "reward": step / 30,
-                "kl": 0.1,
-                "grad_norm": 3.0,
-                "completions/mean_length": 9,
-                "accuracy": 0.5,
-            }
-        )
+        row = {"reward": step / 30, "kl": 0.1, "grad_norm": 3.0, "completions/mean_length": 9, "accuracy": 0.5}
+        console.step({"step": step, **row})
+    console.evaluated(AFTER, Said("6-4-3*8=", "#4", 1.0))
     assert console._view is not None
-    lines = console.rich.render_lines(console._view.renderable)
+    lines = console.rich.render_lines(console._view.view, pad=False)
     text = "\n".join("".join(segment.text for segment in line) for line in lines)
     assert all(sum(segment.cell_length for segment in line) <= width for line in lines)
-    assert "20/30" in text and len(lines) <= 16
+    assert all(line == line.rstrip(" ") for line in text.splitlines()), "nothing that a terminal may wrap unseen"
+    assert "20/30" in text and (len(lines) < height or (width < 80 and height < 24))
     if width >= 60:
         assert "0.667" in text and "sample" in text and "eval" in text and "[bold]x[/bold]" in text
+    if width >= 60 and height >= 24:
+        assert "0.310 at step 0   0.870 at step 100" in text, "each with its step"
+        assert (
+            "problem   6-4-3*8=" in text and "step 0    \u2717 wrong" in text and "step 100  \u2713 right  #4" in text
+        )
     assert "\x1b" not in text and "\x9b" not in text
     console.close()
+
+
+def test_what_a_narrower_terminal_has_wrapped_is_taken_away_too(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    console = Console(Stream(terminal=True))
+    console.start({"recipe": "grpo"}, 3)
+    screen = console._view
+    assert screen is not None
+    screen.view.drawn = [80, 30, 81, 0, 160]
+    for width, wrapped in ((80, 2), (40, 1 + 2 + 3), (160, 0)):
+        console.rich.width = width
+        controls = [c for c in screen.process_renderables([])[1:] if isinstance(c, Control)]
+        codes = [code for control in controls for code in control.segment.control]
+        assert codes == [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)] * wrapped, width
+    console.close()
+    assert bare([Segment("a "), Segment("b  "), Segment("   ")]) == [Segment("a "), Segment("b")] and bare([]) == []
+
+
+def test_plain_output_says_every_evaluation_with_its_step():
+    stream = Stream()
+    console = Console(stream)
+    console.start({}, 20)
+    console.evaluated(BEFORE, Said("1+2=", "#" * 200 + "4", 0.0))
+    console.step({"step": 1, "reward": 0.25})
+    console.evaluated(Shown(False, 1.5, math.nan, math.nan, 8, 0, 8, 10), Said("1+2=", "a\nb", math.nan))
+    console.evaluated(Shown(True, math.nan, math.nan, math.nan, 0, 8, 8, 20))
+    first, step, second, third = stream.getvalue().splitlines()[1:]
+    assert first.startswith("held-out at step 0: accuracy 0.310 (95% CI 0.270 to 0.355)   asked 1+2=   said #")
+    assert first.endswith("#4   wrong") and len(first) < 180
+    assert "0.31" not in step and "reward 0.250" in step, "no number of another step beside a step's"
+    assert second == "held-out at step 10: reward 1.500   asked 1+2=   said a\u240ab   not scored"
+    assert third == "held-out at step 20: reward -"
 
 
 def test_phases_nest_and_add_up():
@@ -133,8 +172,7 @@ def test_a_resume_shows_sensible_numbers():
     console.start({}, 100, first_step=90)
     console.step({"step": 91, "num_tokens": 10**9})
     assert "tok/s" not in stream.getvalue() and "91/100" in stream.getvalue()
-    console.step({"step": 91, "eval/accuracy": 0.5})  # the numbers of an evaluation are no new step
-    assert console.latest["eval/accuracy"] == 0.5 and len(console._deltas) == 1
+    assert len(console._deltas) == 1
 
 
 PROGRAM = """
@@ -147,11 +185,15 @@ if sys.argv[1] == "raise":
     raise KeyboardInterrupt
 if sys.argv[1] == "exit":
     sys.exit(3)
+if sys.argv[1] in ("SIGTERM", "SIGTSTP"):
+    import os, signal
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    console.message("went on")
 console.finish("stopped")
 """
 
 
-@pytest.mark.parametrize("end", ["raise", "exit", "finish"])
+@pytest.mark.parametrize("end", ["raise", "exit", "finish", "SIGTERM"])
 def test_the_cursor_comes_back_however_the_program_ends(end):
     mine, theirs = pty.openpty()
     env = {**os.environ, "PYTHONPATH": str(Path(rung.__file__).parents[1]), "TERM": "xterm"}
@@ -163,9 +205,32 @@ def test_the_cursor_comes_back_however_the_program_ends(end):
             seen += chunk
     except OSError:  # the other side was closed
         pass
-    process.wait()
+    status = process.wait()
     os.close(mine)
     assert b"\x1b[?25l" in seen and seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")
+    assert status == (-signal.SIGTERM if end == "SIGTERM" else {"raise": 1, "exit": 3}.get(end, 0)) or end == "raise"
+
+
+def test_the_cursor_is_there_while_the_program_is_stopped():
+    mine, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(Path(rung.__file__).parents[1]), "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "SIGTSTP"], stdout=theirs, stderr=subprocess.DEVNULL, env=env,
+        process_group=0,
+    )  # fmt: skip
+    os.close(theirs)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    seen = os.read(mine, 65536)
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l") >= 0
+    process.send_signal(signal.SIGCONT)
+    try:
+        while chunk := os.read(mine, 65536):
+            seen += chunk
+    except OSError:  # the other side was closed
+        pass
+    os.close(mine)
+    assert process.wait() == 0 and b"went on" in seen and seen.count(b"\x1b[?25l") == 2
 
 
 def test_a_reader_that_goes_away_does_not_end_the_run():
@@ -187,7 +252,7 @@ def said(before, after, change=None, examples=()):
 
 def test_the_summary_does_not_claim_what_the_interval_does_not_allow():
     text = said(BEFORE, AFTER, CHANGE)
-    assert "held-out accuracy" in text
+    assert "held-out accuracy before, step 0 0.310" in text and "after, step 100 0.870" in text
     assert "change +0.560 (95% CI +0.510 to +0.610) over the same 500 problems: better" in text
     assert "WORSE" in said(AFTER, BEFORE, Change(-0.56, -0.61, -0.51, 500))
     assert "the interval holds 0, so this alone does not show a change" in said(
@@ -213,17 +278,6 @@ def test_without_any_score_there_is_no_number():
     nothing = Shown(True, math.nan, math.nan, math.nan, 0, 8, 8)
     text = said(nothing, nothing)
     assert text.count("none of the 8 answers could be scored, so there is no number") == 2 and "nan" not in text
-
-
-def test_the_console_shows_the_kind_of_the_newest_evaluation():
-    console = Console(Stream())
-    console.start({}, 2)
-    console.step({"step": 0, "eval/accuracy": 0.0, "eval/reward": 0.0})
-    assert ("held-out", "eval", "0.000") in list(console.numbers())
-    console.step({"step": 1, "reward": 2.5e8, "eval/reward": 12.5})
-    assert ("held-out", "eval", "12.500") in list(console.numbers()) and ("reward", "reward", "250000000") in list(
-        console.numbers()
-    )
 
 
 def test_small_functions():

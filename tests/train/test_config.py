@@ -116,3 +116,23 @@ def test_what_does_not_go_together_is_refused():
     ):
         with pytest.raises(InputError):
             TrainConfig(**settings).resolved()
+
+
+@pytest.mark.parametrize(
+    ("settings", "every"),
+    [
+        ({}, 10),  # the starter's 100 steps of 256 answers, 256 problems: nine of them between before and after
+        ({"model": "other"}, 15),  # 60 steps of 128 answers: a tenth of 7680 answers is three evaluations
+        ({"steps": 1000}, 100), ({"steps": 95}, 10), ({"steps": 9}, 0), ({"steps": 0}, 0), ({"eval_every": 0}, 0),
+        ({"steps": 100, "eval_problems": 2560}, 50), ({"steps": 100, "eval_samples": 100}, 0), ({"eval_every": 7}, 7),
+    ],
+)  # fmt: skip
+def test_held_out_problems_are_answered_every_tenth_of_a_run_or_in_a_tenth_of_its_time(settings, every):
+    config = TrainConfig(**settings).resolved()
+    assert config.eval_every == every and config.resolved() == config
+    if every and "eval_every" not in settings:
+        between = (config.steps - 1) // every
+        evaluated = between * config.eval_problems * (config.eval_samples or 1)
+        assert (
+            1 <= between <= 9 and evaluated <= config.steps * config.prompts_per_step * config.samples_per_prompt / 10
+        )

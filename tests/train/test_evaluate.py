@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from rung.io.shown import Said
 from rung.records import Rollout, Scored, Task
+from rung.train.answers import Watched
 from rung.train.evaluate import Evaluation, wilson
 
 
@@ -129,3 +131,22 @@ def test_components_are_means_over_the_answers_that_have_them():
     )
     assert Evaluation([*easy, *hard], 5).components() == {"easy.correct": pytest.approx(2 / 3), "hard.correct": 1.0}
     assert Evaluation(easy, 3).components() == {}, "a single one is the accuracy"
+
+
+def asked(*rows):
+    """One answer each: (problem, prompt, text, reward)."""
+    rollout = Rollout((1,), (2,), (0.0,), (0.0,), "stop")
+    return Evaluation([Scored(Task(name, prompt), rollout, text, {}, r) for name, prompt, text, r in rows], len(rows))
+
+
+def test_the_problem_that_is_watched_is_the_longest_that_was_wrong_and_fits_a_line():
+    before = asked(
+        ("a", "1+2+3+4+5+6=", "21", 1.0), ("b", "1+2=", "9", 0.0), ("c", "1+2+3=", "#", 0.0), ("d", "x" * 61, "", 0.0),
+        ("e", "3+2+1=", "", 0.0), ("f", "1+1+1+1=", "", math.nan),
+    )  # fmt: skip
+    watched = Watched()
+    assert watched.of(before) == Said("1+2+3=", "#", 0.0)
+    later = asked(("c", "1+2+3=", "6", 1.0), ("b", "1+2=", "9", 0.0))
+    assert watched.of(later) == Said("1+2+3=", "6", 1.0), "the same one from then on"
+    assert watched.of(asked(("b", "1+2=", "9", 0.0))) is None and Watched().of(Evaluation([], 0)) is None
+    assert Watched().of(asked(("d", "x" * 90, "", 0.0), ("e", "x" * 70, "", 0.0))).prompt == "x" * 70

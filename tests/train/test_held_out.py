@@ -62,7 +62,9 @@ def test_a_kind_that_becomes_known_later_holds_for_all_that_is_shown(tmp_path, c
     calls = iter(range(10_000))
     run = train(tmp_path / "run", odd, lambda text: 0.0 if next(calls) < 8 else 12.5 * odd(text))
     said = capsys.readouterr().out
-    assert "held-out mean reward" in said and "accuracy" not in said
+    assert "held-out at step 0: accuracy 0.000" in said, "true when it was written"
+    later = said.partition("held-out at step 2: reward")[2]
+    assert "held-out mean reward" in later and "accuracy" not in later
     assert math.isnan(run.before.accuracy) and run.before.reward == 0.0
     first, last = evaluations(run.metrics)
     assert first["eval/accuracy"] == 0.0, "true when it was written: all rewards were 0 or 1 so far"
@@ -105,7 +107,7 @@ def test_before_of_a_resumed_run_is_the_runs_before(tmp_path, pay, capsys):
     assert files(tmp_path / "part")["step_000000.jsonl"] == kept
     assert [row["step"] for row in evaluations(done.metrics)] == [0, 2, 4]
     said = capsys.readouterr().out
-    assert f"  before  {whole.before.reward:.3f}" in said
+    assert f"  before, step 0    {whole.before.reward:.3f}" in said
 
 
 def test_a_finished_run_that_is_resumed_adds_no_evaluation(tmp_path):

@@ -71,6 +71,15 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path, recipe):
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
+def test_evaluations_on_the_way_change_no_step_and_are_shown_with_their_step(tmp_path, capsys):
+    runs = [rung.train(recipe="grpo", steps=4, out=tmp_path / str(n), eval_every=n, **SMALL) for n in (0, 1)]
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("held-out at step ")]
+    assert [int(line.split()[3].rstrip(":")) for line in shown] == [0, 4, 0, 1, 2, 3, 4]
+    assert all("   asked " in line and "   said " in line for line in shown)
+    weights = [AutoModelForCausalLM.from_pretrained(RunDir.open(r.path).model_path()).state_dict() for r in runs]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
 def test_ctrl_c_finishes_the_step_and_saves_and_prints_how_to_go_on(tmp_path, capsys):
     command = [
         sys.executable,

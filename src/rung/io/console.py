@@ -7,67 +7,34 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import IO, Any
 
-import rich.console
-from rich.console import ConsoleOptions, RenderResult
-from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from rung.io.shown import Said, Shown, mark, shorten
 from rung.io.terminal import clean, figure, make_rich
+from rung.io.view import Screen, View, duration, number
 from rung.io.waiting import waiting
 
-# label, short label, metric names in order of preference, format ("": of the scale that it has)
+# of a step: label, short label, metric names in order of preference, format ("": of the scale that it has)
 NUMBERS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ("reward", "reward", ("reward",), ""),
     ("accuracy", "acc", ("accuracy", "rewards/accuracy/mean"), ""),
-    ("held-out", "eval", ("eval/accuracy", "eval/reward"), ""),
     ("length", "len", ("completions/mean_length",), ".1f"),
     ("KL", "KL", ("kl",), ".4f"),
     ("grad norm", "grad", ("grad_norm",), ".3g"),
     ("tokens/s", "tok/s", ("tokens_per_second",), ",.0f"),
 )
-PHASE_COLORS = {"sample": "cyan", "reward": "magenta", "update": "yellow", "eval": "green"}
 PLAIN_LINES = 40
-
-
-def duration(seconds: float) -> str:
-    """1:05 or 2:03:07."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-
-
-def curve(values: Sequence[float], width: int, height: int = 1, *, ascii_only: bool = False) -> list[str]:
-    """The history as `height` rows of block characters, oldest left; a long one is averaged into `width` columns."""
-    levels = " .:-=+*#" if ascii_only else " ▁▂▃▄▅▆▇█"
-    values = [value for value in values if math.isfinite(value)]
-    if not values or width < 1:
-        return [""] * height
-    n, count = len(values), min(width, len(values))
-    means = [statistics.fmean(values[i * n // count : (i + 1) * n // count]) for i in range(count)]
-    low, span, top = min(means), max(means) - min(means), len(levels) - 1
-    heights = [1 + round((mean - low) / span * (height * top - 1)) if span > 0 else 1 for mean in means]
-    return ["".join(levels[min(max(h - row * top, 0), top)] for h in heights) for row in reversed(range(height))]
-
-
-def flow(cells: Sequence[Text], width: int, gap: int = 3) -> Text:
-    """The cells beside each other, a new line where the next one does not fit: no cell is ever broken in two."""
-    out, used = Text(no_wrap=True, overflow="ellipsis"), 0
-    for cell in cells:
-        if used:
-            fits = used + gap + cell.cell_len <= width
-            out.append(" " * gap if fits else "\n")
-            used = used + gap if fits else 0
-        out.append_text(cell)
-        used += cell.cell_len
-    return out
 
 
 class _Phase:
@@ -88,11 +55,14 @@ class Console:
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.rich = make_rich(stream or sys.stdout)
         self.live = self.rich.is_terminal
-        self._view: Live | None = None
+        self._view: Screen | None = None
+        self._leaving: dict[int, Any] = {}  # signals that would leave the cursor hidden, and what they did before
         self.header: dict[str, str] = {}
         self.step_now = self.total_steps = 0
         self.latest: dict[str, Any] = {}
         self.rewards: list[float] = []
+        self.evaluations: list[Shown] = []
+        self.answers: dict[int | None, Said] = {}  # to one held-out problem, by the evaluation's step
         self.seconds: dict[str, float] = {}
         self._phase: str | None = None
         self._deltas: deque[float] = deque(maxlen=20)
@@ -110,17 +80,15 @@ class Console:
         self._begun = self._mark = self._phase_begun = time.monotonic()
         waiting.end()
         if self.live:
-            self._view = Live(_View(self), console=self.rich, refresh_per_second=4, redirect_stderr=True)
+            self._view = Screen(View(self))
             atexit.register(self.close)
+            self._catch()
             self._view.start()
         else:
             self._line("   ".join(f"{key} {value}" for key, value in self.header.items()) + f"   steps {total_steps}")
 
     def step(self, metrics: Mapping[str, Any]) -> None:
-        """One training step is done. Numbers that a step does not measure stay at their last value.
-
-        Metrics of a step that was shown already (an evaluation, say) only bring their numbers.
-        """
+        """One training step is done. Numbers that a step does not measure stay at their last value."""
         new = {key: float(value) for key, value in metrics.items() if isinstance(value, (int, float))}
         now, step, evaluated = time.monotonic(), int(metrics.get("step", self.step_now + 1)), self.seconds_in("eval")
         # time left counts the evaluations in between, but not the one before the first step
@@ -130,8 +98,6 @@ class Console:
             seconds = max(new.get("step_time", delta), 1e-9)
             new.setdefault("tokens_per_second", (new["num_tokens"] - self._tokens) / seconds)
         self._mark, self._eval_mark, self._tokens = now, evaluated, tokens
-        if "eval/reward" in metrics:  # an evaluation takes the place of the one before, whatever its kind
-            self.latest = {name: v for name, v in self.latest.items() if not name.startswith("eval/")}
         self.latest.update(new)
         if step <= self.step_now:
             return
@@ -142,8 +108,24 @@ class Console:
         every = max(1, math.ceil(self.total_steps / (PLAIN_LINES - 1)))
         if not self.live and (len(self._deltas) == 1 or step % every == 0 or step == self.total_steps):
             cells = [f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}"]
-            cells += [f"{short} {value}" for _, short, value in self.numbers()]
+            cells += [f"{short} {value}" for label, short, value in self.numbers() if label != "step"]
             self._line("   ".join([*cells, f"left {duration(self.left())}"]))
+
+    def evaluated(self, result: Shown, said: Said | None = None) -> None:
+        """The held-out problems were answered at `result.step`. said: the answer to the one whose answers are shown."""
+        self.evaluations.append(result)
+        if said is not None:
+            self.answers[result.step] = said
+        if self.live:
+            return
+        kind = "accuracy" if all(shown.binary for shown in self.evaluations) else "reward"
+        interval = f" (95% CI {figure(result.low)} to {figure(result.high)})" if math.isfinite(result.low) else ""
+        line = f"held-out at step {result.step}: {kind} {number(result)}{interval}"
+        if said is not None:
+            head, _ = mark(said.reward, kind == "accuracy", ascii_only=True)
+            asked, answer = (self.clean(shorten(text, 60)) for text in (said.prompt, said.text))
+            line += f"   asked {asked}   said {answer}   {head}"
+        self._line(line)
 
     def phase(self, name: str) -> _Phase:
         """The time goes to `name` from now on: until the next call, or to the end of a `with` block."""
@@ -169,6 +151,32 @@ class Console:
             self._view.stop()
             self._view = None
             atexit.unregister(self.close)
+            for number, before in self._leaving.items():
+                signal.signal(number, before)
+            self._leaving = {}
+
+    def _catch(self) -> None:
+        """A process that is ended (SIGTERM) or stopped (Ctrl-Z) gives the cursor back first."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name, handler in (("SIGTERM", self._ended), ("SIGTSTP", self._stopped)):
+            if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) == signal.SIG_DFL:
+                self._leaving[number] = signal.signal(number, handler)
+        self._process = os.getpid()
+
+    def _ended(self, number: int, frame: object) -> None:
+        if os.getpid() == self._process:  # and not a worker that was forked from it
+            self.close()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def _stopped(self, number: int, frame: object) -> None:
+        self.rich.show_cursor(True)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # from here on it waits for `fg`
+        if self._view is not None:
+            signal.signal(number, self._stopped)
+            self.rich.show_cursor(False)
 
     def __enter__(self) -> Console:
         return self
@@ -212,7 +220,9 @@ class Console:
         return max(0.0, ahead - (time.monotonic() - self._mark))
 
     def numbers(self) -> Iterator[tuple[str, str, str]]:
-        """Label, short label and value of every number that was measured so far."""
+        """Label, short label and value of the newest step's number and of all that was measured in it."""
+        if any(name in self.latest for _, _, names, _ in NUMBERS for name in names):
+            yield "step", "step", str(self.step_now)
         for label, short, names, form in NUMBERS:
             value = next((self.latest[name] for name in names if name in self.latest), None)
             if value is not None:
@@ -228,76 +238,3 @@ class Console:
     def _line(self, text: str) -> None:
         waiting.end()
         self.rich.print(Text(self.clean(text, lines=True)), soft_wrap=not self.live)
-
-
-class _View:
-    """The live view, laid out anew for the width of each refresh."""
-
-    def __init__(self, console: Console) -> None:
-        self.c = console
-
-    def __rich_console__(self, console: rich.console.Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
-        tall = 3 if width >= 80 and console.size.height >= 16 else 1
-        yield self._head(width)
-        yield self._progress(width)
-        yield from self._numbers(width)
-        yield from self._curve(width, tall)
-        yield self._time(width)
-
-    def _head(self, width: int) -> Text:
-        cells = [Text.assemble((f"{key} ", "dim"), (value, "bold")) for key, value in self.c.header.items()]
-        return flow([Text("rung", "bold cyan"), *cells], width)
-
-    def _bar(self, width: int, parts: Sequence[tuple[float, str]]) -> Text:
-        """Colored pieces, one a part, in proportion; what is left stays dim."""
-        full, empty = ("#", "-") if self.c.ascii_only else ("━", "─")
-        out, begin, at = Text(), 0, 0.0
-        for share, color in parts:
-            at += share
-            end = min(width, round(at * width))
-            out.append(full * (end - begin), color)
-            begin = end
-        return out.append(empty * (width - begin), "bright_black")
-
-    def _progress(self, width: int) -> Text:
-        c = self.c
-        left = c.left()
-        tail = f" {c.step_now}/{c.total_steps}  {duration(c.elapsed())} gone"
-        tail += "" if math.isnan(left) else f", {duration(left)} left"
-        done = min(1.0, c.step_now / max(1, c.total_steps))
-        bar = self._bar(max(4, width - len(tail)), [(done, "green")])
-        return bar.append(tail, "bold")
-
-    def _numbers(self, width: int) -> list[Table]:
-        numbers = list(self.c.numbers())
-        if not numbers:
-            return []
-        gap = 3 if width >= 100 else 0
-        table = Table(box=None, expand=not gap, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim")
-        for label, short, _ in numbers:
-            table.add_column(label if width >= 80 else short, justify="right" if gap else "left", no_wrap=True)
-        table.add_row(*(Text(value, "bold") for _, _, value in numbers))
-        return [table]
-
-    def _curve(self, width: int, height: int) -> list[Text]:
-        values = [value for value in self.c.rewards if math.isfinite(value)]
-        if len(values) < 2:
-            return []
-        low, high = f"{min(values):.3g}", f"{max(values):.3g}"
-        scale = f"  {low} to {high}"
-        rows = curve(values, width - 8 - len(scale), height, ascii_only=self.c.ascii_only)
-        rows[:-1] = [f"{'':8}{row}" for row in rows[:-1]]
-        last = Text.assemble(("reward  ", "dim"), (rows[-1], "cyan"), (scale, "dim"))
-        return [*(Text(row, "cyan") for row in rows[:-1]), last]
-
-    def _time(self, width: int) -> Text:
-        c = self.c
-        spare = ("blue", "red", "white")
-        colors = {name: PHASE_COLORS.get(name, spare[i % 3]) for i, (name, _) in enumerate(c.shares())}
-        cells = []
-        for name, share in c.shares():
-            style = f"bold {colors[name]} reverse" if name == c.running else f"bold {colors[name]}"
-            cells.append(Text.assemble((self.c.clean(name), style), f" {share:.0%}"))
-        bar = self._bar(max(10, min(width - 8, 100)), [(share, colors[name]) for name, share in c.shares()])
-        return Text("time    ", "dim").append_text(bar).append("\n").append_text(flow([Text(" " * 5), *cells], width))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -12,48 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from rung.io.console import Console
+from rung.io.shown import Example, Shown, mark, shorten
 from rung.io.terminal import figure
 from rung.maths.interval import Change
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One evaluation in numbers. binary: the mean is an accuracy; else it is a mean reward on its own scale.
-
-    problems: those with a scored answer, over which the mean and its 95 % interval go.  low, high: NaN where there is none.
-    """
-
-    binary: bool
-    mean: float
-    low: float
-    high: float
-    problems: int
-    unscored: int
-    answers: int
-
-
-@dataclass(frozen=True)
-class Example:
-    """One held-out problem, answered before and after the training. All texts may hold anything; NaN: not scored."""
-
-    prompt: str
-    before: str
-    after: str
-    before_reward: float
-    after_reward: float
-
-
-def shorten(text: str, limit: int = 280) -> str:
-    """Head and tail of a long answer, because the result stands at its end."""
-    text = text.strip()
-    if len(text) <= limit:
-        return text
-    tail = limit * 2 // 3
-    return f"{text[: limit - tail].rstrip()} [...] {text[-tail:].lstrip()}"
-
-
 def _line(console: Console, label: str, result: Shown | None) -> Text:
-    out = Text(f"  {label:8}", no_wrap=True, overflow="ellipsis")
+    label += "" if result is None or result.step is None else f", step {result.step}"
+    out = Text(f"  {label:18}", no_wrap=True, overflow="ellipsis")
     if result is None:
         return out.append("not evaluated", "dim")
     if not result.problems:
@@ -61,7 +26,7 @@ def _line(console: Console, label: str, result: Shown | None) -> Text:
     out.append(f"{figure(result.mean)}  ", "bold")
     if result.binary:
         full, empty = ("#", "-") if console.ascii_only else ("█", "░")
-        size = max(0, min(30, console.rich.width - 56))
+        size = max(0, min(30, console.rich.width - 66))
         filled = round(result.mean * size)
         out.append(full * filled, "green").append(empty * (size - filled), "dim").append("  " if size else "")
     if math.isfinite(result.low):
@@ -86,9 +51,9 @@ def _examples(console: Console, examples: Sequence[Example], binary: bool) -> Ta
     limit = max(120, min(280, console.rich.width * 2))
 
     def answer(text: str, reward: float) -> Text:
-        mark, style = _mark(console, reward, binary)
+        head, style = mark(reward, binary, console.ascii_only)
         shown = console.clean(shorten(text, limit), lines=True)
-        return Text.assemble((mark, style), "\n", shown)
+        return Text.assemble((head, style), "\n", shown)
 
     for index, example in enumerate(examples):
         if index:
@@ -99,17 +64,6 @@ def _examples(console: Console, examples: Sequence[Example], binary: bool) -> Ta
             answer(example.after, example.after_reward),
         )
     return table
-
-
-def _mark(console: Console, reward: float, binary: bool) -> tuple[str, str]:
-    """What an answer earned: right or wrong only where that is what rewards say."""
-    if math.isnan(reward):
-        return "not scored", "bold yellow"
-    if not binary:
-        return f"reward {figure(reward)}", "bold"
-    right = reward > 0
-    tick = "" if console.ascii_only else "✓ " if right else "✗ "
-    return f"{tick}{'right' if right else 'wrong'}", "bold green" if right else "bold red"
 
 
 def summary(

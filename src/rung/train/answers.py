@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
-from rung.io.summary import Example
+from rung.io.shown import Example, Said
 from rung.records import Scored, StepResult
 from rung.rollout.collect import Collected
 from rung.rollout.text import inside
 from rung.train.evaluate import Evaluation
+
+LINE = 60  # characters of a problem that is shown on one line
 
 
 def examples(before: Evaluation, after: Evaluation, count: int = 3) -> list[Example]:
@@ -25,8 +28,34 @@ def examples(before: Evaluation, after: Evaluation, count: int = 3) -> list[Exam
     return [Example(prompt_text(b), b.text, a.text, before.earned(b), after.earned(a)) for b, a in pairs[:count]]
 
 
-def _known(reward: float) -> float:
-    return reward if math.isfinite(reward) else 0.0
+@dataclass
+class Watched:
+    """One held-out problem whose answers are shown as they change.
+
+    Of those that earned least at the first evaluation the longest whose text fits on a line: it takes longest to learn.
+    """
+
+    problem: str | None = None
+
+    def of(self, evaluation: Evaluation) -> Said | None:
+        """The first answer to it; None if it was not asked."""
+        first = {a.task.id: a for a in reversed(evaluation.answers)}
+        if self.problem is None and first:
+            self.problem = min(
+                dict.fromkeys(a.task.id for a in evaluation.answers),
+                key=lambda problem: (_known(evaluation.earned(first[problem]), math.inf), *_length(first[problem])),
+            )
+        answer = first.get(self.problem or "")
+        return None if answer is None else Said(prompt_text(answer), answer.text, evaluation.earned(answer))
+
+
+def _length(row: Scored) -> tuple[bool, int]:
+    size = len(prompt_text(row))
+    return (False, -size) if size <= LINE else (True, size)
+
+
+def _known(reward: float, otherwise: float = 0.0) -> float:
+    return reward if math.isfinite(reward) else otherwise
 
 
 def prompt_text(row: Scored) -> str:

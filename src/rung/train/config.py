@@ -111,8 +111,8 @@ class TrainConfig(Weights, Problems, Settings):
     """held-out problems of the evaluations"""
     eval_samples: Answers | None = None
     """answers per held-out problem; None: 1, or more where the task has fewer problems than asked for"""
-    eval_every: Natural = 0
-    """steps between evaluations; 0: only before and after"""
+    eval_every: Natural | None = None
+    """steps between evaluations, 0: only before and after; None: a tenth of the run, or so many that they take about that"""
     save_every: Natural = 0
     """steps between checkpoints; 0: only at the end"""
     save_rollouts: bool = True
@@ -152,6 +152,8 @@ class TrainConfig(Weights, Problems, Settings):
             defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
+        if config.eval_every is None:
+            config = replace(config, eval_every=config.usual_eval_every())
         if config.lora_rank and config.trainable is not None:
             raise InputError(
                 f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: an adapter trains nothing but itself. Give "
@@ -168,6 +170,16 @@ class TrainConfig(Weights, Problems, Settings):
                 "Give at most as many as --steps."
             )
         return config
+
+    def usual_eval_every(self) -> int:
+        """A tenth of the steps; more where evaluations would take more than about a tenth of the run, 0 where any would.
+
+        An answer that is only evaluated counts like one that is also learned from, which it does for the smallest models.
+        """
+        assert self.steps is not None and self.prompts_per_step is not None
+        trained = self.steps * self.prompts_per_step * self.samples_per_prompt
+        between = min(9, trained // (10 * self.eval_problems * (self.eval_samples or 1)))
+        return -(-self.steps // (between + 1)) if between else 0
 
     def build_recipe(self) -> Recipe:
         """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import stdev
 
-from rung.io.summary import Shown
+from rung.io.shown import Shown
 from rung.maths.interval import Change, Z, bootstrap, change, is_binary, problem_means, wilson
 from rung.records import Rollout, SamplingLaw, Scored
 from rung.rollout.ask import ask, encode
@@ -83,7 +83,7 @@ class Evaluation:
 
     def shown(self) -> Shown:
         low, high = self.interval()
-        return Shown(self.binary, self.reward, low, high, len(self.means), self.unscored, len(self.answers))
+        return Shown(self.binary, self.reward, low, high, len(self.means), self.unscored, len(self.answers), self.step)
 
     def metrics(self) -> dict[str, float]:
         """What a run logs. `eval/accuracy` only where all rewards of the run's evaluations were 0 or 1 so far."""
@@ -141,6 +141,9 @@ def evaluate(
     groups = iter(ask(env, model, sampler, law, [t for t, fit in zip(tasks, fits, strict=True) if fit], samples, seed))
     answers: list[Scored] = []
     for task, fit in zip(tasks, fits, strict=True):
-        absent = Scored(task, Rollout(tuple(model.encode(task.prompt)), (), (), (), "abort"), "", {}, math.nan)
-        answers += next(groups) if fit else [absent] * samples
+        if fit:
+            answers += next(groups)
+        else:
+            absent = Rollout(tuple(model.encode(task.prompt)), (), (), (), "abort")
+            answers += [Scored(task, absent, "", {}, math.nan)] * samples
     return Evaluation(answers, len(tasks), fits.count(False))

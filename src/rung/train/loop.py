@@ -24,7 +24,7 @@ from rung.rollout.device import title
 from rung.rollout.model import Model
 from rung.tasks.environment import Splits
 from rung.tasks.given import MADE
-from rung.train.answers import examples, rollout_rows
+from rung.train.answers import Watched, examples, rollout_rows
 from rung.train.callbacks import Listeners, StepRecord
 from rung.train.config import TrainConfig, to_toml
 from rung.train.evaluate import Evaluation
@@ -119,6 +119,7 @@ class _Loop:
     tracker: Tracker
     listeners: Listeners
     latest: Evaluation | None = None  # the newest of this process
+    watched: Watched = field(default_factory=Watched)
     seconds: dict[str, float] = field(default_factory=dict)
     memory: MemoryWatch = field(init=False)
     tokens: int = 0
@@ -225,8 +226,12 @@ class _Loop:
         if self.latest is None or self.latest.step != step:
             with self.phase("eval"):
                 self.latest = self.held_out.at(step)
+            self._show(self.latest)
             self.listeners.evaluated(self.latest)
         return self.latest
+
+    def _show(self, result: Evaluation) -> None:
+        self.console.evaluated(result.shown(), self.watched.of(result))
 
     def _before(self, first: int) -> Evaluation:
         """The evaluation before training: of a resumed run the one that it began with, not one of now."""
@@ -235,12 +240,12 @@ class _Loop:
             self.console.message(
                 f"the evaluation before training is not in {self.run.path} any more: `before` is that of step {first}"
             )
+        if kept is not None:
+            self._show(kept)
         return self._evaluate(first) if kept is None else kept
 
     def _log_evaluation(self, row: dict[str, Any]) -> None:
-        found = self._log(row)
-        self.console.step(row)
-        self._say(found)
+        self._say(self._log(row))
 
     def _save(self, step: int) -> None:
         setup = self.setup
@@ -291,21 +296,27 @@ class _Loop:
         }
 
     def _conclude(self, before: Evaluation, after: Evaluation) -> None:
-        path = self.run.path
+        path, shown = self.run.path, examples(before, after)
         summary(
             self.console,
             before.shown(),
             after.shown(),
             before.change(after),
-            examples(before, after),
+            shown,
             path,
             [
+                command("ask", path, *(e.prompt for e in shown[:1] if _typed(e.prompt))),
                 command("report", path),
                 command("eval", path),
                 command("explain", self.setup.recipe.name),
             ],
             [f"{f.name}, {f.when}: {f.seen}" for f in self.health.found.values()],
         )
+
+
+def _typed(question: str) -> bool:
+    """Whether one would type it into a command."""
+    return question.isprintable() and 0 < len(question) <= 40
 
 
 def _facts(setup: Setup) -> Facts:
