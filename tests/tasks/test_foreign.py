@@ -60,6 +60,7 @@ VERL = {"data_source": "gsm", "reward_model": {"style": "rule", "ground_truth": 
 
 def test_verl_s_rows_and_its_compute_score(rows):
     assert score(rows(VERL), "compute_score", ["so 9", "8"]) == [1.0, 0.0]
+    assert score(rows({**VERL, "answer": "8"}), "compute_score", ["so 9", "8"]) == [1.0, 0.0]
     assert score(rows(VERL), "later", ["9", "8", "?"])[:2] == [1.0, 0.0]
     assert math.isnan(score(rows(VERL), "later", ["?"])[0])
 

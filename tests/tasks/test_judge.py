@@ -3,15 +3,21 @@
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
 import rung.tasks.judge as module
 from rung.errors import InputError
-from rung.records import Completion, Group
+from rung.lab.models import tiny
+from rung.records import Completion, Group, SamplingLaw, Task
+from rung.rollout.ask import ask
+from rung.rollout.sampler import TorchSampler
 from rung.settings import Problems
 from rung.tasks import environments
+from rung.tasks.adapters import Rewarded
 from rung.tasks.judge import Judge, last_number, out_of
 
 
@@ -128,8 +134,29 @@ def test_a_deadline_holds_whatever_the_server_does(server, tmp_path, slow):
 def test_no_more_calls_at_a_time_than_allowed_and_no_fewer(server, tmp_path):
     mine = judge(server, tmp_path, concurrency=3)
     server.delay = 0.1
-    mine(["a"] * 9, [str(10 + i) for i in range(9)])
+    groups = [
+        [str(10 * g + i) for i in range(1, 6)] for g in range(1, 4)
+    ]  # groups of a step are judged at the same time
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda said: mine(["a"] * 5, said), groups))
     assert server.most == 3
+
+
+def test_thoughts_are_no_verdict(server, tmp_path):
+    server.plan = ["<think>perhaps 7</think>I cannot say"]
+    assert judge(server, tmp_path)(["a"], ["b"]) == [None]
+
+
+def test_all_groups_of_a_step_are_judged_at_once(server, tmp_path):
+    mine, tasks = judge(server, tmp_path), [Task(str(i), f"w{i} w5") for i in range(4, 8)]
+    server.delay = 0.2
+    env = Rewarded(SimpleNamespace(name="x"), mine)
+    model = tiny("llama")
+    found = ask(env, model, TorchSampler(model), SamplingLaw(max_new_tokens=3), tasks, 1, 0)
+    assert server.most >= 3 and [group[0].task.id for group in found] == ["4", "5", "6", "7"]
+    assert all(
+        group[0].rewards["judge"] == len(f"{t.prompt}|{group[0].text}") for t, group in zip(tasks, found, strict=True)
+    )
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "key in OPENAI_API_KEY"), (404, "refuses the request")])
