@@ -224,7 +224,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         stress="small worlds of two prompts of different difficulty, every batch enumerated",
         parent=_arm("grpo", "grpo with a token mean, without its KL", kl="NoKL", aggregate="TokenMean"),
         child=_arm("lite_ppo"), measures=(Measure("direction", "cosine of the mean gradient to the policy gradient"),),
-        settings={"vocabulary": 3, "horizon": 2, "prompts": 2, "samples": 3, "reward": "binary"}, seeds=30,
+        settings={"vocabulary": 2, "horizon": 2, "prompts": 2, "samples": 8, "reward": "binary"}, seeds=30,  # none at 2 and 3
     ),
     Experiment(
         "maxrl", "likelihood", "exact",
