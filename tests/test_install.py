@@ -27,7 +27,7 @@ SOURCE = ROOT / "src" / "rung"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {extra: list(map(Requirement, lines)) for extra, lines in PROJECT["optional-dependencies"].items()}
-BROUGHT = {"tokenizers", "huggingface_hub"}  # by transformers, always
+BROUGHT = {"tokenizers", "huggingface_hub", "yaml"}  # by transformers, always
 ONLY_AFTER_A_CHECK = {
     "lab/why_picture.py",
     "tasks/gym_score.py",
