@@ -302,6 +302,16 @@ def test_an_opened_run_is_the_same(run):
     assert opened.steps == run.steps == 2 and not opened.interrupted
 
 
+def test_a_first_evaluation_of_zeros_and_ones_is_no_accuracy_where_a_later_one_is_graded(tmp_path):
+    def later(completions, trainer_state, **columns):
+        return [1.0 if trainer_state.global_step == 0 else 0.5] * len(completions)
+
+    run = rung.train(task=ROWS, reward=later, out=tmp_path / "run", **SMALL)
+    for seen in (run, rung.load(run.path)):
+        assert (seen.before.reward, seen.after.reward) == (1.0, 0.5)
+        assert not seen.before.binary and "held-out mean reward 1.000 before, 0.500 after" in repr(seen)
+
+
 def test_the_model_is_loaded_and_asked(run):
     model, tokenizer = run.load()
     ids = tokenizer("1+2=", return_tensors="pt").input_ids

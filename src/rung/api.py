@@ -77,7 +77,7 @@ def evaluate(model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any
     task, reward: as of rung.train; None: the run's own. A task that is given is judged by the reward that is given with it, or
               else judges itself.
     settings: samples (answers per problem), problems, split ("eval" or "train"), temperature, top_p, top_k, max_new_tokens, seed,
-              task_path, task_options, template_options, device. What is not given is as the run evaluated itself.
+              device, and what else `rung eval` says of the problems. What is not given is as the run evaluated itself.
     """
     from rung.flags import Eval
     from rung.lab.evaluation import evaluated

@@ -171,9 +171,7 @@ def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None
     device = choose(args.device)
     directory, stored = resolve(args.model) if pair is None else ("", {})
     spec = spec_from(args, stored)
-    if (
-        "reward" in given or "task" in given
-    ):  # problems that are given are judged by what is given with them, or themselves
+    if given.keys() & {"task", "reward"}:  # problems that are given are judged by what comes with them, or themselves
         spec = replace(spec, reward=told(given.get("reward")))
     splits = environments.problems(spec, given)
     dtype = getattr(torch, spec.dtype)
