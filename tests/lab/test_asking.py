@@ -85,4 +85,4 @@ def test_an_answer_is_shown_with_its_probabilities_and_nothing_that_a_terminal_o
     asking.show(Reply("\x1b]0;title\x07?", [evil], [Answer("fine\x1b", "stop")]), ("be\x1bfore", "now"))
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\x07" not in out
-    assert "4 0.98" in out and "\u2423\u241b[31m 0.50" in out and "\u240a 0.00" in out and "[cut at the limit" in out
+    assert "4(0.98)" in out and "\u2423\u241b[31m(0.50)" in out and "\u240a(0.00)" in out and "[cut at the limit" in out

@@ -119,7 +119,7 @@ def show(reply: Reply, names: tuple[str, str]) -> None:
 
 
 def written(answer: Answer, encoding: str) -> Text:
-    """The answer; with probabilities each token stands in front of its own: 4 .98  * .99  7 1.00."""
+    """The answer; with probabilities each token stands in front of its own: 4(0.98) *(0.99) 7(1.00)."""
     cut = Text(" [cut at the limit of tokens]", "yellow") if answer.stop == "length" else Text()
     if not answer.tokens:
         return Text(clean(answer.text.strip(), encoding, lines=True)).append_text(cut)
@@ -127,5 +127,5 @@ def written(answer: Answer, encoding: str) -> Text:
     for token in answer.tokens:
         color = next(color for least, color in SURE if token.p >= least)
         shown = clean(token.text, encoding).replace(" ", "\u2423" if encoding.lower().startswith("utf") else "_")
-        out.append(shown, "bold").append(f" {token.p:.2f}  ", color)
+        out.append(shown, "bold").append(f"({token.p:.2f}) ", color)
     return out.append_text(cut)
