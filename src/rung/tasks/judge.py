@@ -219,7 +219,7 @@ class Judge:
         try:
             return str(document["choices"][0]["message"]["content"] or "")
         except (KeyError, IndexError, TypeError) as error:
-            raise _Failed(f"no choices[0].message.content in {str(document)[:200]}") from error
+            raise _Failed(f"no choices[0].message.content ({error!r}) in {str(document)[:200]}") from error
 
     def _count(self, name: str) -> None:
         if name:
