@@ -43,10 +43,14 @@ def train(
         rung.InputError: a setting is unknown or does not fit; the message says what to do.
     """
     from rung.io.console import Console
+    from rung.recipes import Recipe
     from rung.train.callbacks import Listeners
     from rung.train.loop import train as loop
 
     _refuse_unknown(settings)
+    if not (recipe is None or isinstance(recipe, (str, Recipe))):
+        raise InputError(f"recipe is {recipe!r:.80}; give a recipe's name, such as 'grpo', or a rung.recipes.Recipe.")
+    callbacks = () if callbacks is None else callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,)
     Listeners(callbacks)  # what cannot listen is refused before anything is loaded
     pair = _pair(model, tokenizer)
     objects = Objects(_object(task), _object(reward), _object(environment), pair)

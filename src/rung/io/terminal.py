@@ -78,6 +78,7 @@ def make_rich(stream: IO[str]) -> rich.console.Console:
 
 def figure(value: float, sign: str = "") -> str:
     """Three decimals; three digits of what is too small for that, and what makes large numbers differ."""
+    value = 0.0 if abs(value) < 1e-15 else value  # the rest of a sum that is 0
     plain = value == 0 or 1e-3 <= abs(value) < 1e6
     return format(value, f"{sign}.3f" if plain else f"{sign}.3g" if abs(value) < 1 else f"{sign}.10g")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -138,7 +138,12 @@ class TrainConfig(Weights, Problems, Settings):
 
     def resolved(self) -> TrainConfig:
         """The same settings with every None filled in, for this model."""
-        small = self.model == "starter"
+        own = stored_settings(self.model)
+        if (own.get("task") or own.get("environment")) and self.task is None and self.environment is None:
+            usual = TrainConfig()  # a run as model: its own problems, put as they were, where nothing else is said
+            unsaid = [f.name for f in fields(Problems) if getattr(self, f.name) == getattr(usual, f.name)]
+            return replace(self, **{name: own[name] for name in unsaid if name in own}).resolved()
+        small = "starter" in (self.model, own.get("model"))
         defaults: dict[str, Any] = {
             "task": "chained_arithmetic" if small else "chain_sum",
             "steps": 100 if small else 60,
@@ -193,6 +198,12 @@ class TrainConfig(Weights, Problems, Settings):
             self.temperature, self.top_p, self.top_k, self.max_new_tokens,
             self.max_turns, self.max_turn_tokens, self.max_total_tokens,
         )  # fmt: skip
+
+
+def stored_settings(model: str) -> dict[str, Any]:
+    """The settings of the run that `model` names; nothing where it is no run."""
+    path = Path(model).expanduser() / "config.toml"
+    return from_toml(path) if path.is_file() else {}
 
 
 def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:

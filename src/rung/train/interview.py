@@ -12,6 +12,7 @@ import torch
 
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
+from rung.ranges import Answers, Checked, Count, Seed, Temperature
 from rung.records import Prompt, SamplingLaw
 from rung.rollout import model as models
 from rung.rollout.answer import Answer, Frame, answers
@@ -22,6 +23,16 @@ from rung.train.setup import is_run, locate
 
 LOOKED_AT = 64  # stored prompts, for what all of them share
 MAX_NEW_TOKENS = 256  # of a model that is no run
+
+
+@dataclass(frozen=True)
+class Asked(Checked):
+    """How many answers, and how they are drawn, checked before a model is asked."""
+
+    samples: Answers = 1
+    temperature: Temperature | None = None
+    max_new_tokens: Count | None = None
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,9 @@ class Interview:
     ) -> Reply:  # fmt: skip
         """The question in the frame of the run's problems. temperature: None: one answer is greedy, several are drawn as
         the run drew them."""
+        Asked(samples, temperature, max_new_tokens, seed)
+        if not isinstance(question, str) or not question.strip():
+            raise InputError(f"the question is {question!r:.80}; it must be a text that is not blank.")
         heat = temperature if temperature is not None else 0.0 if samples == 1 else self.law.temperature
         law = SamplingLaw(heat, max_new_tokens=max_new_tokens or self.law.max_new_tokens)
         prompt = self.frame.around(question)

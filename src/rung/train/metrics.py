@@ -252,4 +252,4 @@ def _std(values: Sequence[float]) -> float:
     if len(values) < 2:
         return 0.0
     m = _mean(values)
-    return math.sqrt(sum((x - m) ** 2 for x in values) / (len(values) - 1))
+    return math.hypot(*(x - m for x in values)) / math.sqrt(len(values) - 1)  # squares of large rewards would overflow

@@ -83,7 +83,7 @@ def _signal(run: Seen) -> tuple[str, str] | None:
     if not earned or not all(flat) or cut(run) or no_format(run):
         return None
     alike = all(_parts(row, "std") == 0 for row in rows)
-    if alike and all(_parts(row, "mean") <= 0 for row in rows):
+    if alike and all(_parts(row, "mean") == 0 for row in rows):
         return "hard", f"no answer of {STEPS} steps earned anything above 0 (reward {earned[-1]:.3g})"
     any_answer = run.mean("rewards/any_answer") >= 0.5
     constant = alike and max(earned) - min(earned) <= 1e-9 * max(map(abs, earned)) and not _varied(run, earned[-1])
