@@ -338,3 +338,9 @@ def test_a_run_evaluates_as_it_did_itself(run):
 
 def test_a_report_is_written(run):
     assert run.report() == run.path / "report.html" and run.report().stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("recipe", [5, {"name": "grpo"}])
+def test_a_recipe_of_another_kind_is_one_message(recipe):
+    with pytest.raises(rung.InputError, match=r"give a recipe's name"):
+        rung.train(recipe)

@@ -38,10 +38,11 @@ def test_spans():
 def test_plan(peak, free, said):
     room = SimpleNamespace(limit=23 * GIB, free=free * GIB)
     config = SimpleNamespace(steps=100)
-    assert (
-        plan_verdict(SimpleNamespace(need=SimpleNamespace(peak=peak * GIB), room=room, run_seconds=720, config=config))
-        == said
-    )
+    need = SimpleNamespace(peak=peak * GIB)
+    plan = SimpleNamespace(need=need, room=room, run_seconds=720, config=config, phases=["step"])
+    assert plan_verdict(plan) == said
+    plan.phases = []
+    assert plan_verdict(plan) == said.replace("about 12 minutes for 100 steps", "its time is not estimated")
 
 
 @dataclass

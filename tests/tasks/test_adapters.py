@@ -113,8 +113,8 @@ def test_chat_prompts_get_chat_completions(files: tuple[Path, Path]) -> None:
     ("name", "message"),
     [
         ("short", "returned 1 rewards for 3 completions"),
-        ("nothing", "must return a list of numbers or None"),
-        ("words", "must return a list of numbers or None"),
+        ("nothing", "returned None"),
+        ("words", "must return a list with a number, or None, per answer"),
         ("infinite", "returned an infinite reward"),
         ("greedy", "unknown argument of the reward function 'greedy'"),
         ("world", "asks for 'environments', but there is none"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import rung
+from rung.errors import InputError
 from rung.lab.models import tiny
 from rung.rollout import adapter
 from rung.rollout.model import load
@@ -77,3 +78,25 @@ def test_a_run_with_an_adapter_is_asked_with_it(tmp_path):
     rung.train(model=str(tmp_path / "base"), task=str(tmp_path / "rows.jsonl"), out=tmp_path / "run", **more, **SMALL)
     room = Interview.of(tmp_path / "run")
     assert adapter.has_adapter(room.now.hf) and not adapter.has_adapter(room.before.hf)
+
+
+@pytest.mark.parametrize("question", ["", "  ", None, 3, ["1+1="]])
+def test_a_question_that_is_none_is_one_message(question):
+    with pytest.raises(InputError, match="must be a text that is not blank"):
+        Interview.of("starter").ask(question)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"samples": 0},
+        {"samples": 1.5},
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"max_new_tokens": 0},
+        {"seed": -1},
+    ],
+)
+def test_how_it_is_asked_is_checked(how):
+    with pytest.raises(InputError, match=next(iter(how))):
+        Interview.of("starter").ask("1+1=", **how)

@@ -13,6 +13,7 @@ from rung.errors import InputError
 from rung.io.run_dir import RunDir
 from rung.lab.models import tiny
 from rung.rollout import model as models
+from rung.train.config import TrainConfig, to_toml
 from rung.train.setup import locate, try_saving
 
 torch.set_num_threads(1)
@@ -120,3 +121,12 @@ def test_an_adapter_whose_base_is_gone_says_which(runs, tmp_path):
     (copy / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"adapter is a LoRA adapter, and its base model is missing\. model '.*gone'"):
         models.load(str(copy))
+
+
+def test_a_run_as_model_brings_its_own_problems(tmp_path):
+    own = TrainConfig(model="starter", task_options={"reward_offset": 1.0}, system=None)
+    RunDir.create(tmp_path, "r", tmp_path / "run").write_config(to_toml(own.resolved(), own.build_recipe()))
+    found = TrainConfig(model=str(tmp_path / "run")).resolved()
+    assert (found.task, found.task_options, found.steps) == ("chained_arithmetic", {"reward_offset": 1.0}, 100)
+    other = TrainConfig(model=str(tmp_path / "run"), task="chain_sum").resolved()
+    assert (other.task, other.task_options) == ("chain_sum", {})

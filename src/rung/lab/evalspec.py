@@ -145,7 +145,9 @@ def deviations(spec: EvalSpec, stored: dict[str, Any]) -> list[str]:
         return []
     names = [f.name for f in dataclasses.fields(EvalSpec) if f.name not in ("fingerprint", "format")]
     pairs = [(name, getattr(spec, name), getattr(own, name)) for name in names]
-    return [f"{name} {now} and not {then}" for name, now, then in pairs if now != then]
+    return [
+        f"{name} {now}" + (f" and not {then}" if then is not None else "") for name, now, then in pairs if now != then
+    ]
 
 
 def read(path: Path) -> EvalSpec:

@@ -154,10 +154,12 @@ def _warn_once(function: Callable[..., Any], message: str) -> None:
 
 
 def _rewards(values: Any, count: int, where: str) -> list[float]:
+    if values is None:
+        raise InputError(f"{where} returned None (is a `return` missing?). It must return a list: a number, or None, per answer.")
     try:
         rewards = [math.nan if value is None else float(value) for value in values]
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where} must return a list of numbers or None, but: {error}.") from error
+        raise InputError(f"{where} must return a list with a number, or None, per answer, but: {error}.") from error
     if len(rewards) != count:
         raise InputError(f"{where} returned {len(rewards)} rewards for {count} completions, but each needs one.")
     if any(math.isinf(reward) for reward in rewards):

@@ -228,7 +228,7 @@ def verdict_on(p: Plan) -> str:
     """Whether the run fits, and how long it takes."""
     sizes = (size / GIB for size in (p.need.peak, p.room.limit, p.room.free))
     peak, limit, free = (f"{size:.2g}" if size < 10 else f"{size:.0f}" for size in sizes)
-    time = f"about {span(p.run_seconds)} for {p.config.steps} steps"
+    time = f"about {span(p.run_seconds)} for {p.config.steps} steps" if p.phases else "its time is not estimated"
     if p.need.peak > p.room.limit:
         return f"does not fit: it needs {peak} GiB, and there are {limit}; {time} if it did."
     if p.need.peak > p.room.free:

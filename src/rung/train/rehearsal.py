@@ -125,7 +125,7 @@ def _packing(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device) -
 
 
 def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device) -> Model:
-    """The same configuration with fewer layers and a constant in every weight: values do not matter to a clock."""
+    """The same configuration with fewer layers and some numbers in every weight: which do not matter to a clock."""
     config = copy.deepcopy(sketch.hf.config)
     text = config.get_text_config()
     text.num_hidden_layers = layers
@@ -134,8 +134,12 @@ def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device
     with no_init_weights(), on:
         hf = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with torch.no_grad():
-        for p in hf.parameters():
-            p.fill_(0.01)
+        for (
+            p
+        ) in hf.parameters():  # no constant: the check of how a model is run needs answers that their context changes
+            p.copy_(
+                torch.arange(p.numel(), device=p.device).sin().view_as(p) * 0.05 if p.dim() > 1 else torch.ones_like(p)
+            )
     hf.get_input_embeddings().requires_grad_(False)  # its gradient does not grow with depth
     few = replace(sketch, hf=hf.eval(), packs=True, decodes="packed", compacts=True, steps=fits(hf))
     return replace(few, end_ids=frozenset({-1}))
