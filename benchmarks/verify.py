@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rung.tasks import verify
 from rung.tasks.code import Code
-from rung.tasks.pool import Pool
+from rung.tasks.sandbox.pool import Pool
 
 FUNCTIONS = """
 import time

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rung.tasks.pool import Pool
+from rung.tasks.sandbox.pool import Pool
 from rung.tasks.verify import Math
 
 VERIFIER = """
@@ -99,7 +99,7 @@ def test_interrupting_the_program_leaves_no_worker_and_no_traceback(file: Path, 
         textwrap.dedent(f"""
         import signal
         from pathlib import Path
-        from rung.tasks.pool import Pool
+        from rung.tasks.sandbox.pool import Pool
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         pool = Pool(Path({str(file)!r}), "check", deadline=60, size=1)
         pool.map([("value", 0)])

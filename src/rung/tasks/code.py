@@ -36,7 +36,7 @@ from rung.tasks.extract import spoken
 
 MAX_PROGRAM = 50_000  # characters
 GRACE = 10.0  # seconds beyond the program's own for starting Python and for the tests' own work
-_JUDGE = Path(__file__).with_name("code_judge.py")
+_JUDGE = Path(__file__).with_name("sandbox") / "code_judge.py"
 _BLOCK = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[ \t]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 _BARE = re.compile(r"^(?:def|class|import|from|@)\b", re.MULTILINE)
 _EITHER = re.compile(r"\W*(?:or|alternatively)?\W*", re.IGNORECASE)

@@ -17,8 +17,8 @@ from pathlib import Path
 from rung.tasks.choice import option
 from rung.tasks.extract import last_line, last_number, marked, spoken
 from rung.tasks.plain import plain, undressed_text, without_emphasis
-from rung.tasks.pool import Pool
 from rung.tasks.quantity import agree, foreign_digit, quantity
+from rung.tasks.sandbox.pool import Pool
 from rung.tasks.units import unit_of
 
 MAX_ANSWER = 500  # characters; a longer "answer" is not one

@@ -29,9 +29,9 @@ from rung.records import Completion, Group, Task
 from rung.tasks.environment import Splits
 from rung.tasks.extract import marked, spoken, uncut
 from rung.tasks.gym_guard import refused
-from rung.tasks.pool import Pool
 from rung.tasks.probes import in_forms
 from rung.tasks.quantity import foreign_digit, number
+from rung.tasks.sandbox.pool import Pool
 from rung.tasks.verify import MAX_ANSWER, Numeric
 
 SplitName = Literal["train", "eval"]

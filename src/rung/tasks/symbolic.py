@@ -1,7 +1,7 @@
 r"""Equality of two mathematical answers by math-verify. Runs in a worker process only: it may hang, and may be killed.
 
 math-verify's own time limits are switched off: they answer "not equal" when time is up, which would turn "could not
-tell" into a silent zero. The pool's deadline takes their place. This file imports nothing of the package (worker.py).
+tell" into a silent zero. The pool's deadline takes their place. This file imports nothing of the package (sandbox/worker.py).
 
 Its "equal" is not taken on trust. It rounds: decimals to six places, differences below 1e-15 to nothing. So decimals are
 handed over as fractions, and the two formulas must also agree in the first hundred digits, at three points where they hold
