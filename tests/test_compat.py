@@ -9,6 +9,8 @@ import pytest
 from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import TrainerCallback, TrainingArguments
 
+import rung
+from rung import starter
 from rung.compat import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, rewards
 from rung.compat.fields import DIFFERS, GONE, NOTED, ONLY, RENAMED
 from rung.compat.listeners import Listener
@@ -84,7 +86,9 @@ def test_steps_are_generations_and_trl_counts_updates(arguments, steps, prompts,
 def test_evaluations_and_checkpoints_come_where_trl_has_them():
     made = GRPOConfig(max_steps=40, eval_strategy="steps", eval_steps=0.25, save_strategy="epoch").settings(16)
     assert (made["eval_every"], made["save_every"]) == (10, 16)
-    made = GRPOConfig(max_steps=40, eval_strategy="steps", logging_steps=5, num_iterations=2, save_strategy="no").settings(16)
+    made = GRPOConfig(
+        max_steps=40, eval_strategy="steps", logging_steps=5, num_iterations=2, save_strategy="no"
+    ).settings(16)
     assert (made["eval_every"], made["save_every"]) == (3, 0)
     assert GRPOConfig(max_steps=40, eval_steps=5).settings(16)["eval_every"] == 0
     assert GRPOConfig(max_steps=40, eval_strategy="epoch").settings(16)["eval_every"] == 16
@@ -100,7 +104,9 @@ def test_names_of_earlier_versions_are_taken_and_said():
 def test_rloo_is_trls():
     """The whole answer's ratio, clipped; the KL in the reward; leave one out; the mean over answers."""
     made = override(find("rloo"), RLOOConfig(max_steps=1, epsilon_high=0.3).overrides())
-    parts = [type(x).__name__ for x in (made.ratio, made.surrogate, made.kl, made.credit, made.aggregate, made.normalize)]
+    parts = [
+        type(x).__name__ for x in (made.ratio, made.surrogate, made.kl, made.credit, made.aggregate, made.normalize)
+    ]
     assert parts == ["SequenceProduct", "Clip", "K1", "LeaveOneOut", "SequenceSum", "AsIs"]
     assert (made.kl.coef, made.kl.where, made.surrogate.low, made.surrogate.high) == (0.05, "reward", 0.2, 0.3)
     assert type(override(find("rloo"), RLOOConfig(beta=0.0).overrides()).kl).__name__ == "NoKL"
@@ -157,9 +163,15 @@ def test_arguments_that_are_not_translated_are_refused_by_name(arguments, messag
         ({"max_steps": 1, "save_strategy": "best"}, "save_strategy='best'"),
         ({"max_steps": 1, "lr_scheduler_type": "polynomial"}, "polynomial.*linear"),
         ({"max_steps": 1, "optim": "adafactor"}, "optim='adafactor': only 'adamw_torch'"),
-        ({"max_steps": 1, "generation_kwargs": {"top_k": 5}}, "generation_kwargs with top_k=5: rung learns from the law"),
+        (
+            {"max_steps": 1, "generation_kwargs": {"top_k": 5}},
+            "generation_kwargs with top_k=5: rung learns from the law",
+        ),
         ({"max_steps": 1, "generation_kwargs": {"temperature": 0.5}}, "generation_kwargs with temperature=0.5"),
-        ({"max_steps": 1, "model_init_kwargs": {"quantization_config": 4}}, "model_init_kwargs with quantization_config"),
+        (
+            {"max_steps": 1, "model_init_kwargs": {"quantization_config": 4}},
+            "model_init_kwargs with quantization_config",
+        ),
         ({"max_steps": 1, "model_init_kwargs": {"revision": "v2"}}, "model_init_kwargs with revision"),
         ({"max_steps": 1, "steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a multiple of the other"),
         ({"max_steps": 1, "steps_per_generation": 2, "generation_batch_size": 16}, "give one"),
@@ -288,7 +300,7 @@ OTHER = {
     "save_steps": 20, "seed": 1, "num_train_epochs": 1, "adam_beta1": 0.8, "adam_beta2": 0.99, "adam_epsilon": 1e-6,
     "steps_per_generation": 2, "generation_batch_size": 16, "num_generations_eval": 2, "generation_kwargs": {"max_new_tokens": 9},
     "model_init_kwargs": {"dtype": "bfloat16"}, "eval_strategy": "epoch", "eval_steps": 3, "report_to": "wandb",
-    "bf16": True, "gradient_checkpointing": True, "trust_remote_code": True,
+    "save_total_limit": 2, "bf16": True, "gradient_checkpointing": True, "trust_remote_code": True,
 }  # fmt: skip
 
 
@@ -309,7 +321,14 @@ def test_nothing_is_listed_that_trl_does_not_have():
     assert not {*RENAMED, *GONE} & {*OWN, *INHERITED} and {*RENAMED.values()} <= {*TRANSLATED, *ONLY, *NOTED}
 
 
-TRAINERS = {"reward_weights", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "optim"}  # read by the trainer
+TRAINERS = {
+    "reward_weights",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_token",
+    "hub_private_repo",
+    "optim",
+}  # read by the trainer
 
 
 @pytest.mark.parametrize("name", sorted({*TRANSLATED} - TRAINERS))
@@ -455,6 +474,38 @@ def test_each_trainer_wants_its_names():
     assert made.settings["recipe"] == "rloo"
     with pytest.raises(InputError, match=r"Import GRPOConfig from rung\.compat"):
         trainer(args=TrainingArguments("x"))
+
+
+@pytest.mark.parametrize(("trains", "with_"), [(GRPOTrainer, RLOOConfig), (RLOOTrainer, GRPOConfig)])
+def test_a_config_of_the_other_trainer_decides_nothing_in_silence(trains, with_):
+    wanted = rf"args is a {with_.__name__}, .* Give a {trains.config.__name__}, or use {with_.recipe.upper()}Trainer"
+    with pytest.raises(InputError, match=wanted):
+        trains("some/model", right, with_(max_steps=1), ROWS)
+
+
+class Hears(TrainerCallback):
+    """Hears, and does nothing."""
+
+
+def test_a_model_that_is_named_stays_named_with_callbacks(tmp_path):
+    rows = [{"prompt": f"{i}+1=", "gold": str(i + 1)} for i in range(8)]
+
+    def made(steps, **more):
+        args = GRPOConfig(str(tmp_path / "run"), max_steps=steps, per_device_train_batch_size=2, num_generations=2,
+                          max_completion_length=4, save_steps=1, save_total_limit=1, lr_scheduler_type="constant")  # fmt: skip
+        return GRPOTrainer(str(starter.path()), right, args, rows, **more)
+
+    first = made(2, callbacks=[Hears()])
+    first.train()
+    assert first.run.config["model"] == str(starter.path()) and first.model is first._pair[0]
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step_000002"]
+    reply = rung.load(first.run.path).ask("1+1=", max_new_tokens=2)
+    assert reply.before and not reply.missing, "what it was before can be asked: its name is known"
+    for steps, more in ((3, {}), (4, {"callbacks": [Hears()]})):  # with callbacks or without, it is the same run
+        again = made(steps, **more)
+        again.train(resume_from_checkpoint=True)
+        assert again.run.steps == steps
+    assert first.run.resume(5, quiet=True).steps == 5
 
 
 def test_no_account_no_push(monkeypatch):

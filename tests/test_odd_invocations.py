@@ -65,7 +65,7 @@ FILES: dict[str, str | bytes] = {
 
 WHOLE = ["steps", "tokens", "prompts-per-step", "samples-per-prompt", "max-new-tokens", "max-turns", "max-turn-tokens",
          "max-total-tokens", "top-k", "warmup-steps", "decay-steps", "lora-rank", "eval-problems", "eval-samples", "eval-every",
-         "save-every", "seed", "threads"]  # fmt: skip
+         "save-every", "keep-last", "seed", "threads"]  # fmt: skip
 REAL = ["temperature", "top-p", "learning-rate", "clip-norm", "weight-decay", "lora-alpha", "activation-gib",
         "adam-beta1", "adam-beta2", "adam-epsilon"]
 PARTS = [("grpo", "entropy"), ("grpo", "surrogate.high"), ("grpo", "kl.coef"), ("a2c", "credit.estimator.lam"),

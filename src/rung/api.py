@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.errors import InputError, unknown
-from rung.run import Objects, Run
+from rung.run import Loaded, Objects, Run
 from rung.tasks import given
 
 if TYPE_CHECKING:
@@ -53,10 +53,12 @@ def train(
     callbacks = () if callbacks is None else callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,)
     Listeners(callbacks)  # what cannot listen is refused before anything is loaded
     pair = _pair(model, tokenizer)
-    objects = Objects(_object(task), _object(reward), _object(environment), pair)
+    objects = Objects(
+        _object(task), _object(reward), _object(environment), model if isinstance(model, Loaded) else pair
+    )
     named = {
         "recipe": recipe if recipe is None or isinstance(recipe, str) else recipe.name,
-        "model": _told_model(pair) if pair else None if model is None else str(getattr(model, "path", model)),
+        "model": None if model is None else _told_model(model, pair),
         "task": given.told_task(task), "reward": given.told(reward), "environment": given.told_environment(environment),
     }  # fmt: skip
     if pair and "dtype" not in settings:
@@ -71,7 +73,7 @@ def train(
     brought = _brought(pair, config) if pair else None
     console = Console(io.StringIO()) if quiet else None
     outcome = loop(config, console, splits, own, brought, callbacks)
-    return Run(outcome.path, objects, outcome)
+    return Run(outcome.path, objects, outcome, quiet=quiet)
 
 
 def evaluate(model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any = None, **settings: Any) -> Measured:
@@ -93,8 +95,9 @@ def evaluate(model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any
     own = model.objects if isinstance(model, Run) and task is None else Objects()
     objects = Objects(_object(task) or own.task, reward or own.reward, own.environment)
     pair = _pair(model, tokenizer)
-    name = _told_model(pair) if pair else str(getattr(model, "path", model))
-    return evaluated(Eval(model=name, task=given.told_task(task), **settings), objects.given(), pair)
+    return evaluated(
+        Eval(model=_told_model(model, pair), task=given.told_task(task), **settings), objects.given(), pair
+    )
 
 
 def load(path: str | Path) -> Run:
@@ -158,6 +161,8 @@ def _pair(model: Any, tokenizer: Any) -> tuple[Any, Any] | None:
                 "tokenizer goes with a model that is an object; a model by its name brings its own. Leave it out."
             )
         return None
+    if isinstance(model, Loaded):
+        return model.model, model.tokenizer
     if isinstance(model, tuple | list):
         if len(model) != 2 or tokenizer is not None:
             raise InputError(f"model is a {type(model).__name__} of {len(model)}. Give model=(model, tokenizer).")
@@ -165,8 +170,11 @@ def _pair(model: Any, tokenizer: Any) -> tuple[Any, Any] | None:
     return model, tokenizer
 
 
-def _told_model(pair: tuple[Any, Any]) -> str:
-    return given.MADE + type(pair[0]).__name__
+def _told_model(model: Any, pair: tuple[Any, Any] | None) -> str:
+    """The model as it is written down."""
+    if isinstance(model, Loaded):
+        return model.name
+    return str(getattr(model, "path", model)) if pair is None else given.MADE + type(pair[0]).__name__
 
 
 def _dtype(hf: Any) -> str:

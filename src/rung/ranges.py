@@ -137,7 +137,10 @@ def check(record: Any, inside: str) -> None:
     annotated = hints(kind)
     for f in fields(record):
         name = f.name.replace("_", "-") if inside == "--" else f.name
-        refuse(getattr(record, f.name), annotated[f.name], inside + name)
+        value = getattr(record, f.name)
+        if (own := plain(value)) is not value:
+            object.__setattr__(record, f.name, own)
+        refuse(own, annotated[f.name], inside + name)
 
 
 def called(function: Callable[..., T], options: Mapping[str, Any], of: str) -> T:
@@ -147,8 +150,8 @@ def called(function: Callable[..., T], options: Mapping[str, Any], of: str) -> T
     for name, value in options.items():
         if name not in known:
             raise unknown(f"option of {of}", name, known)
-        refuse(value, known[name], f"{of}.{name}")
-    return function(**options)
+        refuse(plain(value), known[name], f"{of}.{name}")
+    return function(**{name: plain(value) for name, value in options.items()})
 
 
 def refuse(value: Any, hint: Any, where: str) -> None:
@@ -178,10 +181,28 @@ def ordered(record: Any, low: str, high: str) -> None:
         raise InputError(f"{name}.{low} is {least} and {name}.{high} {most}: nothing lies between. Exchange them.")
 
 
+# -- from other libraries' numbers ---------------------------------------------------------------------------------
+def plain(value: Any) -> Any:
+    """A scalar of numpy's or torch's as Python's own where that holds it exactly, also inside tables; else as it is."""
+    if type(value) is dict:
+        return {key: plain(x) for key, x in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    if getattr(value, "shape", None) != () or not callable(getattr(value, "item", None)):
+        return value
+    own = value.item()
+    if type(own) in (str, int, float, bool):
+        return own
+    try:  # numpy's long double has no item of Python's
+        return float(own) if float(own) == own else value
+    except (TypeError, ValueError):
+        return value
+
+
 # -- from text -----------------------------------------------------------------------------------------------------
 def read(value: Any, hint: Any) -> Any:
     """Text as what the annotation asks for: "0.28" as 0.28, "true" as True, "none" as None; 1 as 1.0. Else as it is."""
-    kinds = [_plain(option) for option in options_of(hint)]
+    value, kinds = plain(value), [_plain(option) for option in options_of(hint)]
     whole = isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds
     if not (whole or isinstance(value, str)):
         return value

@@ -39,15 +39,28 @@ class Objects:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+@dataclass(frozen=True, repr=False)
+class Loaded:
+    """A model of transformers that is in memory already, and the name that stands for it."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+
+
 class Run:
     """A run's directory and what lies in it. `rung.train` returns one, `rung.load(PATH)` opens one.
 
     before, after: the first and the newest evaluation: `.accuracy` where every reward was 0 or 1 (else NaN), `.reward` on any
         scale, `.interval()`, `.answers`; None where it was not kept.
-    interrupted: Ctrl-C ended it.  stopped: the callback that ended it.  Both of this process only.
+    interrupted: Ctrl-C ended it.  stopped: the callback that ended it.  quiet: nothing was printed, nor is by resume().  All of
+        this process only.
     """
 
-    def __init__(self, path: Path, objects: Objects | None = None, outcome: Outcome | None = None) -> None:
+    def __init__(
+        self, path: Path, objects: Objects | None = None, outcome: Outcome | None = None, *, quiet: bool = False
+    ) -> None:  # fmt: skip
+        self.quiet = quiet
         self.path, self.objects = Path(path), objects or Objects()
         self._dir, self._outcome = RunDir.open(self.path), outcome
         self._interview: Interview | None = None
@@ -151,7 +164,7 @@ class Run:
         from rung.api import train
 
         goal = {} if steps is None else {"steps": steps}
-        return train(resume=self.path, **{**self.objects.given(), **goal, **settings})
+        return train(resume=self.path, **{**self.objects.given(), "quiet": self.quiet, **goal, **settings})
 
     def report(self, out: Path | None = None) -> Path:
         """Write the report, one HTML file; returns its path (None: report.html in the run)."""

@@ -225,6 +225,23 @@ def test_the_newest_complete_checkpoint_is_the_model(run):
     assert run.checkpoint(1_000_000, writes("new")).joinpath("sub/a").read_text() == "new"  # torn: written again
 
 
+def test_old_checkpoints_go_once_the_new_one_is_complete(run):
+    def steps():
+        return sorted(p.name for p in (run.path / "checkpoints").iterdir())
+
+    for step in (1, 2, 3):
+        run.checkpoint(step, lambda d: (d / "model").write_text("x"))
+    run.resumed()
+    (run.path / "checkpoints" / "step_000002" / "COMPLETE").unlink()  # torn: it counts for nothing
+    with pytest.raises(ZeroDivisionError):
+        run.checkpoint(4, lambda d: 1 / 0, keep_last=1)
+    assert steps() == ["step_000001", "step_000002", "step_000003"], "a failing writer costs no other checkpoint"
+    run.checkpoint(4, lambda d: (d / "model").write_text("x"), keep_last=1)
+    assert steps() == ["step_000002", "step_000003", "step_000004"] and run.latest_checkpoint().name == "step_000004"
+    run.checkpoint(5, lambda d: (d / "model").write_text("x"), keep_last=3)
+    assert steps() == ["step_000002", "step_000003", "step_000004", "step_000005"]
+
+
 def test_a_failing_writer_leaves_no_checkpoint(run):
     def fails(path: Path) -> None:
         (path / "a").write_text("half")

@@ -29,7 +29,7 @@ OTHER = {
     "weight_decay": 0.1, "dtype": "bfloat16", "trainable": "lm_head", "lora_rank": 3, "lora_alpha": 1.0, "lora_targets": "q",
     "gradient_checkpointing": True, "activation_gib": 0.5, "eval_problems": 3, "eval_samples": 2, "eval_every": 1,
     "save_every": 1, "save_rollouts": False, "seed": 5, "tracker": "tensorboard", "trust_remote_code": True, "threads": 2,
-    "ignore_memory": True, "overrides": {"surrogate.high": 0.5},
+    "keep_last": 2, "ignore_memory": True, "overrides": {"surrogate.high": 0.5},
 }  # fmt: skip
 
 
@@ -180,3 +180,45 @@ def test_problems_made_in_python_are_wanted_again(tmp_path):
     with pytest.raises(InputError, match=r"came from Python.*task=\.\.\."):
         rung.train(resume=tmp_path / "run", steps=2)
     assert rung.train(resume=tmp_path / "run", steps=2, task=splits).steps == 2
+
+
+def test_what_is_refused_is_neither_noted_nor_written_down(tmp_path, capsys):
+    small = {"prompts_per_step": 2, "samples_per_prompt": 2, "eval_problems": 2, "threads": 1, "max_new_tokens": 4}
+    run = rung.train("grpo", steps=2, out=tmp_path / "run", quiet=True, **small)
+    before = everything(run.path)
+    with pytest.raises(InputError, match="has done 2 steps"):
+        run.resume(1, quiet=False)
+    assert "note" not in capsys.readouterr().out, "nothing changes, so nothing is said of a change"
+    assert everything(run.path) == before and not list(run.path.glob("*.bak-*"))
+    assert run.resume(3).quiet and rung.train(resume=run, steps=3).quiet is False
+    assert "note: steps is 3" not in capsys.readouterr().out, "a quiet run goes on quietly"
+
+
+def test_only_the_newest_checkpoints_stay_and_the_one_that_was_resumed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--task",
+        rows(tmp_path / "rows.jsonl"),
+        *FLAGS[:10],
+        "--threads",
+        "1",
+        "--eval-every",
+        "0",
+        "--save-every",
+        "1",
+    ]
+
+    def kept(run):
+        return sorted(int(p.name.removeprefix("step_")) for p in (tmp_path / run / "checkpoints").iterdir())
+
+    assert main(["train", "dr_grpo", *small, "--steps", "4", "--out", "all"]) == 0
+    assert main(["train", "dr_grpo", *small, "--steps", "2", "--out", "few", "--keep-last", "1"]) == 0
+    assert (kept("all"), kept("few")) == ([1, 2, 3, 4], [2])
+    assert main(["train", "--resume", "few", "--steps", "4"]) == 0
+    assert kept("few") == [2, 4], "3 made way for 4, and 2 is what the process went on from"
+    whole, part = everything(tmp_path / "all")[0], everything(tmp_path / "few")[0]
+    assert {k: v for k, v in part.items() if k in whole} == part and part["metrics"] == whole["metrics"]
+    assert main(["train", "--resume", "few", "--steps", "6", "--keep-last", "2"]) == 0
+    assert kept("few") == [4, 5, 6]
+    assert main(["train", "--resume", "few", "--steps", "7", "--keep-last", "0"]) == 0
+    assert kept("few") == [4, 5, 6, 7]

@@ -74,6 +74,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
     eval_steps: float | None = None
     save_strategy: str = "steps"
     save_steps: float = 500
+    save_total_limit: int | None = None
     report_to: str | Sequence[str] | None = "none"
     push_to_hub: bool = False
     hub_model_id: str | None = None
@@ -258,6 +259,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
             "clip_norm": self.max_grad_norm,
             "eval_every": self._every(self.eval_strategy, self.eval_steps, steps, problems),
             "save_every": self._every(self.save_strategy, self.save_steps, steps, problems),
+            "keep_last": max(0, self.save_total_limit or 0),
             "seed": self.seed,
             "dtype": "bfloat16" if low else "float32",
             "gradient_checkpointing": bool(self.gradient_checkpointing),

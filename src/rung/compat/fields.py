@@ -64,7 +64,7 @@ _SPEED = "nothing that is learned depends on it"
 _SAMPLER = "rung samples with the model that it trains, in the same process"
 _PRECISION = "rung computes in float32 or, with bf16=True, in bfloat16; never in float16"
 _EVAL = "rung's evaluations are its own: one before, one after, and where eval_strategy says"
-_KEPT = "checkpoints hold everything, and all of them are kept"
+_KEPT = "checkpoints hold everything"
 
 
 def _said(why: str, names: str) -> dict[str, str]:
@@ -94,7 +94,7 @@ NOTED: Mapping[str, str] = {
     **_said(_EVAL, """eval_delay eval_on_start prediction_loss_only include_for_metrics batch_eval_metrics
         metric_for_best_model greater_is_better per_device_eval_batch_size eval_accumulation_steps eval_do_concat_batches
         eval_use_gather_object"""),
-    **_said(_KEPT, "save_total_limit save_only_model save_on_each_node enable_jit_checkpoint"),
+    **_said(_KEPT, "save_only_model save_on_each_node enable_jit_checkpoint"),
     **_said("a push sends the newest model, once", "hub_strategy hub_revision hub_always_push"),
     **_said("train() trains and evaluates in any case", "do_train do_eval do_predict"),
     **_said("train(resume_from_checkpoint=...) goes on with a run", """resume_from_checkpoint ignore_data_skip

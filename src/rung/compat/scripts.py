@@ -164,7 +164,13 @@ def _reader(name: str, default: Any) -> Any:
         return _truth
     if name == "reward_weights" or name in ("epsilon_high", "eval_steps"):
         return float
-    if name in ("steps_per_generation", "generation_batch_size", "num_generations_eval", "max_tool_calling_iterations"):
+    if name in (
+        "steps_per_generation",
+        "generation_batch_size",
+        "num_generations_eval",
+        "max_tool_calling_iterations",
+        "save_total_limit",
+    ):
         return int
     if name in DICTS or name.endswith("_kwargs"):
         return str

@@ -19,6 +19,7 @@ from rung.compat.fields import refuse
 from rung.compat.listeners import Listener, evaluated, made
 from rung.compat.rows import Rows, splits, toolbox
 from rung.errors import InputError
+from rung.run import Loaded
 from rung.tasks.environments import with_tools
 
 # Arguments of TRL's trainers that are not translated, and what stands for "not given".
@@ -57,6 +58,11 @@ class GRPOTrainer:
         if args is not None and not isinstance(args, GRPOConfig):
             raise InputError(
                 f"{what}: args is a {type(args).__name__}. Import {self.config.__name__} from rung.compat, too."
+            )
+        if args is not None and args.recipe != self.config.recipe:
+            raise InputError(
+                f"{what}: args is a {type(args).__name__}, which says how to train with {args.recipe}. Give a "
+                f"{self.config.__name__}, or use {args.recipe.upper()}Trainer."
             )
         self.args = args if args is not None else self.config(f"{_name(model)}-{what.removesuffix('Trainer')}")
         judges = [reward_funcs] if callable(reward_funcs) else list(reward_funcs or [])
@@ -159,7 +165,9 @@ class GRPOTrainer:
 
         settings, begin = dict(self.settings), self._resumed(resume_from_checkpoint)
         if self._source is None or self._own_tokenizer is not None or self.callbacks:
-            settings |= {"model": self._loaded()}
+            pair = self._loaded()
+            named = self._source is not None and self._own_tokenizer is None
+            settings |= {"model": Loaded(self._source or "", *pair) if named else pair}
             del settings["dtype"]  # the object's own
         else:
             settings["model"] = self._source

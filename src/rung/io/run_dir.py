@@ -1,4 +1,5 @@
-"""One run is one directory: config, environment, metrics, rollouts, checkpoints. Nothing in it is ever overwritten.
+"""One run is one directory: config, environment, metrics, rollouts, checkpoints. Nothing in it is ever overwritten,
+and nothing removed but old checkpoints, where keep_last says so.
 
     NAME-1/config.toml  environment.json  metrics.jsonl  rollouts/step_000010.jsonl.zst  checkpoints/step_000100/
 
@@ -58,6 +59,7 @@ class RunDir:
         self.path, self._made = path, made
         self._lock: int | None = None
         self._metrics: IO[bytes] | None = None
+        self._resumed: Path | None = None  # the checkpoint that this process went on from
 
     @classmethod
     def create(cls, root: Path | None, name: str, out: Path | None = None) -> RunDir:
@@ -248,10 +250,11 @@ class RunDir:
 
     # ---- checkpoints
 
-    def checkpoint(self, step: int, writer: Callable[[Path], None]) -> Path:
+    def checkpoint(self, step: int, writer: Callable[[Path], None], keep_last: int = 0) -> Path:
         """Runs `writer(directory)` under a temporary name, syncs, renames, and writes the COMPLETE marker last.
 
         A complete checkpoint of that step is final: it is returned as it is and the writer is not called.
+        keep_last: of the complete ones so many stay, the newest, and the one that was resumed; 0: all.
         """
         assert self._lock is not None, "this run is open for reading only"
         home = self.path / "checkpoints"
@@ -272,13 +275,29 @@ class RunDir:
             raise
         sync(home)
         write_atomic(final / COMPLETE, lambda file: file.write(f"step {step}\n".encode()))
+        for old in self._complete()[keep_last:] if keep_last else ():
+            if old != self._resumed:
+                shutil.rmtree(old.rename(home / f".tmp-{old.name}"))  # gone at once, for whoever looks
         return final
 
-    def latest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint; torn and temporary ones do not count."""
+    def _complete(self) -> list[Path]:
+        """The complete checkpoints, newest first; torn and temporary ones do not count."""
         home = self.path / "checkpoints"
         paths = [home / f"step_{step:06d}" for step in reversed(_steps(home, r"step_(\d{6,})"))]
-        return next((path for path in paths if (path / COMPLETE).is_file()), None)
+        return [path for path in paths if (path / COMPLETE).is_file()]
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        return next(iter(self._complete()), None)
+
+    def resumed(self) -> Path:
+        """The newest complete checkpoint, which this process goes on from."""
+        self._resumed = self.latest_checkpoint()
+        if self._resumed is None:
+            raise InputError(
+                f"{self.path} holds no complete checkpoint to resume from. Start a new run with another --out."
+            )
+        return self._resumed
 
     def model_path(self) -> Path:
         """The run's model in Hugging Face format: its newest complete checkpoint."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError
+from rung.ranges import plain
 from rung.tasks import hub
 from rung.tasks.reward_arguments import name_of
 from rung.tasks.rows import Row
@@ -74,6 +75,7 @@ def weighted(reward: Any) -> list[tuple[Any, float]]:
     out = []
     for part in parts:
         function, weight = part if isinstance(part, tuple) and len(part) == 2 else (part, 1.0)
+        weight = plain(weight)
         if not (callable(function) or isinstance(function, str)) or isinstance(function, type):
             raise InputError(
                 f"reward holds {part!r}, which is no reward function. Give a function f(prompts, completions, **columns) -> "

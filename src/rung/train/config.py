@@ -115,6 +115,8 @@ class TrainConfig(Weights, Problems, Settings):
     """steps between evaluations, 0: only before and after; None: a tenth of the run, or so many that they take about that"""
     save_every: Natural = 0
     """steps between checkpoints; 0: only at the end"""
+    keep_last: Natural = 0
+    """newest checkpoints that stay, older ones are removed; 0: all"""
     save_rollouts: bool = True
     """write all answers with rewards, log-probabilities and advantages"""
 

@@ -97,15 +97,16 @@ class Interview:
     ) -> Reply:  # fmt: skip
         """The question in the frame of the run's problems. temperature: None: one answer is greedy, several are drawn as
         the run drew them."""
-        Asked(samples, temperature, max_new_tokens, seed)
+        asked = Asked(samples, temperature, max_new_tokens, seed)
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"the question is {question!r:.80}; it must be a text that is not blank.")
-        heat = temperature if temperature is not None else 0.0 if samples == 1 else self.law.temperature
-        law = SamplingLaw(heat, max_new_tokens=max_new_tokens or self.law.max_new_tokens)
+        heat = asked.temperature if asked.temperature is not None else 0.0 if samples == 1 else self.law.temperature
+        law = SamplingLaw(heat, max_new_tokens=asked.max_new_tokens or self.law.max_new_tokens)
         prompt = self.frame.around(question)
 
         def said(model: Model | None) -> list[Answer]:
-            return [] if model is None else answers(model, prompt, law, samples, seed, probabilities=probabilities)
+            how = asked.samples, asked.seed
+            return [] if model is None else answers(model, prompt, law, *how, probabilities=probabilities)
 
         return Reply(question, said(self.now), said(self.before), self.missing)
 

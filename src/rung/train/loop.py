@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rung.advice import command
-from rung.errors import InputError
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
-from rung.io.state import load_state, save_state
+from rung.io.state import save_state
 from rung.io.summary import summary
 from rung.io.trackers import Tracker, check_tracker, open_tracker
 from rung.recipe_io import brief
@@ -33,7 +32,7 @@ from rung.train.held_out import HeldOut
 from rung.train.memory_watch import MemoryWatch
 from rung.train.metrics import reward_metrics
 from rung.train.resume import agreed
-from rung.train.setup import Setup, plain_prompts, prepare, restore, unread_letters
+from rung.train.setup import Setup, go_on, plain_prompts, prepare, unread_letters
 from rung.train.signs import Facts
 
 
@@ -80,13 +79,14 @@ def train(
             Path("runs"), f"{setup.recipe.name}-{Path(config.model.removeprefix(MADE)).name}", config.out
         )
     with run, console:
+        first, tokens = go_on(setup, run) if config.resume else (0, 0)
         if changes or not config.resume:
             run.write_config(to_toml(replace(config, resume=False), setup.recipe))
         for change in changes:
             console.message(f"note: {change}")
         run.write_environment(title(setup.model.device))
         with open_tracker(config.tracker, to_toml(config, setup.recipe), run.path, console.message) as tracker:
-            return _Loop(setup, run, console, tracker, listeners).go()
+            return _Loop(setup, run, console, tracker, listeners, tokens=tokens).go(first)
 
 
 class _Interrupt:
@@ -129,10 +129,9 @@ class _Loop:
         self.memory = MemoryWatch(self.setup.model.device)
         self.health = Health(_facts(self.setup))
 
-    def go(self) -> Outcome:
+    def go(self, first: int) -> Outcome:
         setup, config = self.setup, self.setup.config
         setup.learner.phase = setup.collector.phase = self.phase
-        first = self._resume() if config.resume else 0
         self.health.replay(self.run.metrics())
         self.held_out = HeldOut(setup, self.run, self._log_evaluation)
         assert config.steps is not None
@@ -257,30 +256,7 @@ class _Loop:
             progress = {"step": step, "tokens": self.tokens, "walk": setup.collector.walk.state_dict()}
             save_state(directory, {"learner": setup.learner.state_dict(), **progress, "curriculum": curriculum})
 
-        self.run.checkpoint(step, write)
-
-    def _resume(self) -> int:
-        """Continue from the newest complete checkpoint: weights, optimizer, critic, counters. Metrics after it are set aside."""
-        checkpoint = self.run.latest_checkpoint()
-        if checkpoint is None:
-            raise InputError(
-                f"{self.run.path} holds no complete checkpoint to resume from. Start a new run with another --out."
-            )
-        state, steps = load_state(checkpoint), self.setup.config.steps
-        assert steps is not None
-        if steps < state["step"]:
-            raise InputError(
-                f"{self.run.path} has done {state['step']} steps, and --steps {steps} lies before that. Give more, or leave "
-                "it out."
-            )
-        restore(self.setup, checkpoint)
-        self.tokens = int(state["tokens"])
-        if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
-            self.setup.collector.walk.load_state_dict(walk)
-        if curriculum := state.get("curriculum"):
-            self.setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]
-        self.run.truncate_metrics(int(state["step"]))
-        return int(state["step"])
+        self.run.checkpoint(step, write, setup.config.keep_last)
 
     def _header(self) -> Mapping[str, str]:
         s, c = self.setup, self.setup.config

@@ -19,7 +19,7 @@ from rung.tasks.given import MADE
 from rung.train.config import TrainConfig, from_toml, which
 
 FREE = (
-    "steps", "tokens", "eval_every", "save_every", "save_rollouts", "tracker", "threads", "ignore_memory",
+    "steps", "tokens", "eval_every", "save_every", "keep_last", "save_rollouts", "tracker", "threads", "ignore_memory",
     "activation_gib", "gradient_checkpointing",
 )  # fmt: skip
 HERE = ("out", "resume", "device")  # of the process and not of the run: never restored

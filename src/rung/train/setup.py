@@ -267,3 +267,24 @@ def restore(setup: Setup, checkpoint: Path) -> None:
         hf.load_state_dict(saved.state_dict())
     setup.learner.load_state_dict(load_state(checkpoint)["learner"])
     setup.sampler.load(None, setup.learner.version)
+
+
+def go_on(setup: Setup, run: RunDir) -> tuple[int, int]:
+    """The newest complete checkpoint into the setup: weights, optimizer, critic, problems. Steps done, tokens sampled.
+
+    What was written of later steps is set aside, once nothing can be refused any more.
+    """
+    checkpoint, steps = run.resumed(), setup.config.steps
+    state = load_state(checkpoint)
+    assert steps is not None
+    if steps < state["step"]:
+        raise InputError(
+            f"{run.path} has done {state['step']} steps, and --steps {steps} lies before that. Give more, or leave it out."
+        )
+    restore(setup, checkpoint)
+    if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
+        setup.collector.walk.load_state_dict(walk)
+    if curriculum := state.get("curriculum"):
+        setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]
+    run.truncate_metrics(int(state["step"]))
+    return int(state["step"]), int(state["tokens"])
