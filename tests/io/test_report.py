@@ -60,7 +60,10 @@ def test_a_run_is_read_whole(report_run):
     run = collect([report_run])["runs"][0]
     assert run["steps"] == 24 and run["before"]["eval/accuracy"] == 0.25 and run["after"]["eval/accuracy"] == 0.75
     counts = {"gained": 4, "lost": 0, "right": 2, "wrong": 2, "total": 8}
-    assert run["kind"] == "accuracy" and run["changes"] == {"change": Change(0.5, 0.125, 0.875, 8), **counts}
+    assert run["kind"] == "accuracy" and run["changes"] == {
+        "change": Change(0.5, 0.0, 1.0, 8, 0.125, "exact McNemar"),
+        **counts,
+    }
     assert run["train"]["completions/mean_length_wrong"][:3] == [None, None, pytest.approx(4.0 + 0.14112, abs=1e-4)]
     assert run["recipe"]["parent"] == "trpo" and "NaturalStep" in run["recipe"]["changed"]["update"]
     assert run["completions"]["shown"] == run["completions"]["total"] == 24 * 8 + 2 * 8
@@ -246,7 +249,7 @@ def test_no_address_of_another_machine_is_on_the_page(report_run):
 def test_the_outcome_is_said_in_words(report_run):
     text = page_of(report_run).text
     assert "on 8 problems. 95 % intervals: 0.150 to 0.350 before, 0.650 to 0.850 after." in text
-    assert "Change over the same 8 problems: +0.5 (95 % interval +0.125 to +0.875): better." in text
+    assert "Change over the same 8 problems: +0.5 (95 % interval +0 to +1): the interval holds 0, so this" in text
     assert "4 went from wrong to right" in text and "0 from right to wrong" in text
 
 

@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from rung.lab.eval_statistics import bootstrap, majority, mcnemar, paired, pass_at_k, sign_flips, visible_difference
+from rung.lab.eval_statistics import bootstrap, majority, paired, pass_at_k, visible_difference
+from rung.maths.interval import EXACT, change, mcnemar, sign_flips
+from rung.maths.interval import bootstrap as resampled
 
 
 def by_problem(values: list[float]) -> dict[str, float]:
@@ -73,12 +75,64 @@ def test_mcnemar(better: int, worse: int, p: float) -> None:
     assert mcnemar(better, worse) == pytest.approx(p) == mcnemar(worse, better)
 
 
+def p_of(d: list[float]) -> float:
+    """By the definition: all 2^n signs."""
+    signs = np.array(list(itertools.product((1, -1), repeat=len(d))))
+    return float((abs(signs @ d) >= abs(sum(d)) - 1e-9).mean())
+
+
+D = [0.5, 0.25, -0.25, 0.75, 0.0, 0.5, 0.125, -0.5, 1.0]
+
+
 def test_sign_flips_agree_with_enumeration() -> None:
-    d = [0.5, 0.25, -0.25, 0.75, 0.0, 0.5]
-    signed = [sum(s * x for s, x in zip(signs, d, strict=True)) for signs in itertools.product((1, -1), repeat=len(d))]
-    exact = sum(abs(x) >= sum(d) - 1e-12 for x in signed) / len(signed)
-    assert sign_flips(d) == pytest.approx(exact, abs=0.015)
-    assert sign_flips([0.0, 0.0]) == 1.0
+    assert sign_flips(D)[2] == pytest.approx(p_of(D)) and sign_flips([0.0] * 8)[2] == 1.0
+    assert sign_flips([*D, *[0.0] * 5])[2] == pytest.approx(p_of(D), abs=0.015), "drawn; zeros say nothing"
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_interval_is_the_values_that_the_test_does_not_refuse(drawn: bool) -> None:
+    d = [*D, *([0.25, 0.0, 0.5, -0.125, 0.75] if drawn else [])]
+    assert drawn == (len(d) > EXACT)
+    low, high, _ = sign_flips(d)
+    for end, way in ((low, -1), (high, 1)):
+        at, beyond = (p_of([x - m for x in d]) for m in (end - way * 0.05, end + way * 0.05))
+        assert beyond <= 0.06 and at > 0.045, "the p-value passes 0.05 at the end"
+        if not drawn:
+            near, past = (p_of([x - m for x in d]) for m in (end - way * 1e-6, end + way * 1e-6))
+            assert past <= 0.05 < near
+
+
+def test_interval_p_and_words_never_contradict_each_other() -> None:
+    rng, shown, hidden = np.random.default_rng(1), 0, 0
+    for trial in range(300):
+        n, samples = int(rng.integers(2, 40)), (1, 1, 4)[trial % 3]
+        a, b = (by_problem((rng.binomial(samples, p, n) / samples).tolist()) for p in (0.3, 0.6))
+        found = change(a, b, True)
+        assert found is not None and -1 <= found.low <= found.mean <= found.high <= 1
+        assert (found.p > 0.05) == (found.low <= 0 <= found.high) == (found.words not in ("better", "WORSE")), (a, b)
+        low, _ = resampled([b[k] - a[k] for k in a])
+        shown, hidden = shown + (found.p <= 0.05), hidden + (low > 0 and found.p > 0.05)
+    assert shown > 60 and hidden > 10, (
+        "both happen; in the second the bootstrap and the p-value would contradict each other"
+    )
+
+
+def test_five_problems_for_the_better_show_nothing_yet() -> None:
+    gained = change(by_problem([0.0] * 16), by_problem([1.0] * 5 + [0.0] * 11), True)
+    assert gained.p == 2 / 32 and gained.low == 0.0 and "does not show" in gained.words
+    more = change(by_problem([0.0] * 16), by_problem([1.0] * 6 + [0.0] * 10), True)
+    assert more.p == 2 / 64 and more.low > 0 and more.words == "better"
+    graded = change(by_problem([0.0] * 5), by_problem([1.0, 2.0, 3.0, 4.0, 5.0]), False)
+    assert graded.high == math.inf and "does not show" in graded.words, "no five differences have a p below 0.06"
+
+
+def test_the_interval_of_few_skewed_differences_covers_and_the_bootstrap_does_not() -> None:
+    rng, ours, theirs = np.random.default_rng(5), 0, 0
+    for _ in range(300):
+        d = rng.exponential(1.0, 8).tolist()
+        for low, high, which in ((*sign_flips(d)[:2], 0), (*resampled(d), 1)):
+            ours, theirs = ours + (which == 0) * (low <= 1 <= high), theirs + (which == 1) * (low <= 1 <= high)
+    assert ours / 300 > 0.9 > 0.88 > theirs / 300
 
 
 def test_a_paired_comparison_sees_what_two_intervals_do_not() -> None:

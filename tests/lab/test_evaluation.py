@@ -153,6 +153,26 @@ def test_answers_without_a_score_are_in_no_mean(tmp_path, capsys):
     assert row["unscored"] == 14 and row["accuracy"] is None and "so there is none" in notes
 
 
+@pytest.mark.parametrize(
+    ("judged", "reason"), [(0, "no problem has 2 answers that"), (2, "no problem has 4 answers that")]
+)
+def test_a_measure_without_a_number_says_why(judged, reason, tmp_path, capsys):
+    words = graded(tmp_path, "1.0")
+    paid = f"[1.0 if i < {judged} else None for i in range(len(completions))]"
+    (tmp_path / "pay.py").write_text(f"def pay(completions, **columns):\n    return {paid}\n", encoding="utf-8")
+    words[words.index("--samples") + 1] = "4"
+    (row,), _ = evaluate(capsys, "starter", *words)
+    assert row["pass@4"] is None and (row["pass@2"] is None) == (row["accuracy"] is None) == (judged == 0)
+    assert main(["eval", "starter", *words]) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert f"none: {reason} could be judged" in table and "nan" not in table
+    assert (
+        ("could be judged, so there is no number" in table)
+        == ("(mean@4) none: no answer could" in table)
+        == (judged == 0)
+    )
+
+
 OWN = {
     "temperature": 0.7, "max_new_tokens": 9, "eval_problems": 7, "eval_samples": 2, "prompts_per_step": 2, "samples_per_prompt": 2,
     "task_options": {"reward_offset": 0.0, "seed": 3}, "threads": 1, "steps": 1, "recipe": "reinforce",

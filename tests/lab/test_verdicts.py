@@ -9,7 +9,7 @@ from rung.io.terminal import span
 from rung.lab.audit import Verdict
 from rung.lab.audit import verdict_on as audit_verdict
 from rung.lab.eval_statistics import Paired
-from rung.lab.evaluation import verdict_on as eval_verdict
+from rung.lab.eval_words import verdict_on as eval_verdict
 from rung.lab.ladder import highest
 from rung.lab.statistics import Interval
 from rung.lab.variance import Quality
@@ -53,7 +53,7 @@ class One:
 
     @property
     def result(self):
-        return SimpleNamespace(n=256)
+        return SimpleNamespace(n=256, means={"1": 1.0})
 
     def interval(self):
         return 0.68, 0.79
@@ -66,16 +66,26 @@ class One:
             0.12,
             0.05,
             0.19,
-            "after is better than before by 0.120 accuracy (95 % interval +0.050 to +0.190, 256 problems).",
+            "after is better than before by 0.120 accuracy (95 % interval +0.050 to +0.190, p = 0.010, 250 problems).",
         ),
         (-0.12, -0.19, -0.05, "after is worse than before by 0.120"),
         (0.12, -0.01, 0.2, "No difference is shown between after and before: +0.120 accuracy"),
-        (0.0, float("nan"), float("nan"), "after and before cannot be compared"),
+        (0.0, float("nan"), float("nan"), "after and before are alike on every problem"),
+        (3.0, float("nan"), float("nan"), "after and before differ by +3.000 accuracy on every problem"),
+        (
+            3.0,
+            float("-inf"),
+            float("inf"),
+            "No difference is shown between after and before: +3.000 accuracy (95 % interval none",
+        ),
     ],
 )
 def test_eval(difference, low, high, said):
-    c = Paired(difference, low, high, 0.01, "exact McNemar", 0.1, None)
+    c = Paired(difference, low, high, 0.01, "exact McNemar", 250, 0.1, None)
     assert eval_verdict([One("after"), One("before")], c).startswith(said)
+    assert eval_verdict([One("after"), One("before")], None).startswith(
+        "after and before cannot be compared: no problem"
+    )
     assert eval_verdict([One("after")], None) == "after: accuracy 0.740, 95 % interval 0.680 to 0.790, on 256 problems."
 
 

@@ -39,7 +39,9 @@ def said(change: Change | None) -> str:
     """The change in one sentence, with the interval that it rests on."""
     if change is None:
         return "no problem was scored both times"
-    interval = "" if math.isnan(change.low) else f" (95% CI {figure(change.low, '+')} to {figure(change.high, '+')})"
+    interval = (
+        "" if not math.isfinite(change.low) else f" (95% CI {figure(change.low, '+')} to {figure(change.high, '+')})"
+    )
     return f"{figure(change.mean, '+')}{interval} over the same {change.n} problem{'s' if change.n > 1 else ''}: {change.words}"
 
 

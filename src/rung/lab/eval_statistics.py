@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rung.maths.interval import RESAMPLES, change, is_binary, wilson
 from rung.maths.interval import bootstrap as resampled
+from rung.maths.interval import change, wilson
 
 POWERED = 1.959964 + 0.841621  # z of a two-sided test at 5 % plus z of 80 % power
 
@@ -52,31 +52,6 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     return max(low, 0.0), min(high, 1.0)  # rounding
 
 
-def mcnemar(better: int, worse: int) -> float:
-    """min(1, 2 P[Binomial(b + w, 1/2) <= min(b, w)]): exact two-sided p-value (McNemar 1947) of two models' verdicts.
-
-    better, worse: problems that only the first, or only the second model solved.
-    """
-    n = better + worse
-    tail = sum(math.comb(n, i) for i in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / 2**n)
-
-
-def sign_flips(differences: Sequence[float], seed: int = 0) -> float:
-    """(1 + #{|mean of randomly signed d| >= |mean d|}) / (1 + draws): p-value that the two models are alike (Fisher 1935)."""
-    d = np.asarray(differences, dtype=float)
-    d = d[d != 0]
-    if len(d) == 0:
-        return 1.0
-    rng, seen, extreme = np.random.default_rng(seed), 0, 0
-    rows = max(1, min(RESAMPLES, 4_000_000 // len(d)))
-    while seen < RESAMPLES:
-        signs = rng.integers(0, 2, size=(rows, len(d)), dtype=np.int8) * 2 - 1
-        extreme += int((np.abs(signs @ d) >= abs(d.sum()) - 1e-12).sum())
-        seen += rows
-    return (1 + extreme) / (1 + seen)
-
-
 @dataclass(frozen=True)
 class Paired:
     """The difference of two models on the same problems, first minus second."""
@@ -84,28 +59,26 @@ class Paired:
     difference: float
     low: float
     high: float
-    p: float
+    p: float  # of the test that the interval inverts: it holds 0 exactly where p > 0.05
     test: str
+    n: int  # problems that both have a reward for
     visible: float  # the smallest difference that this comparison shows with 80 % power
     problems_needed: int | None  # to show the difference that was seen; None if it was none
 
 
-def paired(first: Mapping[str, float], second: Mapping[str, float], binary: bool, seed: int = 0) -> Paired | None:
+def paired(first: Mapping[str, float], second: Mapping[str, float], binary: bool) -> Paired | None:
     """Paired interval and test over the problems that both have a mean reward for; None if there are none.
 
     binary: rewards are 0 or 1. Then where every problem differs alike, Wilson's interval says how many others might not.
     """
-    both = [problem for problem in first if problem in second]
     found = change(second, first, binary)
     if found is None:
         return None
-    d = [first[problem] - second[problem] for problem in both]
-    verdicts = is_binary([first[problem] for problem in both] + [second[problem] for problem in both])
-    p = mcnemar(sum(x > 0 for x in d), sum(x < 0 for x in d)) if verdicts else sign_flips(d, seed)
+    d = [value - second[problem] for problem, value in first.items() if problem in second]
     spread = _spread(d, binary)
     needed = math.ceil((POWERED * spread / found.mean) ** 2) if found.mean and spread == spread else None
-    test, visible = "exact McNemar" if verdicts else "sign flips", POWERED * spread / math.sqrt(len(d))
-    return Paired(found.mean, found.low, found.high, p, test, visible, needed)
+    visible = POWERED * spread / math.sqrt(len(d))
+    return Paired(found.mean, found.low, found.high, found.p, found.test, len(d), visible, needed)
 
 
 def visible_difference(values: Sequence[float]) -> float:

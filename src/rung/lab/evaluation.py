@@ -16,9 +16,10 @@ from rung.errors import InputError
 from rung.io.files import to_json
 from rung.io.held_out import NAMES, Kind
 from rung.io.run_dir import RunDir
-from rung.io.tables import cell, check_json_target, say_verdict, show
+from rung.io.tables import check_json_target, say_verdict, show
 from rung.io.terminal import figure, say_notes
-from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, visible_difference, with_interval
+from rung.lab.eval_statistics import Paired, majority, paired, pass_at_k, with_interval
+from rung.lab.eval_words import notes, turned, verdict_on
 from rung.lab.evalspec import EvalSpec, deviations, fingerprint, spec_from
 from rung.records import Completion
 from rung.rollout import model as models
@@ -34,8 +35,6 @@ from rung.train.setup import is_run, locate, reach, unread_letters
 
 if TYPE_CHECKING:
     from rung.flags import Eval
-
-SEEN = 0.1  # a set that cannot show this difference gets a warning
 
 
 @dataclass(frozen=True)
@@ -94,15 +93,14 @@ class Measured:
 
     def row(self, task: str) -> dict[str, Any]:
         """What the table shows. pass@k for k = 2, 4, 8, ... and the number of samples; maj@k for all samples."""
-        low, high = (None if math.isnan(x) else x for x in self.result.interval())
+        low, high = map(_number, self.result.interval())
         metrics = self.result.metrics()
         row: dict[str, Any] = {"model": self.model, "task": task, "problems": self.result.n, "samples": self.samples}
-        row |= {self.kind: self.result.reward, "95% low": low, "95% high": high}
+        row |= {self.kind: _number(self.result.reward), "95% low": low, "95% high": high}
         for k in _ladder(self.samples) if self.result.binary else ():
-            row[f"pass@{k}"], row[f"pass@{k} low"], row[f"pass@{k} high"] = with_interval(self.passes(k))
+            row |= _with_interval(f"pass@{k}", self.passes(k))
         if self.samples > 1 and self.extracted is not None and self.result.binary:
-            k = self.samples
-            row[f"maj@{k}"], row[f"maj@{k} low"], row[f"maj@{k} high"] = with_interval(self.majorities())
+            row |= _with_interval(f"maj@{self.samples}", self.majorities())
         missing = (
             None if self.extracted is None else sum(a is None for a in self.extracted) / max(len(self.extracted), 1)
         )
@@ -112,7 +110,7 @@ class Measured:
             "no answer found": missing,
             "unscored": int(metrics["eval/unscored"]),
             "too long prompts": self.result.too_long,
-            **{f"rewards/{name}": value for name, value in self.result.components().items()},
+            **{f"rewards/{name}": _number(value) for name, value in self.result.components().items()},
         }
 
     def answers(self) -> list[dict[str, Any]]:
@@ -123,6 +121,16 @@ class Measured:
             own = {"model": self.model, "sample": i % self.samples, "length": len(answer.rollout.tokens)}
             rows.append({**answer_row(answer), **own, **read})
         return rows
+
+
+def _number(x: float) -> float | None:
+    return x if math.isfinite(x) else None
+
+
+def _with_interval(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """None, and not NaN, where no problem has enough answers that could be judged."""
+    found = with_interval(values) if values else (None, None, None)
+    return dict(zip((name, f"{name} low", f"{name} high"), found, strict=True))
 
 
 def _ladder(samples: int) -> list[int]:
@@ -268,7 +276,7 @@ def report(
     if comparison is not None:
         c = comparison
         names = f"{measured[0].model} - {measured[1].model}"
-        low, high, visible = (None if math.isnan(x) else x for x in (c.low, c.high, c.visible))
+        low, high, visible = map(_number, (c.low, c.high, c.visible))
         extra = {"p": c.p, "test": c.test, "smallest visible": visible, "problems needed": c.problems_needed}
         difference = {"model": names, measured[0].kind: c.difference, "95% low": low, "95% high": high, **extra}
         columns = [*rows[0], *extra]
@@ -278,7 +286,7 @@ def report(
     if json_to == "-":
         show(title, columns, cells, json_to)
     else:
-        show(title, ["", *(row["model"] for row in rows)], _turned(rows))
+        show(title, ["", *(row["model"] for row in rows)], turned(rows))
     if json_to not in (None, "-"):
         with Path(json_to or "").open("x", encoding="utf-8") as file:
             file.write(to_json(rows, indent=1) + "\n")
@@ -286,69 +294,3 @@ def report(
         print(note, file=sys.stderr)
     kept = f"answers and spec: {out}, {out.with_suffix('.spec.json')}" if out else "answers were not kept: no --out"
     print(kept, file=sys.stderr)
-
-
-def verdict_on(measured: Sequence[Measured], comparison: Paired | None) -> str:
-    """What one model reaches, or which of two is better, if the interval shows it."""
-    first = measured[0]
-    if comparison is None:
-        low, high = first.interval()
-        sure = "" if math.isnan(low) else f", 95 % interval {figure(low)} to {figure(high)}"
-        return f"{first.model}: {first.kind} {figure(first.reward)}{sure}, on {first.result.n} problems."
-    c, other = comparison, measured[1].model
-    if math.isnan(c.low):
-        return f"{first.model} and {other} cannot be compared: too few problems were judged for both."
-    sure = f"95 % interval {figure(c.low, '+')} to {figure(c.high, '+')}, {first.result.n} problems"
-    if c.low > 0 or c.high < 0:
-        word = "better" if c.difference > 0 else "worse"
-        return f"{first.model} is {word} than {other} by {figure(abs(c.difference))} {first.kind} ({sure})."
-    return (
-        f"No difference is shown between {first.model} and {other}: {figure(c.difference, '+')} {first.kind} ({sure})."
-    )
-
-
-def _turned(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """One line a measure, one column a model; a value with its interval in one cell."""
-    lines = []
-    for name in rows[0]:
-        low, high = ("95% low", "95% high") if name in NAMES else (f"{name} low", f"{name} high")
-        if name in ("model", "task") or name.endswith((" low", " high")):
-            continue
-        line = [f"{name} (mean@{rows[0]['samples']})" if name in NAMES else name]
-        for row in rows:
-            interval = f" ({cell(row[low])} to {cell(row[high])})" if row.get(low) is not None else ""
-            line.append("" if row[name] is None else f"{cell(row[name])}{interval}")
-        lines.append(line)
-    return lines
-
-
-def notes(measured: Sequence[Measured], comparison: Paired | None) -> list[str]:
-    """Warnings: a set too small to see a difference, prompts that did not fit."""
-    first = measured[0]
-    size = f"{first.result.n} problems x {first.samples} samples"
-    found = []
-    if comparison is not None and comparison.low <= 0 <= comparison.high:
-        seen, needed = abs(comparison.difference), comparison.problems_needed
-        more = f" To show the {seen:.3g} that was seen takes about {needed} problems." if needed else ""
-        found.append(
-            f"warning: no difference is shown. {size} show one of {comparison.visible:.2g} or more (80 % power).{more}"
-        )
-    few = comparison is None and first.result.binary  # what is few depends on the scale, which an accuracy's is known
-    if few and (visible := visible_difference(list(first.result.means.values()))) > SEEN:
-        found.append(
-            f"warning: {size} are few. Between two models they show a difference of {visible:.2g} or more (80 % power, "
-            "models taken as independent; --compare pairs the problems and usually shows less)."
-        )
-    found += [
-        f"warning: {one.result.too_long} prompts leave {one.model} no room for an answer; they "
-        f"{'count as wrong' if one.result.binary else 'are left out'}."
-        for one in measured
-        if one.result.too_long
-    ]
-    found += [
-        f"warning: {one.result.unscored} of {len(one.result.answers)} answers of {one.model} could not be scored; they are in no "
-        f"mean{'' if one.result.means else ', so there is none'}."
-        for one in measured
-        if one.result.unscored
-    ]
-    return found

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 10_000
+EXACT = 13  # problems whose signs are all tried: 8,192 ways
+LEVEL = 0.05
 Z = 1.959964
 
 
@@ -62,16 +64,21 @@ def problem_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Change:
-    """The mean difference between two evaluations over the n problems that both have scored; NaN: no interval."""
+    """The mean difference between two evaluations over the n problems that both have scored; NaN: no interval.
+
+    p: of the test whose interval [low, high] is, so that the interval holds 0 exactly where p is above 0.05.
+    """
 
     mean: float
     low: float
     high: float
     n: int
+    p: float = math.nan
+    test: str = "sign flips"
 
     @property
     def words(self) -> str:
-        """What the interval allows to say, and no more."""
+        """What the test allows to say, and no more."""
         if math.isnan(self.low):
             return "the same on every problem" if self.mean == 0 else "the same difference on every problem"
         if self.low > 0:
@@ -82,16 +89,78 @@ class Change:
 
 
 def change(before: Mapping[str, float], after: Mapping[str, float], binary: bool) -> Change | None:
-    """mean (after - before) over the same problems, with a bootstrap interval over them; None without such problems.
+    """mean (after - before) over the same problems, with the interval and the p-value of one test; None without any.
 
-    Where every problem changed alike there is nothing to draw from. Of right and wrong the interval then says how many
+    Where every problem changed alike there is nothing to flip. Of right and wrong the interval then says how many
     other problems Wilson's allows to differ; another reward gets none.
     """
-    d = [after[problem] - value for problem, value in before.items() if problem in after]
+    first = [value for problem, value in before.items() if problem in after]
+    second = [after[problem] for problem in before if problem in after]
+    d = [b - a for a, b in zip(first, second, strict=True)]
     if not d:
         return None
-    mean, (low, high) = sum(d) / len(d), bootstrap(d)
-    if binary and math.isnan(low):
-        other = wilson(0.0, len(d))[1]
+    mean, verdicts = sum(d) / len(d), is_binary([*first, *second])
+    exact = mcnemar(sum(x > 0 for x in d), sum(x < 0 for x in d)) if verdicts else None
+    low, high, p = sign_flips(d, exact)
+    if len(set(d)) == 1:
+        other = wilson(0.0, len(d))[1] if binary else math.nan
         low, high = mean - (1 + mean) * other, mean + (1 - mean) * other
-    return Change(mean, low, high, len(d))
+        low, high = (min(low, 0.0), max(high, 0.0)) if p > LEVEL else (low, high)
+    low, high = (max(low, -1.0), min(high, 1.0)) if binary else (low, high)
+    return Change(mean, low, high, len(d), p, "exact McNemar" if verdicts else "sign flips")
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """min(1, 2 P[Binomial(b + w, 1/2) <= min(b, w)]): exact two-sided p-value (McNemar 1947) of two models' verdicts.
+
+    better, worse: problems that only the one, or only the other model solved. It is what all 2^n sign flips of their
+    differences give.
+    """
+    n = better + worse
+    tail = sum(math.comb(n, i) for i in range(min(better, worse) + 1))
+    return min(1.0, float(2 * tail / 2**n))
+
+
+def sign_flips(d: Sequence[float], exact: float | None = None) -> tuple[float, float, float]:
+    """p(m) = P_s[ |mean s (d - m)| >= |mean (d - m)| ], signs s by chance (Fisher 1935): ends of {m: p(m) > 0.05}, and p(0).
+
+    That holds for s exactly if m lies between the mean of the problems that keep their sign and the mean of the others
+    (|x - y| >= |x + y| where x y <= 0), so the set is read off from those means (Hartigan 1969), with no search. Up to
+    EXACT problems all signs are tried, else RESAMPLES drawn. The set is without end where p(m) cannot fall so low.
+
+    exact: p(0) where it is known without draws; then it says whether 0 is in the set.
+    """
+    lows, highs, own = _halves(d)
+    k = math.floor(LEVEL * (own + len(lows))) - own  # so many may lie beyond an end
+    low, high = (-math.inf, math.inf) if k < 0 else (float(lows[k]), float(np.sort(highs)[::-1][k]))
+    if exact is None:
+        return low, high, float((own + ((lows <= 0) & (highs >= 0)).sum()) / (own + len(lows)))
+    if exact > LEVEL:
+        low, high = min(low, 0.0), max(high, 0.0)
+    elif low <= 0 <= high:  # the next end that the draws have
+        low, high = (float(lows[lows > 0].min()), high) if sum(d) > 0 else (low, float(highs[highs < 0].max()))
+    return low, high, exact
+
+
+def _halves(d: Sequence[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
+    """Of each vector of signs the smaller of the two means, sorted, and the larger; and how many more hold everything.
+
+    The vector without a flip has only one mean, and holds every m; among draws it is counted besides.
+    """
+    x = np.asarray(d, dtype=float)
+    n, rng = len(x), np.random.default_rng(seed)
+    rows = max(1, min(RESAMPLES, 4_000_000 // n))
+    if n <= EXACT:
+        blocks = [(np.arange(2**n)[:, None] >> np.arange(n)) & 1]
+    else:
+        blocks = [rng.integers(0, 2, size=(rows, n), dtype=np.int8) for _ in range(-(-RESAMPLES // rows))]
+    kept, total = [np.stack([block.sum(1), block @ x], 1) for block in blocks], float(x.sum())
+    size, part = np.concatenate(kept)[: 2**n if n <= EXACT else RESAMPLES].T
+    whole = (size == 0) | (size == n)
+    one, other = part / np.maximum(size, 1), (total - part) / np.maximum(n - size, 1)
+    tiny = 1e-12 * max(float(np.abs(x).max()), 1e-300)  # a rest of rounding is 0
+    one, other = (np.where(np.abs(m) < tiny, 0.0, m) for m in (one, other))
+    lows = np.where(whole, -math.inf, np.minimum(one, other))
+    highs = np.where(whole, math.inf, np.maximum(one, other))
+    order = np.argsort(lows, kind="stable")
+    return lows[order], highs[order], 0 if n <= EXACT else 1

@@ -78,7 +78,7 @@ def _changed(run: Run) -> list[Markup]:
 
 
 def _difference(d: Change) -> str:
-    interval = "" if math.isnan(d.low) else f" (95 % interval {d.low:+.3g} to {d.high:+.3g})"
+    interval = "" if not math.isfinite(d.low) else f" (95 % interval {d.low:+.3g} to {d.high:+.3g})"
     return f"{d.mean:+.3g}{interval}".replace("-", "−")
 
 
@@ -158,7 +158,7 @@ def _compared(first: str, second: str, c: dict[str, Any], kind: Kind) -> list[Ch
         f"{second} minus {first}, over the same {d.n} held-out problems ({when}): {_difference(d)} {NAMES[kind]}: "
         f"{_verdict(d, first, second)}.{apart} The interval is over problems; other seeds may differ more."
     )
-    low, high = (None if math.isnan(v) else v for v in (d.low, d.high))
+    low, high = (v if math.isfinite(v) else None for v in (d.low, d.high))
     row = Interval(f"{second} − {first}", d.mean, low, high)
     picture = intervals("Paired difference, 95 % interval", [row], zero=True)
     words = tag("div", tag("p", text), tag("p", _counts(first, second, c, kind)))
