@@ -103,7 +103,7 @@ class Verify(Problems, Flags):
     """A task's verifier on gold, corrupted and adversarial answers: false accepts (exit status 1), false rejects, time."""
 
     problems: Count = 10
-    """of the task, the first ones"""
+    """of each side, training and held out, the first ones"""
     all: bool = False
     """print every case, not only those with mistakes"""
     json: str | None = None

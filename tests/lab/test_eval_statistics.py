@@ -117,6 +117,15 @@ def test_interval_p_and_words_never_contradict_each_other() -> None:
     )
 
 
+@pytest.mark.parametrize("way", [1, -1])
+def test_an_exact_p_decides_over_draws_whether_0_is_in_the_interval(way: int) -> None:
+    for better, worse in ((12, 3), (11, 3)):  # p = .035 and .057
+        d = [way * 1.0] * better + [-way * 1.0] * worse
+        for exact, held in ((0.0501, True), (0.0499, False)):
+            low, high, p = sign_flips(d, exact)
+            assert p == exact and (low <= 0 <= high) == held and low < sum(d) / len(d) < high
+
+
 def test_five_problems_for_the_better_show_nothing_yet() -> None:
     gained = change(by_problem([0.0] * 16), by_problem([1.0] * 5 + [0.0] * 11), True)
     assert gained.p == 2 / 32 and gained.low == 0.0 and "does not show" in gained.words

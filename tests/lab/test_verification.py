@@ -139,3 +139,20 @@ def test_a_reward_that_raises_is_a_finding_and_not_the_end(tmp_path: Path, capsy
     assert main(["verify", "--task", str(path), "--reward", f"{rewards}:fragile", "--problems", "1"]) == 1
     out = capsys.readouterr().out
     assert "raised InputError" in out and "raised at" in out
+
+
+@pytest.mark.parametrize("bad", ["train", "eval"])
+def test_both_sides_are_judged(bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A verifier that pays anything on one side only is found on either."""
+    rewards = tmp_path / "rewards.py"
+    rewards.write_text(
+        "def pay(completions, answer, side, **_):\n"
+        f"    return [float(s == {bad!r} or c.strip() == a) for c, a, s in zip(completions, answer, side)]\n"
+    )
+    (tmp_path / "data").mkdir()
+    rows(tmp_path / "data" / "test.jsonl", ["9", "12"], side=["eval"] * 2)
+    rows(tmp_path / "data" / "train.jsonl", ["9", "12", "5", "7"], side=["train"] * 4)  # the first two are left out
+    words = ["verify", "--task", str(tmp_path / "data"), "--reward", f"{rewards}:pay", "--problems", "1"]
+    assert main(words) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "on 1 training and 1 held-out problems" in out and "false accept" in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,14 @@ class Case:
     def mistakes(self) -> int:
         """False rejects of gold answers, false accepts of all others, and answers at which the verifier raised."""
         return self.raised + (self.rejected if self.kind == "gold" else self.accepted)
+
+    def add(self, other: Case) -> None:
+        """Count another case's answers to this one."""
+        self.accepted += other.accepted
+        self.rejected += other.rejected
+        self.unjudged += other.unjudged
+        self.raised += other.raised
+        self.seconds += other.seconds
 
     def row(self) -> list[object]:
         milliseconds = [1000 * s for s in self.seconds]
@@ -85,12 +93,21 @@ class Verification:
         total = Case(kind, "all")
         for case in self.cases:
             if case.kind == kind:
-                total.accepted += case.accepted
-                total.rejected += case.rejected
-                total.unjudged += case.unjudged
-                total.raised += case.raised
-                total.seconds += case.seconds
+                total.add(case)
         return total
+
+    @classmethod
+    def joined(cls, found: Sequence[Verification]) -> Verification:
+        """What several have found, with the cases of one name as one."""
+        cases: dict[tuple[Kind, str], Case] = {}
+        for case in (case for one in found for case in one.cases):
+            cases.setdefault((case.kind, case.name), Case(case.kind, case.name)).add(case)
+        return cls(_ordered(cases.values()), [mistake for one in found for mistake in one.mistakes])
+
+
+def _ordered(cases: Iterable[Case]) -> list[Case]:
+    order: list[Kind] = ["gold", "corrupted", "adversarial"]
+    return sorted(cases, key=lambda case: order.index(case.kind))
 
 
 def verification(environment: Environment, problems: int) -> Verification:
@@ -127,8 +144,7 @@ def verification(environment: Environment, problems: int) -> Verification:
             case.rejected += not taken
             if taken == (probe.kind != "gold"):
                 mistakes.append(Mistake(task.id, probe, golds[i]))
-    order: list[Kind] = ["gold", "corrupted", "adversarial"]
-    return Verification(sorted(cases.values(), key=lambda case: order.index(case.kind)), mistakes)
+    return Verification(_ordered(cases.values()), mistakes)
 
 
 def _score(environment: Environment, task: Task, probe: Probe) -> tuple[dict[str, float], str]:
@@ -149,13 +165,14 @@ def run_verify(args: Verify) -> int:
     if talks(splits.train):
         raise InputError(f"{splits.name} judges conversations, and the answers that are tried here are single texts.")
     say_notes(splits.notes)
-    environment = splits.eval if len(splits.eval) else splits.train
-    result = verification(environment, args.problems)
+    sides = {"training": splits.train, "held-out": splits.eval}
+    result = Verification.joined([verification(side, args.problems) for side in sides.values()])
     totals = [result.total(kind) for kind in ("gold", "corrupted", "adversarial")]
     every = args.all or args.json is not None
     cases = [case for case in result.cases if every or case.mistakes or case.unjudged]
     rows = [case.row() for case in (*cases, *totals)]
-    show(f"verifier of {args.task}, {min(args.problems, len(environment))} problems", COLUMNS, rows, args.json)
+    looked = " and ".join(f"{min(args.problems, len(side))} {name}" for name, side in sides.items())
+    show(f"verifier of {splits.name}, on {looked} problems", COLUMNS, rows, args.json)
     if args.json != "-":
         for mistake in result.mistakes[:SHOWN]:
             text = ascii(mistake.probe.text[-60:])
@@ -164,7 +181,7 @@ def run_verify(args: Verify) -> int:
             print(f"... and {len(result.mistakes) - SHOWN} more; --json FILE has all counts")
         if not totals[0].seconds:
             print("no gold answers to try: false rejects are unknown")
-        if raised := getattr(environment, "scorer_raised", 0):
+        if raised := sum(getattr(side, "scorer_raised", 0) for side in sides.values()):
             print(f"the data set's own scorer raised at {raised} answers, which count as wrong")
         what = f"{result.false_accepts} false accepts, {result.false_rejects} false rejects"
         print(f"{what}, raised at {result.raised} answers" if result.raised else what)
