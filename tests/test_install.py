@@ -80,7 +80,9 @@ def test_what_is_installed_is_what_the_lock_says():
         found[canonicalize_name(package.metadata["Name"])] = Version(Version(package.version).public)
     own = {"rung", "pip"}
     other = {name: str(version) for name, version in found.items() if versions.get(name) != version and name not in own}
-    assert not other, "another version than in requirements.lock, or not there at all: run `make venv`"
+    assert not other, (
+        "not the versions of requirements.lock: run `make venv` (what the lock has no more leaves with .venv alone)"
+    )
     for wanted in [*CORE, *(r for lines in EXTRAS.values() for r in lines)]:
         assert canonicalize_name(wanted.name) in found, f"{wanted} is not installed: run `make venv`"
 

@@ -1,6 +1,8 @@
 """Builders for the tests of the maths. Everything is float64, so that equal means equal to 1e-10 or better."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,9 @@ from torch import Tensor
 
 from rung.maths.credit import outcome_to_token
 from rung.records import Batch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shapes import watched
 
 
 def _batch(
@@ -57,3 +62,12 @@ def _tensor(rows: Sequence[Any]) -> Tensor:
 @pytest.fixture(scope="session")
 def batch_of() -> Callable[..., Batch]:
     return _batch
+
+
+@pytest.fixture(autouse=True)
+def _names_keep_their_word(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.path.name == "test_fields.py":  # flags and files, no tensor: watching would only cost time
+        yield
+        return
+    with watched():
+        yield

@@ -46,10 +46,10 @@ def _to_go(batch: Batch, gamma: float = 1.0) -> Tensor:
     return reward_to_go(batch.reward_BT.masked_fill(~batch.valid_B[:, None], 0.0), batch.mask_BT, gamma)
 
 
-def _minus(G_BT: Tensor, baseline_BT: Tensor) -> Tensor:
-    """G - b, exactly 0 where only float residue is left of it."""
-    A_BT = G_BT - baseline_BT
-    return A_BT.masked_fill(A_BT.abs() <= EQUAL * torch.maximum(G_BT.abs(), baseline_BT.abs()), 0.0)
+def _minus(G_BT: Tensor, baseline: Tensor) -> Tensor:
+    """G - b, exactly 0 where only float residue is left of it. b: one a token, [B, T], or one an answer, [B, 1]."""
+    A_BT = G_BT - baseline
+    return A_BT.masked_fill(A_BT.abs() <= EQUAL * torch.maximum(G_BT.abs(), baseline.abs()), 0.0)
 
 
 class Credit(Checked):

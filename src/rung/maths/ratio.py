@@ -21,10 +21,13 @@ def log_difference(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Ten
     return torch.where(mask_BT, logp_BT - old_logp_BT, 0.0).clamp(-LIMIT, LIMIT)
 
 
-def own_gradient(value_BT: Tensor, d_BT: Tensor) -> Tensor:
-    """stop_gradient[value_BT] + d_BT - stop_gradient[d_BT], without gradient where the value is at the cut of +-20."""
-    moves_BT = torch.where(value_BT.abs() < LIMIT, d_BT - d_BT.detach(), 0.0)
-    return value_BT.detach() + moves_BT
+def own_gradient(value: Tensor, d_BT: Tensor) -> Tensor:
+    """stop_gradient[value] + d_BT - stop_gradient[d_BT], without gradient where the value is at the cut of +-20.
+
+    value: one a token, [B, T], or one an answer, [B, 1].
+    """
+    moves_BT = torch.where(value.abs() < LIMIT, d_BT - d_BT.detach(), 0.0)
+    return value.detach() + moves_BT
 
 
 class Ratio(Checked):

@@ -88,8 +88,8 @@ class NStep(Checked):
         compact_BT = delta_BT.gather(1, order_BT)
         T = compact_BT.shape[1]
         n = min(self.n, T)
-        padded_BT = torch.nn.functional.pad(compact_BT, (0, n))
-        total_BT = sum(self.gamma**k * padded_BT[:, k : k + T] for k in range(n))
+        padded = torch.nn.functional.pad(compact_BT, (0, n))
+        total_BT = sum(self.gamma**k * padded[:, k : k + T] for k in range(n))
         return torch.zeros_like(delta_BT).scatter(1, order_BT, torch.as_tensor(total_BT)) * batch.mask_BT
 
 
