@@ -19,7 +19,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance oldest newest lock smollm2 evidence bench clean
+.PHONY: help venv demo test lint slow mutants conformance oldest newest lock release smollm2 evidence bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ oldest: $(UV) ## the same with the oldest; for PYTHON=python3.11, since newer on
 		--output-file .venv-oldest/oldest.lock pyproject.toml .venv-oldest/torch.in
 	@.venv-oldest/bin/python -m pip $(QUIET) install --constraint .venv-oldest/oldest.lock --editable '.[dev]'
 	@$(OFFLINE) .venv-oldest/bin/python -m pytest --quiet --numprocesses $(JOBS) -m "not slow and $(MARKS)" $(ARGS)
+
+release: $(READY) ## build wheel and sdist into dist/, check them, train from the wheel in an empty environment
+	@$(BIN)/python tests/release.py dist $(LOCK)
 
 smollm2: $(READY) ## fetch SmolLM2-135M-Instruct into the user's cache, as a Hugging Face checkpoint
 	@$(BIN)/rung smollm2

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rung.train.callbacks import StepRecord
 
 __all__ = ["InputError", "Run", "StepRecord", "__version__", "evaluate", "load", "recipes", "records", "train"]
+__version__ = "0.1.0"  # the only place: pyproject.toml reads it here
 _FOUND_IN = {
     "evaluate": "rung.api",
     "load": "rung.api",
@@ -58,13 +59,6 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_FOUND_IN[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"rung.{name}")
-    if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return version("rung")
-        except PackageNotFoundError:  # run from its source
-            return "source"
     raise AttributeError(f"module 'rung' has no attribute {name!r}")
 
 

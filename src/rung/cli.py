@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Annotated, Any
 
+from rung import __version__
 from rung.arguments import flag, literal, record, refuse_repeated, settings, take
 from rung.errors import InputError, unknown
 from rung.flags import (
@@ -294,9 +295,7 @@ def _run(words: list[str]) -> int:
         print(_usage())
         return 0
     if words[0] in ("-V", "--version"):
-        from importlib.metadata import version
-
-        print(f"rung {version('rung')}")
+        print(f"rung {__version__}")
         return 0
     if words[0] not in COMMANDS:
         raise unknown("command", words[0], COMMANDS)

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rung import __version__
+
 
 def _version(package: str) -> str | None:
     try:
@@ -68,8 +70,8 @@ def describe_environment(device: str | None = None) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.argv),
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("rung", "torch", "transformers", "safetensors", "numpy")},
+        "versions": {"python": platform.python_version(), "rung": __version__}
+        | {name: _version(name) for name in ("torch", "transformers", "safetensors", "numpy")},
         "git": {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)},
         "platform": platform.platform(),
         "device": device,

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median
@@ -28,6 +27,7 @@ from typing import Any
 
 import torch
 
+from rung import __version__
 from rung.errors import InputError
 from rung.io.console import Console
 from rung.io.files import to_json, write_atomic
@@ -86,13 +86,6 @@ def _digest(stamps: tuple[tuple[Path, int, int], ...]) -> str:
     return total.hexdigest()
 
 
-def rung_version() -> str:
-    try:
-        return version("rung")
-    except PackageNotFoundError:
-        return "source"
-
-
 def fingerprint(value: Any) -> str:
     """Twelve digits that stand for a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -108,7 +101,7 @@ def key(config: TrainConfig) -> str:
             settings[name] = digest(Path(text))
     for name in ("reward", "environment"):
         settings[f"{name} files"] = [digest(file) for file in python_files(getattr(config, name))]
-    return fingerprint({"recipe": parts_of(config.build_recipe()), "settings": settings, "version": rung_version()})
+    return fingerprint({"recipe": parts_of(config.build_recipe()), "settings": settings, "version": __version__})
 
 
 def python_files(spec: str | None) -> list[Path]:

@@ -14,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rung import __version__
 from rung.advice import installed, pip_install
 from rung.errors import InputError
 from rung.flags import Why
 from rung.io import tables
 from rung.io.run_dir import RunDir
 from rung.io.tables import check_json_target, show
-from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, ready, run_all, rung_version, say, write_json
+from rung.lab.runs import Job, Row, digest, fingerprint, parts_of, place, ready, run_all, say, write_json
 from rung.lab.runs_curves import curve, series
 from rung.lab.statistics import Effect, bootstrap, effects
 from rung.lab.variance import quality
@@ -126,7 +127,7 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int, device:
     frozen: Frozen | None = None
     pairs: list[list[Row]] = []
     for seed in range(seeds):
-        code = fingerprint([[parts_of(a) for a in arms], experiment.settings, seed, digest(directory), rung_version()])
+        code = fingerprint([[parts_of(a) for a in arms], experiment.settings, seed, digest(directory), __version__])
         path = out / "gradients" / f"{code}.json"
         if not path.is_file():
             if frozen is None:

@@ -6,11 +6,11 @@ import base64
 import hashlib
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rung import __version__
 from rung.io.report import sections
 from rung.io.report.browser import browser
 from rung.io.report.charts import Charts
@@ -141,11 +141,8 @@ def _header(
 
 
 def _footer(sources: Sequence[str]) -> Markup:
-    try:
-        ours = version("rung")
-    except PackageNotFoundError:
-        ours = "?"
     made = time.strftime("%Y-%m-%d %H:%M")
     return tag(
-        "footer", tag("p", f"Made on {made} by rung {ours} from ", join([[tag("code", s), " "] for s in sources]))
+        "footer",
+        tag("p", f"Made on {made} by rung {__version__} from ", join([[tag("code", s), " "] for s in sources])),
     )
