@@ -126,10 +126,7 @@ out = []
 for argv in json.loads(sys.argv[1]):
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            status = main(argv)
-        except SystemExit as end:  # tyro's, on flags that there are not
-            status = end.code
+        status = main(argv)
     out.append([status, said.getvalue()])
 json.dump(out, sys.stdout)
 """

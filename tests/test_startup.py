@@ -143,7 +143,7 @@ def test_completion_knows_every_command_and_flag(shell, capsys):
         assert re.search(rf"\b{name}\b", out)
         for flag in flags_of(command.flags).values():
             if not flag.positional:
-                assert flag.name in out or f"-l {flag.name.removeprefix('--')} " in out
+                assert all(n in out or f"-l {n.removeprefix('--')} " in out for n in flag.name.split(", "))
     assert "dr_grpo" in out
 
 

@@ -1,4 +1,4 @@
-"""From words to settings: what `rung` takes out of a command line before the parser of its flags sees it, and that parser.
+"""From words to settings: what `rung` takes out of a command line before words.py reads its flags.
 
 Nothing here needs torch.
 """
@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from rung.errors import InputError
 from rung.overrides import flatten
-from rung.ranges import shown, unchecked
+from rung.ranges import shown
 from rung.train.config import TrainConfig, from_toml, which
+from rung.words import parse
 
 OPTIONS = ("task_options", "template_options")  # settings with names of their own: --task-options.NAME VALUE
 
@@ -52,19 +51,14 @@ def prefixed(argv: list[str], prefix: str) -> tuple[list[str], dict[str, str]]:
     return rest, found
 
 
-def parsed(spec: Any, **how: Any) -> Any:
-    """The flags as a record, which is checked in our words once the parser has made it."""
-    with unchecked():
-        args = tyro.cli(spec, **how)
-    return dataclasses.replace(args)
-
-
 def refuse_repeated(argv: Sequence[str]) -> None:
     """A flag that is given twice is a slip, whichever of the two was meant; so is one with an empty value."""
     values: dict[str, str | None] = {}
     for word, following in zip(argv, [*argv[1:], None], strict=False):
         name, equals, value = word.partition("=")
-        if name.startswith("--") and name != "--":
+        if name == "--":
+            return
+        if name.startswith("--"):
             flag = name.replace("_", "-").replace("--no-", "--", 1)
             said = word if name.startswith("--no-") else value if equals else following
             if said == "":
@@ -89,7 +83,7 @@ def record(spec: Any, command: str, argv: list[str]) -> Any:
     for name in OPTIONS:
         if any(f.name == name for f in dataclasses.fields(spec)):
             argv, options[name] = dotted(argv, name)
-    return dataclasses.replace(parsed(spec, prog=f"rung {command}", args=argv), **options)
+    return dataclasses.replace(parse(spec, command, argv), **options)
 
 
 def settings(argv: list[str], command: str) -> TrainConfig:
@@ -113,7 +107,7 @@ def settings(argv: list[str], command: str) -> TrainConfig:
     defaults["overrides"] = {**flatten(defaults.get("overrides", {})), **flatten(overrides)}
     for name, options in given.items():
         defaults[name] = {**defaults.get(name, {}), **options}
-    config = parsed(TrainConfig, prog=f"rung {command}", default=TrainConfig(**defaults), args=argv)
+    config = parse(TrainConfig, command, argv, TrainConfig(**defaults))
     return config if run is None else agreed(config)[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rung.help import Flag, flags_of, more_of
@@ -23,7 +24,8 @@ def script(shell: str, commands: Commands, recipes: Sequence[str]) -> str:
 def _flags(spec: Any, name: str) -> list[Flag]:
     """A command's flags, without those that go on with a name of the user's."""
     found = [*flags_of(spec).values(), *more_of(spec, name)]
-    return [flag for flag in found if not (flag.positional or "." in flag.name)]
+    named = [replace(flag, name=name) for flag in found for name in flag.name.split(", ")]  # --chat, --no-chat
+    return [flag for flag in named if not (flag.positional or "." in flag.name)]
 
 
 def _bash(commands: Commands, recipes: Sequence[str]) -> str:

@@ -10,9 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional
-
-from rung.ranges import Answers, Count, Flags, LearningRate, Natural, Seed, Temperature, TopP, above, at_least, between
+from rung.ranges import (
+    Answers,
+    Count,
+    Flags,
+    LearningRate,
+    Natural,
+    Positional,
+    Seed,
+    Temperature,
+    TopP,
+    above,
+    at_least,
+    between,
+)
 from rung.settings import Problems, Weights
 
 MAIN_LINE = "reinforce,reward_to_go,moving_average,leave_one_out,value_baseline,a2c,trpo,ppo,grpo,dr_grpo"

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rich.text import Text
-from tyro.conf import Positional, Suppress
 
 from rung.arguments import OPTIONS
 from rung.io.terminal import make_rich
-from rung.ranges import hints, options_of
+from rung.ranges import hints, is_hidden, is_positional, options_of
 from rung.settings import Problems, Weights
 from rung.train.config import GROUPS, TrainConfig
 
@@ -137,9 +136,8 @@ MORE = {
 
 
 def _flag(f: Field[Any], hint: Any, text: str, becomes: str | None) -> Flag | None:
-    positional = typing.get_origin(hint) is Annotated and Positional in typing.get_args(hint)
-    hidden = typing.get_origin(hint) is Annotated and Suppress in typing.get_args(hint)
-    if hidden or any(typing.get_origin(option) is dict for option in options_of(hint)):
+    positional = is_positional(hint)
+    if is_hidden(hint) or any(typing.get_origin(option) is dict for option in options_of(hint)):
         return None
     text, _, none = text.partition("; None: ") if "; None: " in text else (text, "", "")
     takes, choices = _takes(hint)
@@ -147,6 +145,8 @@ def _flag(f: Field[Any], hint: Any, text: str, becomes: str | None) -> Flag | No
     name = f.name.upper() if positional else "--" + f.name.replace("_", "-")
     if isinstance(default, bool):
         return Flag(name.replace("--", "--no-", 1), "", f"do not {text}") if default else Flag(name, "", text)
+    if bool in options_of(hint):  # three states
+        return Flag(f"{name}, {name.replace('--', '--no-', 1)}", "", text, none)
     usual = "" if default in (MISSING, (), None) else _said(default)
     if default is None:
         usual = ": ".join(filter(None, (none, becomes)))

@@ -14,9 +14,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +23,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from rung.errors import InputError, unknown
 
 T = TypeVar("T")
+Positional = Annotated[T, "positional"]  # of a command: a word without a flag
+Hidden = Annotated[T, "hidden"]  # of a command: no word fills it
 
 LARGEST = 1e9  # of a number with a fraction: a larger one is a slip
 LARGEST_WHOLE = 2**53  # up to here a float holds every whole number
@@ -104,19 +104,6 @@ class Flags(Checked):
         check(self, "--")
 
 
-_later = ContextVar("_later", default=False)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Records made inside are not checked: for the parser of the command line, which would put our words into its own."""
-    token = _later.set(True)
-    try:
-        yield
-    finally:
-        _later.reset(token)
-
-
 @lru_cache(maxsize=512)
 def hints(cls: Any) -> dict[str, Any]:
     """{field: its annotation with all ranges} of a dataclass; each base class in the names of its own module."""
@@ -131,8 +118,6 @@ def hints(cls: Any) -> dict[str, Any]:
 
 def check(record: Any, inside: str) -> None:
     """Refuse a record with a field of the wrong type or out of its range. InputError: which, its value, and why."""
-    if _later.get():
-        return
     kind: Any = type(record)
     annotated = hints(kind)
     for f in fields(record):
@@ -167,9 +152,9 @@ def refuse(value: Any, hint: Any, where: str) -> None:
 def problem_of(value: Any, hint: Any) -> str | None:
     """None if the value fits; else what it must be, in words: its range if the type is right, the type otherwise."""
     options = options_of(hint)
-    if any(_is_a(value, _plain(o)) and _inside(value, o) for o in options):
+    if any(_is_a(value, bare(o)) and _inside(value, o) for o in options):
         return None
-    right = [o for o in options if _is_a(value, _plain(o))]
+    right = [o for o in options if _is_a(value, bare(o))]
     return " or ".join(_said(o) for o in right or options)
 
 
@@ -202,7 +187,7 @@ def plain(value: Any) -> Any:
 # -- from text -----------------------------------------------------------------------------------------------------
 def read(value: Any, hint: Any) -> Any:
     """Text as what the annotation asks for: "0.28" as 0.28, "true" as True, "none" as None; 1 as 1.0. Else as it is."""
-    value, kinds = plain(value), [_plain(option) for option in options_of(hint)]
+    value, kinds = plain(value), [bare(option) for option in options_of(hint)]
     whole = isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds
     if not (whole or isinstance(value, str)):
         return value
@@ -229,12 +214,21 @@ def options_of(hint: Any) -> tuple[Any, ...]:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return tuple(o for member in typing.get_args(hint) for o in options_of(member))
-    if origin is Annotated and typing.get_origin(_plain(hint)) in (typing.Union, types.UnionType):
-        return options_of(_plain(hint))
+    if origin is Annotated and typing.get_origin(bare(hint)) in (typing.Union, types.UnionType):
+        return options_of(bare(hint))
     return (hint,)
 
 
-def _plain(hint: Any) -> Any:
+def is_positional(hint: Any) -> bool:
+    return typing.get_origin(hint) is Annotated and "positional" in typing.get_args(hint)
+
+
+def is_hidden(hint: Any) -> bool:
+    return typing.get_origin(hint) is Annotated and "hidden" in typing.get_args(hint)
+
+
+def bare(hint: Any) -> Any:
+    """The annotation without what stands beside it in Annotated."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
@@ -258,13 +252,13 @@ def _is_a(value: Any, kind: Any) -> bool:
 def _inside(value: Any, hint: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return True
-    ranges = [r for r in typing.get_args(hint)[1:] if isinstance(r, Range)] if _plain(hint) is not hint else []
+    ranges = [r for r in typing.get_args(hint)[1:] if isinstance(r, Range)] if bare(hint) is not hint else []
     return all(r.holds(value) for r in ranges or [FINITE])
 
 
 def _said(hint: Any) -> str:
-    ranges = [str(r) for r in typing.get_args(hint)[1:] if isinstance(r, Range)] if _plain(hint) is not hint else []
-    kind = _plain(hint)
+    ranges = [str(r) for r in typing.get_args(hint)[1:] if isinstance(r, Range)] if bare(hint) is not hint else []
+    kind = bare(hint)
     if kind is type(None):
         return "none"
     if typing.get_origin(kind) is Literal:

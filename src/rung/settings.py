@@ -8,12 +8,10 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from tyro.conf import Suppress
+from typing import Any, Literal
 
 from rung.errors import InputError
-from rung.ranges import Natural, Positive
+from rung.ranges import Hidden, Natural, Positive
 
 COLUMNS = (
     "prompt_column",
@@ -42,13 +40,13 @@ class Problems:
     """FILE.py:NAME or gymnasium:ID, what the model talks to in several turns (docs/environments.md)"""
     system: str | None = None
     """a system message before each problem, which becomes a conversation if it is plain text"""
-    chat: bool = False
-    """make a problem of plain text one message of the user, for the model's chat template"""
+    chat: bool | None = None
+    """make a problem of plain text one message of the user, for the model's chat template; None: the run's own, else not"""
     prompt_template: str | None = None
     """words around a problem of plain text, which stands in them as {prompt}"""
-    task_options: Annotated[dict[str, Any], Suppress] = field(default_factory=dict)
+    task_options: Hidden[dict[str, Any]] = field(default_factory=dict)
     """settings of the task itself, e.g. min_digits=2"""
-    template_options: Annotated[dict[str, Any], Suppress] = field(default_factory=dict)
+    template_options: Hidden[dict[str, Any]] = field(default_factory=dict)
     """arguments of the model's chat template, e.g. enable_thinking=False"""
 
     def options(self) -> dict[str, Any]:
@@ -111,5 +109,9 @@ def as_typed(settings: Mapping[str, Any]) -> str:
                 f"{flag}.{key} {shlex.quote(x if isinstance(x, str) else json.dumps(x))}" for key, x in value.items()
             ]
         else:
-            words.append(flag if value is True else f"{flag} {shlex.quote(str(value))}")
+            words.append(_switched(flag, value) if isinstance(value, bool) else f"{flag} {shlex.quote(str(value))}")
     return "".join(f" {word}" for word in words)
+
+
+def _switched(flag: str, value: bool) -> str:
+    return flag if value else flag.replace("--", "--no-", 1)

@@ -9,9 +9,10 @@ import rung
 from rung.cli import main
 from rung.errors import InputError
 from rung.flags import Eval
-from rung.lab.evalspec import EvalSpec, fingerprint, read, spec_from
+from rung.lab.evalspec import EvalSpec, deviations, fingerprint, read, spec_from
 from rung.lab.evaluation import answers_file
 from rung.tasks.registry import load
+from rung.train.config import TrainConfig
 
 SIZE = ["--problems", "6", "--samples", "2"]
 
@@ -227,3 +228,13 @@ def test_where_all_problems_earn_the_same_there_is_no_interval_to_print(tmp_path
     words = graded(tmp_path, "4.0")
     assert main(["eval", "starter", "--compare", "starter", *words]) == 0
     assert "nan" not in capsys.readouterr().out
+
+
+def test_a_runs_chat_can_be_switched_off_and_is_said(tmp_path):
+    stored = {"task": "chained_arithmetic", "chat": True, "eval_problems": 4, "max_new_tokens": 8}
+    kept, off = (spec_from(Eval(model="run", chat=chat), stored) for chat in (None, False))
+    assert kept.chat is True and not deviations(kept, stored)
+    assert off.chat is False and deviations(off, stored) == ["chat False and not True"]
+    (tmp_path / "config.toml").write_text('task = "chained_arithmetic"\nchat = true\n', encoding="utf-8")
+    kept, off = (TrainConfig(model=str(tmp_path), chat=chat).resolved() for chat in (None, False))
+    assert kept.chat is True and off.chat is False, "a run as model, too"

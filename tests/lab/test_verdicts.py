@@ -37,9 +37,8 @@ def test_spans():
 )  # fmt: skip
 def test_plan(peak, free, said):
     room = SimpleNamespace(limit=23 * GIB, free=free * GIB)
-    config = SimpleNamespace(steps=100)
     need = SimpleNamespace(peak=peak * GIB)
-    plan = SimpleNamespace(need=need, room=room, run_seconds=720, config=config, phases=["step"])
+    plan = SimpleNamespace(need=need, room=room, run_seconds=720, steps=100, phases=["step"])
     assert plan_verdict(plan) == said
     plan.phases = []
     assert plan_verdict(plan) == said.replace("about 12 minutes for 100 steps", "its time is not estimated")

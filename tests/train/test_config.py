@@ -136,3 +136,23 @@ def test_held_out_problems_are_answered_every_tenth_of_a_run_or_in_a_tenth_of_it
         assert (
             1 <= between <= 9 and evaluated <= config.steps * config.prompts_per_step * config.samples_per_prompt / 10
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "answer", "seen"),
+    [
+        ({}, 8, 9),  # 79 steps of 256 tokens, 8 answers evaluated: one in ten
+        ({"eval_problems": 80}, 8, 3),  # evaluations take about a tenth of 2,500 answers
+        ({"eval_problems": 3000}, 8, 0), ({"eval_problems": 80}, 1, 9), ({"eval_every": 20}, 8, 3), ({"eval_every": 0}, 8, 0),
+    ],
+)  # fmt: skip
+def test_a_run_that_tokens_end_is_evaluated_at_tenths_of_them(settings, answer, seen):
+    """However long its answers turn out: its steps are only a cap, of answers of one token."""
+    config = TrainConfig(**{"tokens": 20_000, "prompts_per_step": 4, "eval_problems": 8, **settings}).resolved()
+    assert config.resolved() == config and config.eval_every == settings.get("eval_every")
+    each, steps = 32 * answer, -(-20_000 // (32 * answer))
+    at = [n for n in range(1, steps) if config.evaluates_after(n, n * each, (n - 1) * each)]
+    assert len(at) == config.evaluations_within(steps) == seen
+    gaps = {b - a for a, b in zip([0, *at], at, strict=False)}
+    assert seen == 0 or "eval_every" in settings or max(gaps) - min(gaps) <= 2 + steps // 10
+    assert config.steps == 625, "a tenth of which would be no tenth of the run"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -192,3 +193,12 @@ def test_eval_of_a_run_knows_its_task(tmp_path, capsys):
     (row,) = json.loads(capsys.readouterr().out)
     assert row["task"] == "chained_arithmetic" and row["problems"] == 8 and 0 <= row["accuracy"] <= 1
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_budget_of_tokens_is_evaluated_within(tmp_path):
+    settings = {**SMALL, "tokens": 600, "eval_problems": 2}
+    settings.pop("steps", None)
+    made = rung.train(recipe="grpo", out=tmp_path / "run", **settings)
+    at = [row["step"] for row in made.metrics if "eval/reward" in row]
+    assert 4 < len(at) <= 11 and max(b - a for a, b in pairwise(at)) <= 0.4 * made.steps
+    assert "eval_every" not in made.config and made.steps < made.config["steps"] / 2

@@ -91,7 +91,7 @@ def _own(task: Task) -> Task:
 
 
 def wording_of(settings: Problems) -> Wording:
-    return Wording(settings.system, settings.chat, settings.prompt_template)
+    return Wording(settings.system, settings.chat is True, settings.prompt_template)
 
 
 def worded(splits: Splits, wording: Wording) -> Splits:

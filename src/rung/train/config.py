@@ -112,7 +112,8 @@ class TrainConfig(Weights, Problems, Settings):
     eval_samples: Answers | None = None
     """answers per held-out problem; None: 1, or more where the task has fewer problems than asked for"""
     eval_every: Natural | None = None
-    """steps between evaluations, 0: only before and after; None: a tenth of the run, or so many that they take about that"""
+    """steps between evaluations, 0: only before and after; None: a tenth of the run (of --tokens, where they end it), or more
+    where evaluations would take more than about that"""
     save_every: Natural = 0
     """steps between checkpoints; 0: only at the end"""
     keep_last: Natural = 0
@@ -159,7 +160,7 @@ class TrainConfig(Weights, Problems, Settings):
             defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         config = replace(self, **filled)
-        if config.eval_every is None:
+        if config.eval_every is None and config.tokens is None:
             config = replace(config, eval_every=config.usual_eval_every())
         if config.lora_rank and config.trainable is not None:
             raise InputError(
@@ -183,10 +184,32 @@ class TrainConfig(Weights, Problems, Settings):
 
         An answer that is only evaluated counts like one that is also learned from, which it does for the smallest models.
         """
-        assert self.steps is not None and self.prompts_per_step is not None
-        trained = self.steps * self.prompts_per_step * self.samples_per_prompt
-        between = min(9, trained // (10 * self.eval_problems * (self.eval_samples or 1)))
+        assert self.steps is not None
+        between = min(9, self._affordable(self.steps))
         return -(-self.steps // (between + 1)) if between else 0
+
+    def evaluates_after(self, step: int, tokens: int, before: int) -> bool:
+        """Whether an evaluation follows this step. tokens: sampled until now, before: until the step.
+
+        eval_every None: a budget of tokens ends the run, and a tenth of it is what `usual_eval_every` does for steps.
+        """
+        if self.eval_every is not None:
+            return self.eval_every > 0 and step % self.eval_every == 0
+        assert self.tokens is not None, "`resolved` leaves it open for them alone"
+        due = (min(10 * t // self.tokens, self._affordable(n)) for t, n in ((before, step - 1), (tokens, step)))
+        return next(due) < next(due)
+
+    def evaluations_within(self, steps: int) -> int:
+        """How many there are in a run of so many steps, but for the first and the last."""
+        if self.eval_every is None:
+            return min(9, self._affordable(steps))
+        return max(steps - 1, 0) // self.eval_every if self.eval_every else 0
+
+    def _affordable(self, steps: int) -> int:
+        """Evaluations that take about a tenth of so many steps."""
+        assert self.prompts_per_step is not None
+        trained = steps * self.prompts_per_step * self.samples_per_prompt
+        return trained // (10 * self.eval_problems * (self.eval_samples or 1))
 
     def build_recipe(self) -> Recipe:
         """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""

@@ -147,10 +147,11 @@ class _Loop:
             for step in range(first, config.steps):
                 if asked.now or self._over():
                     break
+                before_it = self.tokens
                 self._step(step, begins=step == first)
                 done = step + 1
                 more = done < config.steps and not self._over()
-                if config.eval_every and done % config.eval_every == 0 and more:
+                if more and config.evaluates_after(done, self.tokens, before_it):
                     self._evaluate(done)
                 if config.save_every and done % config.save_every == 0 and more:
                     self._save(done)

@@ -149,12 +149,18 @@ class Plan:
         return sum(p.seconds for p in self.phases)
 
     @property
+    def steps(self) -> int:
+        """Of the run; where a budget of tokens ends it, as many as answers of the expected length make."""
+        assert self.config.steps is not None
+        if self.config.tokens is None:
+            return self.config.steps
+        return min(self.config.steps, math.ceil(self.config.tokens / (self.work.P * self.work.G * self.work.answer)))
+
+    @property
     def run_seconds(self) -> float:
         """All steps and evaluations; loading, checkpoints and the verifier are not in it."""
-        assert self.config.steps is not None
-        every = self.config.eval_every
-        evaluations = 2 + (max(self.config.steps - 1, 0) // every if every else 0)
-        return self.config.steps * self.step_seconds + evaluations * self.evaluation
+        evaluations = 2 + self.config.evaluations_within(self.steps)
+        return self.steps * self.step_seconds + evaluations * self.evaluation
 
 
 def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
@@ -196,7 +202,7 @@ def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:
         *[("step", x.name, round(x.seconds, 3), "s", round(x.flops / p.rates.gemm, 3)) for x in p.phases],
         ("step", "whole step", round(p.step_seconds, 3), "s", round(products, 3)),
         ("run", "evaluation", round(p.evaluation, 3), "s", None),
-        ("run", f"{p.config.steps} steps and evaluations", round(p.run_seconds, 1), "s", None),
+        ("run", f"{p.steps} steps and evaluations", round(p.run_seconds, 1), "s", None),
     ]
 
 
@@ -228,7 +234,7 @@ def verdict_on(p: Plan) -> str:
     """Whether the run fits, and how long it takes."""
     sizes = (size / GIB for size in (p.need.peak, p.room.limit, p.room.free))
     peak, limit, free = (f"{size:.2g}" if size < 10 else f"{size:.0f}" for size in sizes)
-    time = f"about {span(p.run_seconds)} for {p.config.steps} steps" if p.phases else "its time is not estimated"
+    time = f"about {span(p.run_seconds)} for {p.steps} steps" if p.phases else "its time is not estimated"
     if p.need.peak > p.room.limit:
         return f"does not fit: it needs {peak} GiB, and there are {limit}; {time} if it did."
     if p.need.peak > p.room.free:
