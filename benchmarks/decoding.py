@@ -16,11 +16,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from render import markdown
-from rung.io import smollm2
-from rung.rollout import model as models
-from rung.rollout.attention import packed_attention
-from rung.rollout.matmul import packed_weights
-from rung.rollout.streams import PackedStream
+from rung.kernels.attention import packed_attention
+from rung.kernels.packed_weights import packed_weights
+from rung.models import smollm2
+from rung.network import model as models
+from rung.network.streams import PackedStream
 
 LINEAR = ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm")
 TIMED, PROFILED = 10, 3

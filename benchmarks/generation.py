@@ -16,8 +16,8 @@ import time
 
 import torch
 
+from rung.network import model as models
 from rung.records import SamplingLaw
-from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
 from trl_step import DTYPES, prompts

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from generation import encoded
+from rung.network import model as models
 from rung.records import Tokens
-from rung.rollout import model as models
-from rung.train.policy import Policy
+from rung.training.policy import Policy
 from trl_step import DTYPES
 
 

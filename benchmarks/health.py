@@ -26,13 +26,13 @@ from rung.io.console import Console
 from rung.recipe_io import all_recipes
 from rung.records import Completion, Group, Task
 from rung.rollout.sampler import TorchSampler
-from rung.tasks import arithmetic
-from rung.tasks.dataset import Rows
-from rung.tasks.environment import Environment, Splits
-from rung.tasks.verify import Choice
-from rung.train.config import TrainConfig
-from rung.train.health import Finding
-from rung.train.loop import train
+from rung.tasks.environments.protocol import Environment, Splits
+from rung.tasks.sources import arithmetic
+from rung.tasks.sources.dataset import Rows
+from rung.tasks.verify.verifiers import Choice
+from rung.training.config import TrainConfig
+from rung.training.health import Finding
+from rung.training.loop import train
 
 WITHIN = 5  # steps from a fault's start in which it must be named
 SIZE: Mapping[str, Any] = {
@@ -100,7 +100,7 @@ class HotSampler(TorchSampler):
 
 
 def hot() -> AbstractContextManager[Any]:
-    return patch("rung.train.setup.TorchSampler", HotSampler)
+    return patch("rung.training.setup.TorchSampler", HotSampler)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from statistics import mean
 import torch
 
 from render import markdown
-from rung.lab.evaluation import resolve
-from rung.rollout import model as models
+from rung.evaluation.models import resolve
+from rung.network import model as models
 from rung.tasks import registry
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from rung.lab.kinds import KINDS
-from rung.lab.models import check, table
+from rung.evaluation.conformance import check, table
+from rung.evaluation.model_kinds import KINDS
 
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 

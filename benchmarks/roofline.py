@@ -17,10 +17,10 @@ from collections.abc import Callable
 import torch
 
 from generation import encoded
-from rung.rollout.matmul import pack, packed_linear
-from rung.train.config import TrainConfig
-from rung.train.memory import Shape, Workload, sketch
-from rung.train.plan import head_flops, sampling_flops, trunk_flops, update_flops
+from rung.kernels.packed_weights import pack, packed_linear
+from rung.plan.estimate import head_flops, sampling_flops, trunk_flops, update_flops
+from rung.plan.memory import Shape, Workload, sketch
+from rung.training.config import TrainConfig
 from trl_step import DTYPES
 
 TRAINING_ROWS = 768

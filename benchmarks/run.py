@@ -21,8 +21,7 @@ from pathlib import Path
 
 from cells import Cells
 from render import SYSTEMS, render
-from rung import starter
-from rung.io import smollm2
+from rung.models import smollm2, starter
 
 TABLES = ("roofline", "gradient", "tiny", "generation", "step")
 

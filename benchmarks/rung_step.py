@@ -18,12 +18,12 @@ from contextlib import contextmanager
 import torch
 
 from rung.io.environment import keep_freed_memory
+from rung.network import model as models
 from rung.recipe_io import find
 from rung.records import Group, SamplingLaw, Task
-from rung.rollout import model as models
 from rung.rollout.collect import Collector
 from rung.rollout.sampler import TorchSampler
-from rung.train.learner import Hyper, Learner
+from rung.training.learner import Hyper, Learner
 from trl_step import DTYPES, prompts
 
 SYSTEM = {"role": "system", "content": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}

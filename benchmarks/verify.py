@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from rung.tasks import verify
-from rung.tasks.code import Code
 from rung.tasks.sandbox.pool import Pool
+from rung.tasks.verify import verifiers as verify
+from rung.tasks.verify.code import Code
 
 FUNCTIONS = """
 import time

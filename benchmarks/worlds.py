@@ -15,8 +15,8 @@ from statistics import median
 import torch
 
 import rung.parts as p
-from rung.lab.oracle import cosine, expected_gradient
-from rung.lab.world import Condition, Scene, World
+from rung.exact.oracle import cosine, expected_gradient
+from rung.exact.world import Condition, Scene, World
 from rung.recipes import Recipe
 
 Row = Mapping[str, float]

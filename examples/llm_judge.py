@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import rung
-from rung.tasks.judge import Judge, out_of
+from rung.tasks.rewards.judge import Judge, out_of
 
 helpful = Judge(
     os.environ.get("JUDGE_URL", "http://127.0.0.1:8000/v1"),

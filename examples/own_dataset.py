@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rung
 from rung.records import Group, Task
-from rung.tasks.environment import Splits
+from rung.tasks.environments.protocol import Splits
 
 
 class Reversal:

@@ -4,8 +4,8 @@ rung train reward_to_go --environment examples/second_try.py:splits --max-turns 
 """
 
 from rung.records import Completion, Group, Step, Task
-from rung.tasks import arithmetic
-from rung.tasks.environment import Environment, Splits
+from rung.tasks.environments.protocol import Environment, Splits
+from rung.tasks.sources import arithmetic
 
 
 class Tries:

@@ -15,12 +15,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rung
-from rung import InputError, starter
+from rung import InputError
+from rung.evaluation.conformance import tiny
 from rung.io.run_dir import RunDir
-from rung.lab.models import tiny
-from rung.rollout.adapter import has_adapter
-from rung.tasks.environment import Splits
-from rung.train.config import TrainConfig
+from rung.models import starter
+from rung.network.adapter import has_adapter
+from rung.tasks.environments.protocol import Splits
+from rung.training.config import TrainConfig
 
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(1, 6) for b in range(1, 6)]
 SMALL = {"steps": 2, "prompts_per_step": 4, "samples_per_prompt": 4, "eval_problems": 8, "threads": 1, "quiet": True,
@@ -72,9 +73,9 @@ def test_importing_rung_takes_milliseconds_and_loads_nothing():
 
 
 def test_the_function_says_what_it_takes():
-    import rung.train.loop
+    import rung.training.loop
 
-    assert rung.train.loop, "the package of that name stays one"
+    assert rung.training.loop, "the package of that name stays one"
     parameters = inspect.signature(rung.train).parameters
     assert list(parameters)[:3] == ["recipe", "model", "tokenizer"] and parameters["seed"].default == 0
     assert set(vars(TrainConfig())) <= set(parameters) and "trained in place" in rung.train.__doc__

@@ -10,7 +10,6 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import TrainerCallback, TrainingArguments
 
 import rung
-from rung import starter
 from rung.compat import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, rewards
 from rung.compat.fields import DIFFERS, GONE, NOTED, ONLY, RENAMED
 from rung.compat.listeners import Listener
@@ -18,10 +17,11 @@ from rung.compat.lora import LORA_ANY, LORA_NOTED, LORA_WHY, lora
 from rung.compat.lora import settings as lora_settings
 from rung.compat.trainer import EARLIER, NOT_TRANSLATED
 from rung.errors import InputError
-from rung.lab.models import tiny
+from rung.evaluation.conformance import tiny
+from rung.models import starter
 from rung.recipe_io import find, override
 from rung.records import Completion, Group
-from rung.tasks.environment import talks
+from rung.tasks.environments.protocol import talks
 
 ROWS = [{"prompt": f"Say {i}.", "gold": str(i)} for i in range(16)]
 

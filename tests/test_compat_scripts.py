@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rung.errors import InputError
-from rung.lab.models import tiny
+from rung.evaluation.conformance import tiny
 
 SCRIPTS = sorted((Path(__file__).parent / "compat_scripts").glob("*.py"))
 QUICK = ("unsloth_style", "trl_parser", "callback_stops", "get_peft_model", "gspo", "rloo_earlier_names", "save_model",

@@ -11,12 +11,13 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from rung.errors import InputError
-from rung.lab.models import tiny
-from rung.rollout import adapter
-from rung.rollout import model as models
-from rung.starter import path as starter
-from rung.tasks import environments, gym, hub
-from rung.train import memory
+from rung.evaluation.conformance import tiny
+from rung.models.starter import path as starter
+from rung.network import adapter
+from rung.network import model as models
+from rung.plan import memory
+from rung.tasks.environments import named as environments
+from rung.tasks.sources import gym, hub
 
 SOURCE = Path(__file__).parents[1] / "src" / "rung"
 TRANSLATED = re.compile(r"InputError|unknown\(|TypeError")

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import rung
-from rung import starter
 from rung.cli import main
+from rung.evaluation.conformance import tiny
 from rung.io.run_dir import RunDir
-from rung.lab.models import tiny
+from rung.models import starter
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW = {"steps": 1, "samples_per_prompt": 2, "eval_problems": 2, "max_new_tokens": 12, "threads": 1}

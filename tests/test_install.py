@@ -29,8 +29,8 @@ CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {extra: list(map(Requirement, lines)) for extra, lines in PROJECT["optional-dependencies"].items()}
 BROUGHT = {"tokenizers", "huggingface_hub", "yaml"}  # by transformers, always
 ONLY_AFTER_A_CHECK = {
-    "lab/why_picture.py",
-    "tasks/gym_score.py",
+    "experiments/why_picture.py",
+    "tasks/sources/gym_score.py",
 }  # modules that only run where their extra is installed
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rung.cli import COMMANDS
-from rung.train.config import TrainConfig
+from rung.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = {path.stem: path.read_text() for path in sorted((ROOT / ".github/workflows").glob("*.yml"))}
@@ -127,7 +127,7 @@ def test_what_it_names_exists(path):
 def test_security_names_every_setting_that_runs_code():
     """Those whose help says FILE.py, and the one that lets a model bring its own."""
     text = (ROOT / "SECURITY.md").read_text()
-    source = (ROOT / "src/rung/settings.py").read_text()
+    source = (ROOT / "src/rung/settings/shared.py").read_text()
     that_run = {"trust_remote_code", *re.findall(r'^    (\w+):.*\n    """FILE\.py', source, re.MULTILINE)}
     assert {"reward", "environment"} <= that_run
     for name in that_run:

@@ -10,10 +10,10 @@ import torch
 
 import rung
 from rung import InputError
-from rung.flags import Eval
-from rung.ranges import options_of, plain
 from rung.recipe_io import all_recipes
-from rung.train.config import TrainConfig, checked, to_toml
+from rung.settings.flags import Eval
+from rung.settings.ranges import options_of, plain
+from rung.training.config import TrainConfig, checked, to_toml
 
 OF_PYTHON = {bool: True, int: 2, float: 0.5}
 KINDS = {

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-import rung.starter
+import rung.models.starter
 from rung.errors import InputError
+from rung.models.starter.make import SYMBOLS, WarmUp, make, measure, trace
 from rung.records import Completion, Group, Task
-from rung.starter.make import SYMBOLS, WarmUp, make, measure, trace
-from rung.tasks.arithmetic import MAX_NEW_TOKENS, ChainedArithmetic, side, splits, values
-from rung.tasks.environment import Environment
+from rung.tasks.environments.protocol import Environment
+from rung.tasks.sources.arithmetic import MAX_NEW_TOKENS, ChainedArithmetic, side, splits, values
 
 PROMPT = "4*7*2-4*2+2="
 TINY = WarmUp(clean_steps=2, messy_steps=2, check_every=2, batch_size=8, eval_size=10)
@@ -110,7 +110,7 @@ def test_group_is_scored_in_order_and_extract_says_what_was_read() -> None:
 
 
 def test_the_stored_checkpoint_is_a_normal_hugging_face_model() -> None:
-    path = rung.starter.path()
+    path = rung.models.starter.path()
     model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     assert model.num_parameters() == 84_672
     assert {w.dtype for w in load_file(path / "model.safetensors").values()} == {torch.float32}
@@ -125,7 +125,7 @@ def test_the_stored_checkpoint_is_a_normal_hugging_face_model() -> None:
 
 
 def test_the_tokenizer_is_exact() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(rung.starter.path())
+    tokenizer = AutoTokenizer.from_pretrained(rung.models.starter.path())
     text = PROMPT + trace(PROMPT)
     ids = tokenizer.encode(text)
     assert len(ids) == len(text) and tokenizer.decode(ids) == text
@@ -137,7 +137,7 @@ def test_the_tokenizer_is_exact() -> None:
 
 
 def test_the_stored_starter_is_a_base_that_can_be_improved() -> None:
-    model = AutoModelForCausalLM.from_pretrained(rung.starter.path())
+    model = AutoModelForCausalLM.from_pretrained(rung.models.starter.path())
     problems = ChainedArithmetic("eval", 0, 500)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -14,10 +14,10 @@ import pytest
 
 import rung
 from rung.cli import COMMANDS, main
-from rung.help import becomes, flags_of
 from rung.io.waiting import Waiting
-from rung.ranges import Flags
-from rung.train.config import GROUPS, TrainConfig
+from rung.settings.ranges import Flags
+from rung.shell.help import becomes, flags_of
+from rung.training.config import GROUPS, TrainConfig
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(rung.__file__).parents[1])}
 

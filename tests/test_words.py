@@ -6,13 +6,13 @@ from typing import Literal
 
 import pytest
 
-from rung.arguments import record, refuse_repeated, settings
 from rung.cli import COMMANDS, main
 from rung.errors import InputError
-from rung.flags import Ask, Eval, Report
-from rung.help import more_of
-from rung.ranges import bare, options_of
-from rung.train.config import TrainConfig
+from rung.settings.flags import Ask, Eval, Report
+from rung.settings.ranges import bare, options_of
+from rung.shell.arguments import record, refuse_repeated, settings
+from rung.shell.help import more_of
+from rung.training.config import TrainConfig
 from rung.words import FOREIGN, parse, slots
 
 SPECS = {name: command.flags for name, command in COMMANDS.items()}

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import InputError, unknown
 from rung.run import Loaded, Objects, Run
-from rung.tasks import given
+from rung.tasks.sources import given
 
 if TYPE_CHECKING:
-    from rung.lab.evaluation import Measured
+    from rung.evaluation.models import Measured
+    from rung.network.model import Model
     from rung.recipes import Recipe
-    from rung.rollout.model import Model
-    from rung.tasks.environment import Splits
-    from rung.train.config import TrainConfig
+    from rung.tasks.environments.protocol import Splits
+    from rung.training.config import TrainConfig
 
 
 def train(
@@ -37,15 +37,15 @@ def train(
     callbacks:   objects with on_step(step), on_evaluate(evaluation) or both; what returns False ends the run.
     quiet:       print nothing.
     resume:      the directory of a run (or a Run) to go on with; all that is not given is as the run has it.
-    settings:    every other field of rung.train.config.TrainConfig: steps, learning_rate, samples_per_prompt, seed, out, ...
+    settings:    every other field of rung.training.config.TrainConfig: steps, learning_rate, samples_per_prompt, seed, out, ...
 
     Raises:
         rung.InputError: a setting is unknown or does not fit; the message says what to do.
     """
     from rung.io.console import Console
     from rung.recipes import Recipe
-    from rung.train.callbacks import Listeners
-    from rung.train.loop import train as loop
+    from rung.training.callbacks import Listeners
+    from rung.training.loop import train as loop
 
     _refuse_unknown(settings)
     if not (recipe is None or isinstance(recipe, (str, Recipe))):
@@ -66,7 +66,7 @@ def train(
     config = _config({k: v for k, v in named.items() if v is not None} | settings)
     own = None if recipe is None or isinstance(recipe, str) else recipe
     if config.resume:
-        from rung.train.resume import agreed
+        from rung.training.resume import agreed
 
         config = agreed(config, own, objects.given())[0]
     splits = _splits(config, own, objects)
@@ -85,8 +85,8 @@ def evaluate(model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any
     settings: samples (answers per problem), problems, split ("eval" or "train"), temperature, top_p, top_k, max_new_tokens, seed,
               device, and what else `rung eval` says of the problems. What is not given is as the run evaluated itself.
     """
-    from rung.flags import Eval
-    from rung.lab.evaluation import evaluated
+    from rung.evaluation.models import evaluated
+    from rung.settings.flags import Eval
 
     known = {f.name for f in fields(Eval)} - {"model", "compare", "spec", "out", "json"}
     for name in settings:
@@ -115,7 +115,7 @@ def _refuse_unknown(settings: dict[str, Any]) -> None:
 
 def signature() -> inspect.Signature:
     """rung.train with every setting by its name, type and default."""
-    from rung.train.config import TrainConfig
+    from rung.training.config import TrainConfig
 
     own = list(inspect.signature(train).parameters.values())[:-1]
     names, keyword = {p.name for p in own}, inspect.Parameter.KEYWORD_ONLY
@@ -127,8 +127,8 @@ def signature() -> inspect.Signature:
 
 
 def _config(settings: dict[str, Any]) -> TrainConfig:
-    from rung.train.config import TrainConfig, checked
-    from rung.train.resume import going_on
+    from rung.training.config import TrainConfig, checked
+    from rung.training.resume import going_on
 
     resume = settings.get("resume", False)
     if resume is False:
@@ -141,7 +141,7 @@ def _splits(config: TrainConfig, own: Recipe | None, objects: Objects) -> Splits
     """The problems where Python gave a part of them as an object; None: `config` names them all."""
     if objects.task is None and objects.reward is None and objects.environment is None:
         return None
-    from rung.tasks import environments
+    from rung.tasks.environments import named as environments
 
     if own is None:
         config.build_recipe()  # refused before a large data set is read
@@ -183,7 +183,10 @@ def _dtype(hf: Any) -> str:
 
 
 def _brought(pair: tuple[Any, Any], config: TrainConfig) -> Model:
-    from rung.rollout.device import choose
-    from rung.rollout.model import bring
+    from rung.kernels.device import choose
+    from rung.network.model import bring
 
     return bring(*pair, choose(config.device))
+
+
+train.__signature__ = signature()  # type: ignore[attr-defined]  # what help() and an editor show

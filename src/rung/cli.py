@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import Annotated, Any
 
 from rung import __version__
-from rung.arguments import flag, literal, record, refuse_repeated, settings, take
 from rung.errors import InputError, unknown
-from rung.flags import (
+from rung.io.waiting import loading, waiting
+from rung.settings.flags import (
     Ask,
     Audit,
     Completion,
@@ -29,9 +29,9 @@ from rung.flags import (
     Verify,
     Why,
 )
-from rung.io.waiting import loading, waiting
-from rung.ranges import above, refuse
-from rung.train.config import TrainConfig
+from rung.settings.ranges import above, refuse
+from rung.shell.arguments import flag, literal, record, refuse_repeated, settings, take
+from rung.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Command:
 def _train(argv: list[str]) -> int:
     argv, dry = flag(argv, "--dry-run")
     config = settings(argv, "train")
-    _load("rung.train.loop")
+    _load("rung.training.loop")
     if waiting.shown:
         waiting.say("loading the model and the task")
     if dry:
         return _dry_run(config)
     from rung.io.environment import keep_freed_memory
-    from rung.train.loop import train
+    from rung.training.loop import train
 
     keep_freed_memory()
     run = train(config)
@@ -72,11 +72,11 @@ def _plan(argv: list[str]) -> int:
     if answer is not None:
         refuse(tokens, Annotated[float, above(0, "the expected mean length of an answer")], "--answer-tokens")
     config = settings(argv, "plan")
-    _load("rung.train.plan")
+    _load("rung.plan.estimate")
     waiting.end()
     from rung.io.environment import keep_freed_memory
     from rung.io.tables import check_json_target
-    from rung.train.plan import run_plan
+    from rung.plan.estimate import run_plan
 
     check_json_target(json_to)
     keep_freed_memory()  # as the run itself will
@@ -88,7 +88,7 @@ def _dry_run(config: TrainConfig) -> int:
     from rung.io.tables import show
     from rung.io.terminal import say_notes
     from rung.recipe_io import brief
-    from rung.train.setup import prepare
+    from rung.training.setup import prepare
 
     setup = prepare(config)
     waiting.end()
@@ -102,33 +102,33 @@ def _dry_run(config: TrainConfig) -> int:
 
 
 def _ask(args: Ask) -> int:
-    from rung.lab.asking import run_ask
+    from rung.evaluation.asking import run_ask
 
     return run_ask(args)
 
 
 def _data(args: Data) -> int:
     if args.model is not None:
-        _load("rung.train.memory")
-    from rung.lab.data import run_data
+        _load("rung.plan.memory")
+    from rung.evaluation.rows import run_data
 
     return run_data(args)
 
 
 def _verify(args: Verify) -> int:
-    from rung.lab.verification import run_verify
+    from rung.evaluation.verification import run_verify
 
     return run_verify(args)
 
 
 def _eval(args: Eval) -> int:
-    from rung.lab.evaluation import run_eval
+    from rung.evaluation.models import run_eval
 
     return run_eval(args)
 
 
 def _recipes(args: Recipes) -> int:
-    from rung.io.ladder import tree
+    from rung.io.recipe_views import tree
     from rung.io.tables import show
     from rung.recipe_io import all_recipes
 
@@ -142,22 +142,22 @@ def _recipes(args: Recipes) -> int:
 
 
 def _explain(args: Explain) -> int:
-    from rung.io.ladder import explain
+    from rung.io.recipe_views import explain
     from rung.recipe_io import find
 
     return explain(find(args.recipe), args.json)
 
 
 def _diff(args: Diff) -> int:
-    from rung.io.ladder import show_diff
+    from rung.io.recipe_views import show_diff
     from rung.recipe_io import find
 
     return show_diff(find(args.a), find(args.b), args.json)
 
 
 def _audit(args: Audit) -> int:
-    from rung.lab.audit import run_audit
-    from rung.lab.world import World
+    from rung.exact.audit import run_audit
+    from rung.exact.world import World
 
     world = World(args.vocabulary, args.horizon, args.prompts, args.samples, args.reward, args.policy, args.seed)
     return run_audit(
@@ -166,46 +166,46 @@ def _audit(args: Audit) -> int:
 
 
 def _report(args: Report) -> int:
-    from rung.io.report import run_report
+    from rung.report import run_report
 
     return run_report(args)
 
 
 def _why(args: Why) -> int:
-    from rung.lab.why import run_why
+    from rung.experiments.why import run_why
 
     return run_why(args)
 
 
 def _ladder(args: Ladder) -> int:
-    from rung.lab.ladder import run_ladder
+    from rung.experiments.ladder import run_ladder
 
     return run_ladder(args)
 
 
 def _variance(args: Variance) -> int:
-    from rung.lab.variance_frozen import run_variance
+    from rung.experiments.variance_frozen import run_variance
 
     return run_variance(args)
 
 
 def _starter(args: Starter) -> int:
-    from rung.starter.make import make
+    from rung.models.starter.make import make
 
     make(args.out, args.seed)
     return 0
 
 
 def _smollm2(args: Smollm2) -> int:
-    from rung.io import smollm2
+    from rung.models import smollm2
 
     print(smollm2.fetch(args.out))
     return 0
 
 
 def _completion(args: Completion) -> int:
-    from rung.completion import script
     from rung.recipe_io import all_recipes
+    from rung.shell.completion import script
 
     print(script(args.shell, {name: (c.flags, c.text) for name, c in COMMANDS.items()}, sorted(all_recipes())))
     return 0
@@ -213,31 +213,32 @@ def _completion(args: Completion) -> int:
 
 COMMANDS: dict[str, Command] = {
     "train": Command(TrainConfig, _train, "", "train a model with a recipe", own=True),
-    "ask": Command(Ask, _ask, "rung.lab.asking", "talk to what you trained, beside what it was before"),
-    "eval": Command(Eval, _eval, "rung.lab.evaluation", "accuracy of a model or run, with a confidence interval"),
-    "report": Command(
-        Report, _report, "rung.io.report.collect", "one HTML file on a run, runs side by side, or a ladder"
-    ),
+    "ask": Command(Ask, _ask, "rung.evaluation.asking", "talk to what you trained, beside what it was before"),
+    "eval": Command(Eval, _eval, "rung.evaluation.models", "accuracy of a model or run, with a confidence interval"),
+    "report": Command(Report, _report, "rung.report.collect", "one HTML file on a run, runs side by side, or a ladder"),
     "plan": Command(TrainConfig, _plan, "", "memory and time of a run, before anything is loaded", own=True),
     "data": Command(Data, _data, "", "what a file or task becomes: prompts, golds, lengths, what does not fit"),
     "verify": Command(
-        Verify, _verify, "rung.lab.verification", "a task's verifier on gold, corrupted and adversarial answers"
+        Verify, _verify, "rung.evaluation.verification", "a task's verifier on gold, corrupted and adversarial answers"
     ),
-    "recipes": Command(Recipes, _recipes, "rung.io.ladder", "the tree of recipes"),
-    "explain": Command(Explain, _explain, "rung.io.ladder", "a recipe's assembled equation, with sources"),
-    "diff": Command(Diff, _diff, "rung.io.ladder", "what changes between two recipes, and why"),
-    "audit": Command(Audit, _audit, "rung.lab.audit", "is a recipe's gradient the policy gradient, and if not, why"),
-    "why": Command(Why, _why, "rung.lab.why", "the experiment that shows why a recipe was introduced"),
+    "recipes": Command(Recipes, _recipes, "rung.io.recipe_views", "the tree of recipes"),
+    "explain": Command(Explain, _explain, "rung.io.recipe_views", "a recipe's assembled equation, with sources"),
+    "diff": Command(Diff, _diff, "rung.io.recipe_views", "what changes between two recipes, and why"),
+    "audit": Command(Audit, _audit, "rung.exact.audit", "is a recipe's gradient the policy gradient, and if not, why"),
+    "why": Command(Why, _why, "rung.experiments.why", "the experiment that shows why a recipe was introduced"),
     "ladder": Command(
         Ladder,
         _ladder,
-        "rung.lab.ladder",
+        "rung.experiments.ladder",
         "recipes compared: same seeds, weights and token budget, tuned learning rates",
     ),
     "variance": Command(
-        Variance, _variance, "rung.lab.variance_frozen", "how noisy each recipe's gradient is on your model and task"
+        Variance,
+        _variance,
+        "rung.experiments.variance_frozen",
+        "how noisy each recipe's gradient is on your model and task",
     ),
-    "starter": Command(Starter, _starter, "rung.starter.make", "make the starter model from a seed"),
+    "starter": Command(Starter, _starter, "rung.models.starter.make", "make the starter model from a seed"),
     "smollm2": Command(Smollm2, _smollm2, "", "fetch SmolLM2-135M-Instruct into the cache"),
     "completion": Command(
         Completion, _completion, "rung.recipe_io", "a script that completes commands and flags in your shell"
@@ -259,7 +260,7 @@ def _usage() -> str:
 
 def _help(name: str) -> int:
     """The flags of a command."""
-    from rung.help import show, show_training
+    from rung.shell.help import show, show_training
 
     if COMMANDS[name].flags is TrainConfig:
         show_training(name)

@@ -34,7 +34,7 @@ from rung.maths.normalize import AsIs, Whiten
 from rung.maths.ratio import NoRatio, PerDecision, Ratio, SequenceProduct, SequenceRatio, TokenRatio
 from rung.maths.surrogate import CISPO, GMPO, SAPO, Clip, Importance, MirrorDescent, ScoreFunction, Surrogate
 from rung.maths.value import GAE, MC, TD, Critic, LengthAdaptiveGAE, NStep, Value
-from rung.ranges import Checked, Coefficient, Count, Natural, Share, above, between
+from rung.settings.ranges import Checked, Coefficient, Count, Natural, Share, above, between
 
 
 # -- update: how a gradient of J becomes new parameters (run by train/update.py) -----------------------------------
@@ -51,7 +51,9 @@ class GradientSteps(Checked):
     minibatches: Count = 1
     target_kl: Annotated[float, above(0, "at 0 the first pass would already stop")] | None = None
     needs: ClassVar[Needs] = frozenset()
-    step_size: ClassVar[str] = "learning_rate"  # the setting that says how far one step goes; a fair comparison tunes it
+    step_size: ClassVar[str] = (
+        "learning_rate"  # the setting that says how far one step goes; a fair comparison tunes it
+    )
 
     @property
     def reuses_batch(self) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 import rung.parts as parts
 from rung.advice import command
 from rung.errors import InputError, unknown
-from rung.overrides import flatten, nested
-from rung.ranges import Checked, hints, options_of, read, refuse, shown
 from rung.recipes import LADDER, Recipe
+from rung.settings.overrides import flatten, nested
+from rung.settings.ranges import Checked, hints, options_of, read, refuse, shown
 
 LABELS = ("name", "parent", "paper", "why", "silent")  # what describes a recipe, not what it computes
 PARTS: dict[str, Any] = {

@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import rung.parts as p
-from rung import ranges
 from rung.recipe_rules import check, needs_of
 from rung.records import State
+from rung.settings import ranges
 
 
 @dataclass(frozen=True, kw_only=True)

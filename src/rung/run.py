@@ -15,14 +15,14 @@ from rung.io.recorded import Metrics, Rollouts
 from rung.io.run_dir import RunDir
 from rung.io.summary import said
 from rung.io.terminal import figure
-from rung.tasks.given import MADE
+from rung.tasks.sources.given import MADE
 
 if TYPE_CHECKING:
-    from rung.lab.evaluation import Measured
-    from rung.train.evaluate import Evaluation
-    from rung.train.health import Finding
-    from rung.train.interview import Interview, Reply
-    from rung.train.loop import Outcome
+    from rung.evaluation.interview import Interview, Reply
+    from rung.evaluation.models import Measured
+    from rung.training.evaluation import Evaluation
+    from rung.training.health import Finding
+    from rung.training.loop import Outcome
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,7 +106,7 @@ class Run:
         return self._evaluation(-1) if self._outcome is None else self._outcome.after
 
     def _evaluation(self, which: int) -> Evaluation | None:
-        from rung.train.held_out import stored
+        from rung.training.held_out import stored
 
         rows = evaluations(self.metrics)
         found = stored(self._dir, int(rows[which]["step"])) if rows else None
@@ -115,7 +115,7 @@ class Run:
     @cached_property
     def health(self) -> Sequence[Finding]:
         """What went wrong, in the order in which it was seen (docs/health.md); empty if nothing did."""
-        from rung.train.health import of_run
+        from rung.training.health import of_run
 
         return of_run(self.config, self.metrics) if self._outcome is None else self._outcome.health
 
@@ -129,7 +129,7 @@ class Run:
         """(model, tokenizer) of transformers, on the CPU, an adapter merged into the weights."""
         import torch
 
-        from rung.rollout.model import load
+        from rung.network.model import load
 
         dtype, trust = getattr(torch, self.config["dtype"]), self.config["trust_remote_code"]
         model = load(str(self.model_path), dtype=dtype, trust_remote_code=trust, merge=True)
@@ -143,7 +143,7 @@ class Run:
 
         temperature: None: one answer is greedy, several are drawn as in the run.  probabilities: of each token, too.
         """
-        from rung.train.interview import Interview
+        from rung.evaluation.interview import Interview
 
         if self._interview is None or (before and self._interview.before is None and not self._interview.missing):
             self._interview = Interview.of(self.path, before=before)
@@ -168,7 +168,7 @@ class Run:
 
     def report(self, out: Path | None = None) -> Path:
         """Write the report, one HTML file; returns its path (None: report.html in the run)."""
-        from rung.io.report import write_report
+        from rung.report import write_report
 
         return write_report((self.path,), out)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rung.errors import InputError
-from rung.ranges import bare, hints, is_hidden, is_positional, options_of, read, refuse, shown
+from rung.settings.ranges import bare, hints, is_hidden, is_positional, options_of, read, refuse, shown
 
 # Flags of other trainers: (their names, ours in order of preference, what else is to be said of it).
 FOREIGN: tuple[tuple[str, str, str], ...] = (
@@ -193,7 +193,7 @@ def _positional(wanted: Iterable[Slot], words: list[str], command: str) -> dict[
 
 def _unknown(name: str, spec: Any, command: str) -> InputError:
     """The flag that does it here, or the nearest by its letters."""
-    from rung.help import more_of
+    from rung.shell.help import more_of
 
     own = [slot for slot in slots(spec) if not slot.positional]
     names = [slot.flag for slot in own] + [flag.name for flag in more_of(spec, command) if "." not in flag.name]

@@ -10,15 +10,17 @@ from two_steps import CPU, assert_same, made, two_steps
 
 import rung
 from rung.cli import main
+from rung.evaluation.conformance import PROMPTS, tiny
+from rung.experiments import why
+from rung.experiments.why_experiments import Arm, Experiment, Measure
 from rung.io.run_dir import RunDir
-from rung.lab import why
-from rung.lab.models import PROMPTS, tiny
-from rung.lab.why_experiments import Arm, Experiment, Measure
+from rung.kernels import device
 from rung.maths import wide
+from rung.network import model as models
+from rung.network import streams
 from rung.recipe_io import find, override
 from rung.records import SamplingLaw
-from rung.rollout import device, sampler, streams
-from rung.rollout import model as models
+from rung.rollout import sampler
 from rung.rollout.sampler import TorchSampler
 
 torch.set_num_threads(1)

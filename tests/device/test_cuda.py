@@ -4,8 +4,8 @@ import pytest
 import torch
 from two_steps import CPU, assert_same, two_steps
 
+from rung.kernels.device import choose
 from rung.recipe_io import all_recipes, find
-from rung.rollout.device import choose
 
 pytestmark = [
     pytest.mark.gpu,

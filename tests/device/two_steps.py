@@ -2,14 +2,14 @@
 
 import torch
 
-from rung import starter
+from rung.models import starter
+from rung.network import adapter, checkpointing
+from rung.network import model as models
 from rung.records import SamplingLaw
-from rung.rollout import adapter, checkpointing
-from rung.rollout import model as models
 from rung.rollout.collect import Collector
 from rung.rollout.sampler import TorchSampler
 from rung.tasks import registry
-from rung.train.learner import Hyper, Learner
+from rung.training.learner import Hyper, Learner
 
 CPU = torch.device("cpu")
 LAW = SamplingLaw(max_new_tokens=8)

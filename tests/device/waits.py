@@ -14,10 +14,10 @@ import torch
 from second_device import DEVICE, waits
 from two_steps import made
 
+from rung.kernels.attention import Packed
+from rung.network.streams import PackedStream
 from rung.recipe_io import find
 from rung.records import SamplingLaw
-from rung.rollout.attention import Packed
-from rung.rollout.streams import PackedStream
 
 KINDS = ("dr_grpo", "ppo", "trpo")  # a single update; a critic, several epochs and minibatches; a linear system
 LAW = SamplingLaw(max_new_tokens=16)
@@ -43,7 +43,7 @@ def counted(name, samples=4, micro=70):
     @contextmanager
     def phase(name):
         inside.append(name)
-        with waits("rung", through=("rollout/device.py",)) as counts:
+        with waits("rung", through=("kernels/device.py",)) as counts:
             yield
         inside.pop()
         lines.update({(name, *key): n for key, n in counts.items()})
@@ -60,7 +60,7 @@ def counted(name, samples=4, micro=70):
     with (
         patch.object(Packed, "place", run(Packed.place)),
         patch.object(PackedStream, "next", run(PackedStream.next)),
-        waits("rung", through=("rollout/device.py",)) as whole,
+        waits("rung", through=("kernels/device.py",)) as whole,
     ):
         learner.step(collector.collect(1, learner.state))
     for (_, *key), n in tuple(lines.items()):

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import rung.train
+import rung.training
 from rung.cli import main
-from rung.lab.models import tiny
+from rung.evaluation.conformance import tiny
 
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
-SOURCE = Path(rung.train.__path__[0])
-FILES = ("metrics.py", "learner.py", "update.py", "loop.py", "evaluate.py")
+SOURCE = Path(rung.training.__path__[0])
+FILES = ("metrics.py", "learner.py", "rules.py", "loop.py", "evaluation.py")
 RECIPES = ("ppo", "trpo", "ppo_kl", "vapo", "grpo")  # between them they have every part that logs something
 
 
@@ -85,5 +85,5 @@ def test_every_metric_that_a_run_logs_is_defined(logged):
 
 @pytest.mark.slow
 def test_every_metric_that_is_defined_is_logged(logged):
-    missing = defined() - logged - {"health/NAME"}  # healthy runs log none (tests/train/test_health.py)
+    missing = defined() - logged - {"health/NAME"}  # healthy runs log none (tests/training/test_health.py)
     assert not missing, f"no run logs: {sorted(missing)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rung.cli import main
-from rung.io.ladder import MEANINGS, derivation, meanings, objective_text
+from rung.io.recipe_views import MEANINGS, derivation, meanings, objective_text
 from rung.maths.correction import TokenTIS
 from rung.recipe_io import all_recipes, find
 from rung.recipes import Recipe

@@ -16,8 +16,8 @@ from rung.cli import main
 from rung.errors import InputError
 from rung.io import trackers
 from rung.io.trackers import check_tracker, open_tracker
-from rung.train.config import TrainConfig
-from rung.train.loop import train
+from rung.training.config import TrainConfig
+from rung.training.loop import train
 
 SHORT = {"steps": 2, "prompts_per_step": 4, "eval_problems": 8, "threads": 1, "recipe": "reinforce"}
 ROWS = [

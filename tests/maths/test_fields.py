@@ -9,11 +9,11 @@ import pytest
 import tomli_w
 
 import rung.parts as p
-from rung.arguments import prefixed
 from rung.errors import InputError
-from rung.ranges import hints, options_of
 from rung.recipe_io import LABELS, PARTS, all_recipes, flatten, from_dict, override, to_dict
 from rung.recipes import Recipe
+from rung.settings.ranges import hints, options_of
+from rung.shell.arguments import prefixed
 
 RECIPES = all_recipes()
 inf, nan = math.inf, math.nan

@@ -12,8 +12,8 @@ from rung.maths.credit import Credit
 from rung.maths.returns import EQUAL, has_signal, returns, sizes, varies
 from rung.recipes import REINFORCE
 from rung.records import State
-from rung.train.learner import advantages
-from rung.train.metrics import signal_metrics
+from rung.training.learner import advantages
+from rung.training.metrics import signal_metrics
 
 GROUPED = [
     p.LeaveOneOut(),

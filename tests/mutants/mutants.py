@@ -43,27 +43,36 @@ HAND_ROWS = "tests/maths/test_hand_rows_*.py"
 TESTS = {  # one round after the other, until one fails: the quick and telling ones first
     "maths/logprob.py": ["tests/maths/test_hand_rows_logprob.py"],
     "maths/natural.py": ["tests/maths/test_hand_rows_natural.py"],
-    "maths/": [HAND_ROWS, "tests/maths/test_peers_bugs.py", "tests/maths/test_conformance.py", "tests/maths/test_scales.py"],
-    "rollout/attention.py": ["tests/rollout/test_attention.py"],
-    "rollout/streams.py": ["tests/rollout/test_ways.py", "tests/rollout/test_attention.py", "tests/lab/test_models.py"],
-    "rollout/forward.py": ["tests/rollout/test_attention.py"],
-    "rollout/probe.py": ["tests/rollout/test_ways.py"],
-    "rollout/rope.py": ["tests/rollout/test_rope.py"],
-    "rollout/sampler.py": ["tests/rollout/test_attention.py"],
-    "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/train/test_scales.py"],
+    "maths/": [
+        HAND_ROWS,
+        "tests/maths/test_peers_bugs.py",
+        "tests/maths/test_conformance.py",
+        "tests/maths/test_scales.py",
+    ],
+    "kernels/attention.py": ["tests/kernels/test_attention.py"],
+    "network/streams.py": [
+        "tests/network/test_ways.py",
+        "tests/kernels/test_attention.py",
+        "tests/evaluation/test_models.py",
+    ],
+    "network/forward.py": ["tests/kernels/test_attention.py"],
+    "network/probe.py": ["tests/network/test_ways.py"],
+    "kernels/rope.py": ["tests/kernels/test_rope.py"],
+    "rollout/sampler.py": ["tests/kernels/test_attention.py"],
+    "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/training/test_scales.py"],
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
-    "rollout/llama.py": ["tests/rollout/test_llama.py"],
-    "train/update.py": ["tests/train/test_old_logp.py"],
-    "train/policy.py": ["tests/rollout/test_attention.py", "tests/train/test_needs.py"],
-    "train/critic.py": ["tests/train/test_critic_masks.py", "tests/train/test_needs.py"],
-    "train/needs.py": ["tests/train/test_needs.py"],
+    "kernels/llama_step.py": ["tests/kernels/test_llama.py"],
+    "training/rules.py": ["tests/training/test_old_logp.py"],
+    "training/policy.py": ["tests/kernels/test_attention.py", "tests/training/test_needs.py"],
+    "training/critic.py": ["tests/training/test_critic_masks.py", "tests/training/test_needs.py"],
+    "training/needs.py": ["tests/training/test_needs.py"],
 }
 
 KINDS = {  # five kinds of test that know what is right from five different places
     "hand rows": [HAND_ROWS],  # worked out by hand
     "identities": ["tests/maths/test_conformance.py"],  # what must not change: splits, order, padding, on-policy
     "peers": ["tests/maths/test_peers_bugs.py", "tests/maths/test_peers_vectors.py"],  # other implementations
-    "propositions": ["tests/lab/test_propositions_3*.py"],  # theorems, by enumeration
+    "propositions": ["tests/exact/test_propositions_3*.py"],  # theorems, by enumeration
     "pages": ["tests/docs/test_pages.py"],  # the straight-line code of docs/ladder
 }
 TEN = {

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from rung.errors import InputError
-from rung.lab.models import tiny
+from rung.evaluation.conformance import tiny
 from rung.records import SamplingLaw
-from rung.rollout.answer import Frame, answers
+from rung.rollout.question import Frame, answers
 from rung.rollout.sampler import TorchSampler
 
 MODEL = tiny("llama")

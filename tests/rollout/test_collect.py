@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from rung import starter
 from rung.errors import InputError
+from rung.models import starter
+from rung.network import model as models
 from rung.parts import Data, Overlong
 from rung.records import SamplingLaw, State, Task
-from rung.rollout import model as models
 from rung.rollout.collect import Collector
 from rung.rollout.sampler import TorchSampler
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rung import starter
 from rung.errors import InputError
+from rung.models import starter
+from rung.network import model as models
 from rung.records import SamplingLaw
-from rung.rollout import model as models
 from rung.rollout.sampler import TorchSampler, draw, truncate
 
 torch.set_num_threads(1)

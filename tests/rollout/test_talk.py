@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from rung.errors import InputError
-from rung.lab.models import BOS, TURN, tiny, tokenizer
+from rung.evaluation.conformance import BOS, TURN, tiny, tokenizer
 from rung.recipe_io import find
 from rung.records import Rollout, SamplingLaw, State, Step, Task
 from rung.rollout.ask import ask
 from rung.rollout.collect import Collector
+from rung.rollout.conversation import extension
 from rung.rollout.sampler import TorchSampler
-from rung.rollout.talk import extension
-from rung.train.learner import Hyper, Learner
-from rung.train.metrics import reward_metrics
+from rung.training.learner import Hyper, Learner
+from rung.training.metrics import reward_metrics
 
 torch.set_num_threads(1)
 MODEL = tiny("llama")

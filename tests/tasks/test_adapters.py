@@ -10,8 +10,8 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.tasks.adapters import Rewarded
 from rung.tasks.registry import load
+from rung.tasks.rewards.functions import Rewarded
 
 REWARDS = """
 import asyncio, functools, math

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from rung.tasks import units
-from rung.tasks.quantity import quantity
-from rung.tasks.verify import by_name
+from rung.tasks.verify import units
+from rung.tasks.verify.quantity import quantity
+from rung.tasks.verify.verifiers import by_name
 
 ROWS = [
     line.split("\t")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rung.tasks.code import Code
+from rung.tasks.verify.code import Code
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits of processes as on Linux and macOS")
 
@@ -101,7 +101,7 @@ def test_a_program_that_does_not_end_is_wrong_and_costs_its_time_once() -> None:
 def test_tests_that_cannot_judge_are_nobodys_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = Code(seconds=0.5)
     assert math.isnan(judge.correct([GOOD], "assert f(")[0])
-    monkeypatch.setattr("rung.tasks.code.GRACE", 0.5)
+    monkeypatch.setattr("rung.tasks.verify.code.GRACE", 0.5)
     assert math.isnan(judge.correct([GOOD], "while True: pass")[0])
     assert (judge.counts["errors"], judge.counts["timeouts"]) == (1, 1)
     assert judge.correct([GOOD, None, ""], "") == [0.0, 0.0, 0.0]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.tasks.dataset import _hash, _held_out
 from rung.tasks.registry import load, names
+from rung.tasks.sources.dataset import _hash, _held_out
 
 Write = Callable[..., Path]
 

@@ -8,10 +8,10 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.tasks import environments
-from rung.tasks.environment import talks
-from rung.tasks.gymnasium_environment import Gymnasium
-from rung.tasks.python_file import load_object
+from rung.tasks.environments import named as environments
+from rung.tasks.environments.protocol import talks
+from rung.tasks.environments.text_gymnasium import Gymnasium
+from rung.tasks.rewards.python_file import load_object
 
 CLASS = '''
 class Counter:

@@ -7,10 +7,10 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.settings import Problems
-from rung.tasks import environments
-from rung.tasks.foreign import form_of, openrlhf, verl
-from rung.tasks.reward_arguments import arguments
+from rung.settings.shared import Problems
+from rung.tasks.environments import named as environments
+from rung.tasks.rewards.arguments import arguments
+from rung.tasks.rewards.foreign import form_of, openrlhf, verl
 
 REWARDS = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):

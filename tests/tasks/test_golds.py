@@ -7,9 +7,9 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Task
-from rung.tasks.golds import hopeless
 from rung.tasks.registry import load
-from rung.tasks.verify import by_name
+from rung.tasks.verify.golds import hopeless
+from rung.tasks.verify.verifiers import by_name
 
 SOLUTION = "We compute. " * 60 + "So it is 7."
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from rung.errors import InputError
 from rung.records import Completion, Group, Task
-from rung.tasks import gym, gym_guard
-from rung.tasks.environment import Environment
+from rung.tasks.environments.protocol import Environment
 from rung.tasks.registry import load
+from rung.tasks.sources import gym, gym_guard
 
 pytest.importorskip("reasoning_gym")
 

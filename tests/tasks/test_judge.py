@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-import rung.tasks.judge as module
+import rung.tasks.rewards.judge as module
 from rung.errors import InputError
-from rung.lab.models import tiny
+from rung.evaluation.conformance import tiny
 from rung.records import Completion, Group, SamplingLaw, Task
 from rung.rollout.ask import ask
 from rung.rollout.sampler import TorchSampler
-from rung.settings import Problems
-from rung.tasks import environments
-from rung.tasks.adapters import Rewarded
-from rung.tasks.judge import Judge, last_number, out_of
+from rung.settings.shared import Problems
+from rung.tasks.environments import named as environments
+from rung.tasks.rewards.functions import Rewarded
+from rung.tasks.rewards.judge import Judge, last_number, out_of
 
 
 class Server(ThreadingHTTPServer):
@@ -195,7 +195,7 @@ def test_as_the_reward_of_a_task(server, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"{i}?"}) + "\n" for i in range(9)))
     (tmp_path / "mine.py").write_text(
-        "from rung.tasks.judge import Judge\n"
+        "from rung.tasks.rewards.judge import Judge\n"
         f"good = Judge({server.url!r}, 'm', '{{prompt}} {{completion}}', name='good', cache=None)\n"
     )
     splits = environments.problems(Problems(task=str(rows), reward=f"{tmp_path / 'mine.py'}:good*0.5"))

@@ -10,8 +10,8 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.tasks.mixture import WINDOW, Mixture, Stage
 from rung.tasks.registry import load
+from rung.tasks.sources.mixture import WINDOW, Mixture, Stage
 
 
 def rows(path: Path, count: int, word: str) -> Path:

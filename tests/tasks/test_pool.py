@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rung.tasks.sandbox.pool import Pool
-from rung.tasks.verify import Math
+from rung.tasks.verify.verifiers import Math
 
 VERIFIER = """
 import os, sys, time

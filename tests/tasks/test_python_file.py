@@ -13,9 +13,9 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.tasks import environments
-from rung.tasks.python_file import load_object
+from rung.tasks.environments import named as environments
 from rung.tasks.registry import load
+from rung.tasks.rewards.python_file import load_object
 
 SIBLING = """
 from helpers import WEIGHT

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rung.tasks.tools import Call, describe, parse, run, schema
+from rung.tasks.environments.tools import Call, describe, parse, run, schema
 
 
 def add(a: int, b: int = 1) -> int:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rung.tasks.verify import Choice, Exact, Math, Numeric, Verifier, by_name, fitting
+from rung.tasks.verify.verifiers import Choice, Exact, Math, Numeric, Verifier, by_name, fitting
 
 NUMERIC = [Numeric(), Math()]
 PROMPT = "State the final answer to the following arithmetic problem: 0 + 9 ="

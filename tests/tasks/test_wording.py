@@ -6,10 +6,10 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.settings import Problems
-from rung.tasks import environments
-from rung.tasks.environment import Stepwise
-from rung.tasks.wording import Wording
+from rung.settings.shared import Problems
+from rung.tasks.environments import named as environments
+from rung.tasks.environments.protocol import Stepwise
+from rung.tasks.sources.wording import Wording
 
 USER = {"role": "user", "content": "1+1="}
 

@@ -10,8 +10,8 @@ from transformers import TrainerControl, TrainerState
 
 from rung.compat.config import GRPOConfig
 from rung.errors import InputError
-from rung.train.callbacks import StepRecord
-from rung.train.evaluate import Evaluation
+from rung.training.callbacks import StepRecord
+from rung.training.evaluation import Evaluation
 
 ASKED = {
     "should_save": "save_steps",

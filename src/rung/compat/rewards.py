@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rung.errors import InputError
-from rung.tasks.formula import Math
+from rung.tasks.verify.formula import Math
 
 Completions = Sequence[Any]
 

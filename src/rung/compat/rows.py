@@ -8,9 +8,9 @@ from typing import Any
 
 from rung.errors import InputError, unknown
 from rung.records import Group, Task
-from rung.tasks.adapters import Rewarded
-from rung.tasks.environment import Splits
-from rung.tasks.reward_arguments import Progress
+from rung.tasks.environments.protocol import Splits
+from rung.tasks.rewards.arguments import Progress
+from rung.tasks.rewards.functions import Rewarded
 
 HELD_OUT = 8  # without an eval_dataset every eighth row is for the evaluations before and after
 Rows = Sequence[Mapping[str, Any]]

@@ -20,7 +20,7 @@ from rung.compat.listeners import Listener, evaluated, made
 from rung.compat.rows import Rows, splits, toolbox
 from rung.errors import InputError
 from rung.run import Loaded
-from rung.tasks.environments import with_tools
+from rung.tasks.environments.named import with_tools
 
 # Arguments of TRL's trainers that are not translated, and what stands for "not given".
 NOT_TRANSLATED: Mapping[str, str] = {
@@ -136,8 +136,8 @@ class GRPOTrainer:
             else:
                 import torch
 
-                from rung.rollout.model import load
-                from rung.train.setup import locate
+                from rung.network.model import load
+                from rung.training.setup import locate
 
                 dtype, trust = getattr(torch, self.settings["dtype"]), self.settings["trust_remote_code"]
                 ready = load(locate(self._source or ""), dtype=dtype, trust_remote_code=trust, merge=True)
@@ -185,7 +185,7 @@ class GRPOTrainer:
 
     def _resumed(self, checkpoint: str | bool | None) -> dict[str, Any]:
         """The argument of rung.train that goes on with a run: that of output_dir, or the one that the path lies in."""
-        from rung.train.setup import is_run
+        from rung.training.setup import is_run
 
         if checkpoint is None or checkpoint is False:
             return {}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rung.maths.wide import wide
-from rung.ranges import Checked, Count
 from rung.records import Totals
+from rung.settings.ranges import Checked, Count
 
 
 class Aggregate(Checked):

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rung.maths.credit import Needs
 from rung.maths.ratio import LIMIT, log_difference
-from rung.ranges import Checked, Coefficient, above, ordered
 from rung.records import Batch
+from rung.settings.ranges import Checked, Coefficient, above, ordered
 
 Cap = Annotated[float, above(0, "a weight that is cut at 0 drops every token", high=torch.inf)]
 

@@ -23,8 +23,8 @@ from rung.maths.returns import (
     sizes,
     total_return,
 )
-from rung.ranges import Checked, Coefficient, between
 from rung.records import Batch, State
+from rung.settings.ranges import Checked, Coefficient, between
 
 Needs = frozenset[str]
 Discount = Annotated[float, between(0, 1, "a discount: above 1 a later reward would weigh more than an earlier one")]

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rung.maths.credit import Needs
 from rung.maths.ratio import LIMIT
-from rung.ranges import Checked, Count, above, at_least
 from rung.records import Batch, Scores, State
+from rung.settings.ranges import Checked, Count, above, at_least
 
 Where = Literal["loss", "reward"]
 Beta = Annotated[float, at_least(0, "below 0 it would reward divergence")]

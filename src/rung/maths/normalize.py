@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rung.maths.returns import EQUAL
-from rung.ranges import Checked, Coefficient
+from rung.settings.ranges import Checked, Coefficient
 
 
 @dataclass(frozen=True)

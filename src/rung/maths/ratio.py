@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rung.ranges import Checked
+from rung.settings.ranges import Checked
 
 LIMIT = 20.0  # |log ratio| beyond this is cut before any exp: exp(20) = 5e8 is no longer a weight but an accident
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rung.maths.ratio import own_gradient
-from rung.ranges import Checked, Coefficient, above, between
+from rung.settings.ranges import Checked, Coefficient, above, between
 
 ROOM = 0.2  # the widest usual clip; without one a weight of 1.2 is already no longer 1
 Bound = Annotated[float, above(1, "the ratio is 1 at pi_old, where a smaller bound would silence every bad token")]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rung.maths.credit import Credit, Discount, Needs
-from rung.ranges import Checked, Coefficient, Count, Natural, above, between
 from rung.records import Batch
+from rung.settings.ranges import Checked, Coefficient, Count, Natural, above, between
 
 
 def gae(

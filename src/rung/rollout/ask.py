@@ -12,13 +12,13 @@ from contextlib import contextmanager, nullcontext
 
 from rung.errors import InputError
 from rung.maths.returns import EQUAL
+from rung.network.model import Model
 from rung.parts import Data
 from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
-from rung.rollout.model import Model
+from rung.rollout.conversation import Phase, Talk, converse, mix
 from rung.rollout.sampler import Sampler
-from rung.rollout.talk import Phase, Talk, converse, mix
-from rung.rollout.text import begun
-from rung.tasks.environment import Conversational, Environment, talks
+from rung.tasks.environments.protocol import Conversational, Environment, talks
+from rung.text import begun
 
 __all__ = ["Phase", "ask", "encode", "mix", "score"]
 

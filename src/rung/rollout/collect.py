@@ -12,14 +12,14 @@ import torch
 
 from rung.errors import InputError
 from rung.maths.returns import EQUAL, outcome_to_token
+from rung.network.model import Model
 from rung.parts import Data
 from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State, Task, Tokens
 from rung.rollout.ask import Phase, ask, encode, mix, score
-from rung.rollout.model import Model
 from rung.rollout.sampler import Sampler
-from rung.rollout.text import begun
 from rung.rollout.walk import Walk
-from rung.tasks.environment import Environment, Stepwise, talks
+from rung.tasks.environments.protocol import Environment, Stepwise, talks
+from rung.text import begun
 
 __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
 

@@ -15,13 +15,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rung.kernels.attention import packed_attention
+from rung.kernels.device import fetch, send
+from rung.kernels.packed_weights import packed_weights
 from rung.maths.logprob import NEVER
+from rung.network.model import Model
+from rung.network.streams import begin, steps
 from rung.records import Rollout, SamplingLaw, StopReason
-from rung.rollout.attention import packed_attention
-from rung.rollout.device import fetch, send
-from rung.rollout.matmul import packed_weights
-from rung.rollout.model import Model
-from rung.rollout.streams import begin, steps
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
 LOOK_EVERY = 8  # tokens between two looks at which rows are alive, on a device that would have to be waited for

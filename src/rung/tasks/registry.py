@@ -9,10 +9,11 @@ from typing import Any
 
 from rung.advice import need, pip_install
 from rung.errors import InputError, unknown
-from rung.ranges import called
-from rung.tasks import adapters, dataset, given, gym, hub, mixture
-from rung.tasks.environment import Splits
-from rung.tasks.rows import is_path
+from rung.settings.ranges import called
+from rung.tasks.environments.protocol import Splits
+from rung.tasks.rewards import functions as adapters
+from rung.tasks.sources import dataset, given, gym, hub, mixture
+from rung.tasks.sources.rows import is_path
 
 BUILT_IN = ("chained_arithmetic", "gsm8k")
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -79,7 +80,7 @@ def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str
     """A task that makes its own problems and judges them itself."""
     if name == "chained_arithmetic":
         _refuse(name, path=path, verifier=verifier)
-        from rung.tasks import arithmetic
+        from rung.tasks.sources import arithmetic
 
         return called(arithmetic.splits, options, name)
     if name in gym.DEFAULTS:  # one of them is what is trained on if nobody names a task

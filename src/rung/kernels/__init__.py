@@ -1,0 +1,8 @@
+"""What makes it fast, on one device, each checked against the plain way.
+
+attention       Attention over packed tokens: every prompt once, each answer reading its prompt's keys, no padding elsewhere.
+device          The device that a model computes on: chosen here, and what goes there and back.
+llama_step      One decoding step of a Llama-style model, on its own weights, in half of the operations that its own code takes.
+packed_weights  Products with few rows, as decoding has them, from weights in oneDNN's blocked layout.
+rope            Rotary embeddings that depend on how long the longest row is (longrope): fixed once, for every row of a run.
+"""

@@ -1,0 +1,219 @@
+"""A Hugging Face causal model as this project uses it: its trunk, its head, its end tokens, and how it may be run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import ERROR, getLogger
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from rung import text
+from rung.errors import InputError
+from rung.kernels import rope
+from rung.kernels.device import CPU
+from rung.maths.products import through_onednn
+from rung.network.place import Place, place, unusable
+from rung.network.ways import settle
+from rung.records import Message, Prompt
+
+
+@dataclass
+class Model:
+    """hf: the causal model; tokenizer: its tokenizer; end_ids: every token that ends an answer.
+
+    How it is run is found out by comparing each way with the model's own forward once (ways.py), not from a list of names:
+    packs: known tokens run with packed attention and the head is a plain linear map; else by its own padded forward.
+    decodes: by which way tokens are sampled (streams.py).
+    compacts: rows that have ended can be taken out of the batch.  steps: decoding steps may run by `LlamaStep`.
+    slow: what people should know about that, if anything.  limit: of rows, below what the configuration says.
+    """
+
+    hf: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+    packs: bool = False
+    decodes: Literal["packed", "cache", "state", "even", "whole"] = "cache"
+    compacts: bool = False
+    steps: bool = False
+    slow: str | None = None
+    limit: int | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)  # arguments of the chat template
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest row."""
+        known = int(getattr(self.hf.config, "max_position_embeddings", 0) or 1 << 30)
+        return known if self.limit is None else min(known, self.limit)
+
+    def reach(self, longest: int) -> None:
+        """Make room for rows of this many tokens, where how the model reads depends on it (rope.py)."""
+        self.limit = rope.fix(self.hf, longest)
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        layer: Any = self.hf.get_output_embeddings()
+        return layer.weight, getattr(layer, "bias", None)
+
+    def hidden(self, ids: Tensor, positions: Tensor, layout: object) -> Tensor:
+        """Last hidden states [1, N, D] of packed tokens; call inside `packed_attention`."""
+        trunk: Any = self.hf.get_decoder()
+        out = trunk(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
+        return out.last_hidden_state  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        layer: Any = self.hf.get_output_embeddings()
+        return layer(hidden).float()  # type: ignore[no-any-return]
+
+    def use_template(self, options: Mapping[str, Any]) -> None:
+        """Pass these arguments to the chat template from now on (enable_thinking=False)."""
+        text.check_options(self.tokenizer, options)
+        self.template = dict(options)
+
+    def ids(self, words: str, *, special: bool = False) -> list[int]:
+        """Text -> token ids that the model has embeddings for."""
+        ids = text.to_ids(self.tokenizer, words, special=special)
+        rows = self.hf.get_input_embeddings().weight.shape[0]
+        if beyond := sorted({i for i in ids if i >= rows}):
+            names = text.listed([str(x) for x in self.tokenizer.convert_ids_to_tokens(beyond)])
+            raise InputError(
+                f"the tokenizer gives {names} the ids {text.listed(beyond)}, but the model's embedding has only {rows} rows. "
+                "Resize the embedding (resize_token_embeddings) and save the model, or use its own tokenizer."
+            )
+        return ids
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Prompt -> token ids: the only place where a chat template is applied, and at most one BOS stands in front."""
+        tok = self.tokenizer
+        if isinstance(prompt, str):
+            ids = self.ids(prompt, special=True)
+            if ids and ids[-1] in self.end_ids and len(ids) > 1:  # tokenizers that close a sequence by themselves
+                ids = ids[:-1]
+        else:
+            if not tok.chat_template:
+                raise InputError(
+                    "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
+                    "Use an instruction-tuned model, or a task whose prompts are plain text."
+                )
+            ids = self.ids(self.render(prompt, answer=True))
+        if tok.bos_token_id is not None and ids[:2] == [tok.bos_token_id] * 2:
+            ids = ids[1:]
+        return ids
+
+    def unread(self, prompt: Prompt) -> list[str]:
+        """Pieces of the prompt that the tokenizer does not know and replaces."""
+        return text.unread(self.tokenizer, prompt if isinstance(prompt, str) else self.render(prompt, answer=True))
+
+    def render(self, messages: Sequence[Message], *, answer: bool) -> str:
+        """Messages as the chat template writes them; with `answer`, up to where the model goes on."""
+        return text.render(self.tokenizer, messages, self.template, answer=answer)
+
+    def decode(self, tokens: tuple[int, ...]) -> str:
+        """Answer tokens -> text, without the tokens that frame an answer; special tokens inside it stay."""
+        return text.to_text(self.tokenizer, tokens, self.end_ids)
+
+
+def load(
+    name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, merge: bool = False,
+    device: torch.device = CPU,
+) -> Model:  # fmt: skip
+    """A model by its directory or hub id, on its device. Dropout is off for good: log-probabilities must not depend on a draw.
+
+    merge: add an adapter's product to the weights that it belongs to, so that the model is a plain one.
+    device: a model is brought there here, and moved nowhere else.
+    """
+    quiet()
+    where = place(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**where.tokenizer, trust_remote_code=trust_remote_code)
+        hf = AutoModelForCausalLM.from_pretrained(**where.model, dtype=dtype, trust_remote_code=trust_remote_code)
+        if "gguf_file" in where.model:
+            _forget_quantization(hf)
+        hf = _with_adapters(hf, where, merge)
+        hf.name_or_path = hf.config.name_or_path = where.name  # a new adapter writes down what it was trained on
+    except (OSError, ValueError, ImportError) as error:
+        if (why := unusable(error)) is None:
+            raise
+        raise InputError(f"model {name!r} could not be loaded: {why}") from error
+    _check_pair(hf, tokenizer, f"model {name!r}", "Put the model's own tokenizer into its directory.")
+    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
+
+
+def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
+    """A model that is in memory already, with its tokenizer. It is brought to the device and made ready itself, no copy of it."""
+    name = type(hf).__name__
+    if not isinstance(hf, PreTrainedModel) or hf.get_output_embeddings() is None:
+        raise InputError(
+            f"model is a {name}, which is no causal language model of transformers. Give one that "
+            "AutoModelForCausalLM makes, a name, or a path."
+        )
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        what = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__} as its tokenizer"
+        raise InputError(f"the model {name} came with {what}. Give both: model=(model, tokenizer).")
+    _check_pair(hf, tokenizer, f"the model {name}", "Give the model's own tokenizer.")
+    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
+
+
+def _check_pair(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: str, do: str) -> None:
+    rows = hf.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > rows:  # tokens added behind may go unused: `Model.ids` looks at those
+        raise InputError(
+            f"{model}: its tokenizer has {tokenizer.vocab_size} tokens, but its embedding only {rows} rows, so they do "
+            f"not belong together. {do}"
+        )
+
+
+def quiet() -> None:
+    """Without the readers' progress bars and remarks; errors still raise."""
+    logging.disable_progress_bar()
+    getLogger("huggingface_hub").setLevel(ERROR)
+
+
+def _with_adapters(hf: PreTrainedModel, where: Place, merge: bool) -> PreTrainedModel:
+    for i, adapter in enumerate(where.adapters):
+        if merge or i + 1 < len(where.adapters):
+            from peft import PeftModel
+
+            hf = PeftModel.from_pretrained(hf, str(adapter)).merge_and_unload().requires_grad_(True)
+        else:
+            hf.load_adapter(str(adapter))
+    return hf
+
+
+def _forget_quantization(hf: Any) -> None:
+    """The weights are floats now, but a model that calls itself quantized cannot be saved."""
+    hf.hf_quantizer, hf.is_quantized = None, False
+    for owner, name in ((hf, "quantization_method"), (hf.config, "quantization_config"), (hf.config, "_is_quantized")):
+        if name in vars(owner):
+            delattr(owner, name)
+
+
+def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
+    """Make a loaded model ready: dropout off, all embeddings trainable, end tokens collected, ways to run it tried out."""
+    for module in hf.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None  # pad == eos in many models: its gradient must not be dropped
+    hf.eval()
+    ends: set[int] = set()
+    for source in (hf.generation_config, hf.config, tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        ends |= set(value if isinstance(value, list | tuple) else [value]) - {None}
+    if not ends:
+        raise InputError(
+            "the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json."
+        )
+    through_onednn(hf)
+    model = Model(hf, tokenizer, frozenset(int(x) for x in ends))
+    model.reach(0)
+    settle(model)
+    return model

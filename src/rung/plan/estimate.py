@@ -1,0 +1,243 @@
+"""`rung plan`: memory and time of a run, estimated before anything is loaded.
+
+Time comes from counts and from a rehearsal. The counts of work (equations below) over the measured rate of matrix
+products give a bound that no code can beat; the rehearsal gives what ours takes. Answers that end early, and rows
+without a signal, make the real step cheaper than an estimate at the full length: --answer-tokens says how long they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from rung.io.tables import say_verdict, show
+from rung.io.terminal import say_notes, span
+from rung.kernels.device import choose
+from rung.maths.logprob import CHUNK_ELEMENTS
+from rung.parts import GradientSteps, NaturalStep, Value
+from rung.plan import fit
+from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
+from rung.plan.rehearsal import Line, Rates, Timings, measure_rates, rehearse
+from rung.recipes import Recipe
+from rung.rollout.sampler import TorchSampler
+from rung.training import defaults
+from rung.training.config import TrainConfig
+from rung.training.setup import locate, settle
+
+OPTIMIZER_PASSES = 18  # reads and writes of one float32 number per weight in clipping and AdamW
+ANSWER_SECONDS = 1.5e-4  # Python around one answer: its problem's text to tokens, its tokens to lists, its row to drop
+STEP_SECONDS = 0.025  # Python around an optimizer step: objective, metrics, clipping; both matter to a tiny model only
+LONGEST = 2  # longest over mean answer of a step: 3 at the start of the starter's training, 2.1 after five steps, 1.3 at its end
+
+
+# -- work in floating-point operations -----------------------------------------------------------------------------
+def trunk_flops(s: Shape, tokens: float, context: float) -> float:
+    """2 n N + 4 n c layers H D_h: products of n tokens with N trunk weights, attention to c keys on average."""
+    return 2 * tokens * s.products + 4 * tokens * context * s.layers * s.heads * s.head_dim
+
+
+def head_flops(s: Shape, tokens: float) -> float:
+    """2 n V D."""
+    return 2 * tokens * s.V * s.D
+
+
+def sampling_flops(s: Shape, w: Workload) -> float:
+    """Prefill of P prompts, then B L tokens through trunk and head; each prompt once per group."""
+    answers = w.P * w.G * w.answer
+    prefill = trunk_flops(s, w.P * w.prompt, w.prompt / 2)
+    return prefill + trunk_flops(s, answers, w.prompt + w.answer / 2) + head_flops(s, answers + w.P)
+
+
+def scoring_flops(s: Shape, w: Workload, *, head: bool) -> float:
+    """A forward of every prompt once and every answer, and of the head on the answers."""
+    trunk = trunk_flops(s, w.fed, w.prompt + w.answer / 2)
+    return trunk + (head_flops(s, w.P * w.G * w.answer) if head else 0.0)
+
+
+def update_flops(s: Shape, w: Workload) -> float:
+    """3 x trunk + 4 x head: forward, two products backward; the head's logits are computed twice."""
+    return 3 * scoring_flops(s, w, head=False) + 4 * head_flops(s, w.P * w.G * w.answer)
+
+
+# -- seconds by phase ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Phase:
+    """flops: work in matrix products.  seconds: the estimate."""
+
+    name: str
+    flops: float
+    seconds: float
+
+
+def decode_seconds(decode: Line, w: Workload, rows: int) -> float:
+    """base x steps + each x (tokens of all answers); as many steps as the longest answer has tokens, taken as 2 L, at most T."""
+    calls = math.ceil(w.P * w.G / rows)
+    steps = min(w.T, LONGEST * w.answer)
+    return calls * decode.base * steps + decode.each * w.P * w.G * w.answer
+
+
+def own_passes(recipe: Recipe, s: Shape) -> float:
+    """Passes of the policy over a batch, without gradient, for log pi_old: where a part needs it, or the precision does."""
+    low, kl = s.width < 4, recipe.kl
+    first = "old_logp" in recipe.needs or (low and kl.where == "reward" and kl.coef > 0)
+    later = 1 - 1 / recipe.update.minibatches if low and isinstance(recipe.update, GradientSteps) else 0.0
+    return first + later
+
+
+def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> list[Phase]:
+    """What one training step does, in order."""
+    needs, scored = recipe.needs, w.P * w.G * w.answer
+    rows = min(w.P * w.G, TorchSampler.max_batch)
+    chunk = max(1, CHUNK_ELEMENTS // s.V)
+    whole = math.ceil(w.fed / s.micro_tokens)  # micro-batches of a pass without gradient
+    forward = t.forward.base * whole + t.forward.each * w.fed
+
+    def trunk(minibatches: int) -> float:
+        """A pass with gradient in so many minibatches, each of one micro-batch or more, and the embedding's gradient, which
+        is as large as the embedding: zeros, then a sum."""
+        parts = max(whole, minibatches)
+        return t.update.base * parts + t.update.each * w.fed + parts * 12 * s.V * s.D / rates.stream
+
+    def head(minibatches: int) -> float:
+        return t.head.base * max(math.ceil(scored / chunk), whole, minibatches) + t.head.each * scored
+
+    adam = STEP_SECONDS + 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
+
+    sample = t.prefill(w.P * w.prompt) + decode_seconds(t.decode, w, rows) + ANSWER_SECONDS * w.P * w.G
+    out = [Phase("sample", sampling_flops(s, w), sample)]
+    if "greedy" in needs:
+        one = replace(w, G=1)
+        out.append(Phase("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
+    for share, name in ((own_passes(recipe, s), "old log-probabilities"), (float("ref_logp" in needs), "reference")):
+        if share:
+            out.append(Phase(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / 4)))
+    if isinstance(recipe.credit, Value):
+        critic = recipe.credit.critic
+        passes, minibatches = (1, 1) if critic.shared else (critic.epochs, critic.minibatches)
+        fit_flops = 3 * passes * scoring_flops(s, w, head=False)
+        seconds = forward + passes * (trunk(minibatches) + minibatches * adam)
+        out.append(Phase("critic", scoring_flops(s, w, head=False) + fit_flops, seconds))
+    if isinstance(recipe.update, GradientSteps):
+        epochs, minibatches = recipe.update.epochs, recipe.update.minibatches
+        seconds = epochs * (trunk(minibatches) + head(minibatches) + minibatches * adam)
+        return [*out, Phase("update", epochs * update_flops(s, w), seconds)]
+    assert isinstance(recipe.update, NaturalStep)
+    share = min(1.0, (recipe.update.curvature_tokens or w.fed) / w.fed)
+    # a Fisher product goes back through a forward and its backward: about two updates; one trial accepts as a rule
+    products = 2 * (recipe.update.cg_iterations + 1) * share
+    flops = (1 + products) * update_flops(s, w) + 2 * scoring_flops(s, w, head=True)
+    seconds = (1 + products) * (trunk(1) + head(1)) + 2 * (forward + head(1) / 4)
+    return [*out, Phase("update (natural)", flops, seconds)]
+
+
+# -- the plan ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Plan:
+    """Memory and seconds of a run, and what they were computed from."""
+
+    config: TrainConfig
+    shape: Shape
+    work: Workload
+    need: Need
+    room: fit.Room
+    rates: Rates
+    phases: list[Phase]
+    evaluation: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def step_seconds(self) -> float:
+        return sum(p.seconds for p in self.phases)
+
+    @property
+    def steps(self) -> int:
+        """Of the run; where a budget of tokens ends it, as many as answers of the expected length make."""
+        assert self.config.steps is not None
+        if self.config.tokens is None:
+            return self.config.steps
+        return min(self.config.steps, math.ceil(self.config.tokens / (self.work.P * self.work.G * self.work.answer)))
+
+    @property
+    def run_seconds(self) -> float:
+        """All steps and evaluations; loading, checkpoints and the verifier are not in it."""
+        evaluations = 2 + self.config.evaluations_within(self.steps)
+        return self.steps * self.step_seconds + evaluations * self.evaluation
+
+
+def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
+    """Plan the run of `config`; answer_tokens: the answers' expected mean length, None: all at the limit.
+
+    Raises:
+        InputError: the settings are refused by `rung train` too, or the run cannot fit into memory.
+    """
+    given = config
+    config, recipe, splits = settle(given)
+    model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
+    model.use_template(config.template_options)
+    config, splits = defaults.by_model(given, config, splits, model)
+    shape = Shape.of(model, config)
+    work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)
+    on = choose(config.device)
+    room, need = fit.room(on), fit.estimate(config, recipe, model, work, on)
+    if not config.ignore_memory:
+        fit.refuse(config, recipe, model, work, on, room)
+    rates = measure_rates(shape, DTYPES[config.dtype], on)
+    timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
+    if timings is None:
+        slow = "the time of a step is not estimated: this kind of model runs by its own forward, which is not rehearsed"
+        return Plan(config, shape, work, need, room, rates, [], 0.0, (*splits.notes, slow))
+    step = phases(shape, work, recipe, timings, rates)
+    held_out = replace(work, P=work.eval_rows, G=1)
+    rows = min(work.eval_rows, TorchSampler.max_batch)
+    evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
+    evaluation += ANSWER_SECONDS * work.eval_rows
+    return Plan(config, shape, work, need, room, rates, step, evaluation, splits.notes)
+
+
+def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:
+    """Rows of seconds; none where they are not estimated."""
+    if not p.phases:
+        return []
+    products = sum(x.flops for x in p.phases) / p.rates.gemm
+    return [
+        *[("step", x.name, round(x.seconds, 3), "s", round(x.flops / p.rates.gemm, 3)) for x in p.phases],
+        ("step", "whole step", round(p.step_seconds, 3), "s", round(products, 3)),
+        ("run", "evaluation", round(p.evaluation, 3), "s", None),
+        ("run", f"{p.steps} steps and evaluations", round(p.run_seconds, 1), "s", None),
+    ]
+
+
+def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | None) -> int:
+    """The command: three tables, or all their rows as JSON."""
+    p = plan(config, answer_tokens)
+    say_notes(p.notes)
+    rows = [
+        *[("memory", f"{when}: {name}", round(size / GIB, 3), "GiB", None) for when, name, size in p.need.rows()],
+        ("memory", "peak", round(p.need.peak / GIB, 3), "GiB", None),
+        ("memory", p.room.where, round(p.room.limit / GIB, 3), "GiB", None),
+        ("memory", "free now", round(p.room.free / GIB, 3), "GiB", None),
+        *_times(p),
+        ("model", "parameters", p.shape.parameters, "", None),
+        ("model", "trained parameters", p.shape.trainable, "", None),
+        ("model", "tokens of a micro-batch", p.shape.micro_tokens, "", None),
+        ("work", "prompts x answers", f"{p.work.P} x {p.work.G}", "", None),
+        ("work", "tokens of a prompt, of an answer", f"{p.work.prompt:.0f}, {p.work.answer:.0f}", "", None),
+        ("machine", "matrix products", round(p.rates.gemm / 1e9, 1), "GFLOP/s", None),
+        ("machine", "memory, read and write", round(p.rates.stream / 1e9, 1), "GB/s", None),
+    ]
+    say_verdict(verdict_on(p), json_to)
+    columns = ("part", "what", "estimate", "unit", "bound by products alone, s")
+    show(f"plan: {p.config.recipe} on {p.config.model}", columns, rows, json_to)
+    return 0
+
+
+def verdict_on(p: Plan) -> str:
+    """Whether the run fits, and how long it takes."""
+    sizes = (size / GIB for size in (p.need.peak, p.room.limit, p.room.free))
+    peak, limit, free = (f"{size:.2g}" if size < 10 else f"{size:.0f}" for size in sizes)
+    time = f"about {span(p.run_seconds)} for {p.steps} steps" if p.phases else "its time is not estimated"
+    if p.need.peak > p.room.limit:
+        return f"does not fit: it needs {peak} GiB, and there are {limit}; {time} if it did."
+    if p.need.peak > p.room.free:
+        return f"fits the machine, but not beside what else is running: {peak} of {limit} GiB, and {free} are free now; {time}."
+    return f"fits: {peak} of {limit} GiB, {time}."

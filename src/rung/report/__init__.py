@@ -1,0 +1,69 @@
+"""`rung report`: one self-contained HTML file on runs, or on what `rung ladder` and `rung why` found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rung.errors import InputError
+from rung.io.files import write_atomic
+
+if TYPE_CHECKING:
+    from rung.settings.flags import Report
+
+LIMIT = 5_000_000  # bytes of a report
+
+
+def run_report(args: Report) -> int:
+    """Write it and say where."""
+    print(write_report(args.paths, args.out))
+    return 0
+
+
+def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:
+    """The report on these directories as one HTML file below 5 MB; returns its path.
+
+    A file that is there is replaced only if it is an earlier report on the same directories.
+    """
+    homes = [Path(path) for path in paths]
+    if out is None:
+        out = homes[0] / "report.html" if len(homes) == 1 else Path("report.html")
+    sources = [str(path) for path in homes]
+    _check_target(out, sources)
+    from rung.report.collect import COMPLETIONS, collect
+    from rung.report.page import render
+
+    budget = COMPLETIONS
+    while True:
+        page = render(collect(homes, budget), sources).encode()
+        if len(page) <= LIMIT or budget < 1000:
+            break
+        budget //= 2
+    if len(page) > LIMIT:
+        raise InputError(
+            f"a report on {len(homes)} directories would be {len(page) / 1e6:.1f} MB, above the limit of "
+            f"{LIMIT / 1e6:.0f} MB, even without answers. Report on fewer of them at a time."
+        )
+    try:
+        write_atomic(out, lambda file: file.write(page))
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}. Give another name with --out.") from error
+    return out
+
+
+def _check_target(out: Path, sources: Sequence[str]) -> None:
+    """Refuses to replace anything but an earlier report on the same directories."""
+    if out.is_dir():
+        raise InputError(f"{out} is a directory. Give the name of a file with --out, such as {out / 'report.html'}.")
+    if not out.exists():
+        return
+    from rung.report.page import GENERATOR, source_mark
+
+    with out.open("rb") as file:
+        head = file.read(20_000).decode(errors="replace")
+    ours = re.search(rf'<meta name="generator" content="{GENERATOR}"', head) is not None
+    if not ours or source_mark(sources) not in head:
+        what = "a report on something else" if ours else "no report of ours"
+        raise InputError(f"{out} exists and is {what}; it is not overwritten. Give another name with --out.")

@@ -1,0 +1,233 @@
+"""Conversations with an environment: the model's turns and what it is told between them, as one growing row of tokens.
+
+Tokens are only ever appended. What the model said stays exactly what was sampled; an observation is encoded once, when
+it comes. All conversations of a step advance together, so each turn is one batch for the sampler. Observation tokens
+are marked (`Rollout.actions`): they have log-probability 0, no entropy, no credit and no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from rung.errors import InputError
+from rung.network.model import Model
+from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
+from rung.rollout.sampler import Sampler
+from rung.tasks.environments.protocol import Session, reward_of
+from rung.text import begun, inside
+
+Phase = Callable[[str], AbstractContextManager[object]]
+MARK = "rung-answer"  # stands for an answer where only what the template writes after it is wanted
+
+
+@dataclass
+class Talk:
+    """One conversation while it is held."""
+
+    task: Task
+    session: Session
+    opening: Prompt = ""
+    prompt: tuple[int, ...] = ()
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+    actions: list[bool] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    rewards: list[tuple[int, float]] = field(default_factory=list)
+    stops: list[StopReason] = field(default_factory=list)
+    said: tuple[int, ...] = ()  # the newest turn's tokens
+    cut: Literal["", "turns", "tokens"] = ""
+    over: bool = False
+    version: int = 0
+
+    def room(self, law: SamplingLaw, context: int) -> int:
+        """Tokens that the model's next turn may have."""
+        left = [law.max_new_tokens - sum(self.actions), min(context, law.max_total_tokens or context) - self.length]
+        return max(0, min([*left, law.max_turn_tokens or left[0]]))
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.tokens)
+
+    def hear(self, rollout: Rollout, room: int) -> None:
+        """The model's turn, cut to `room` tokens: a prefix of a sampled answer is drawn from the same law."""
+        self.said = rollout.tokens[:room]
+        stop: StopReason = rollout.stop if len(rollout.tokens) <= room else "length"
+        self.tokens += self.said
+        self.logp += rollout.logp[:room]
+        self.entropy += rollout.entropy[:room]
+        self.actions += [True] * len(self.said)
+        self.stops.append(stop)
+        self.version = rollout.version
+        if stop != "stop":
+            self.over, self.cut = True, "tokens"
+
+    def told(self, ids: Sequence[int]) -> None:
+        self.tokens += ids
+        self.logp += [0.0] * len(ids)
+        self.entropy += [0.0] * len(ids)
+        self.actions += [False] * len(ids)
+
+    def rollout(self) -> Rollout:
+        n = len(self.tokens)
+        while n and not self.actions[n - 1]:  # an observation that nobody answered says nothing
+            n -= 1
+        stop: StopReason = "length" if self.cut else (self.stops[-1] if self.stops else "abort")
+        return Rollout(
+            self.prompt, tuple(self.tokens[:n]), tuple(self.logp[:n]), tuple(self.entropy[:n]), stop, self.version,
+            tuple(self.actions[:n]),
+        )  # fmt: skip
+
+    def text(self, model: Model) -> str:
+        """The newest turn; the first one goes on from what the opening has begun."""
+        return (begun(self.opening) if len(self.stops) <= 1 else "") + model.decode(self.said)
+
+    def completion(self, model: Model) -> Completion:
+        stop = self.rollout().stop
+        first = len(_messages(self.opening)) - inside(self.opening)
+        return Completion(self.text(model), stop, tuple(self.tokens), tuple(self.messages), self.session, first)
+
+    def episode(self) -> Episode:
+        counters = dict(getattr(self.session, "counters", {}))
+        return Episode(tuple(self.messages), tuple(self.rewards), tuple(self.stops), self.cut, counters)
+
+
+def converse(
+    model: Model, sampler: Sampler, law: SamplingLaw, talks: Sequence[Talk], samples: int, seed: int, phase: Phase
+) -> None:
+    """Hold all conversations to their ends. `talks` come task by task, `samples` of each."""
+    with phase("reward"):
+        for i in range(0, len(talks), samples):
+            _open(model, law, talks[i : i + samples])
+    for turn in range(law.max_turns):
+        live = [talk for talk in talks if not talk.over]
+        if not live:
+            return
+        rooms = [talk.room(law, model.context) for talk in live]
+        with phase("sample"):
+            now = replace(law, max_new_tokens=max(rooms))
+            if turn == 0:  # answers to one prompt share its prefill
+                rollouts = sampler.sample([t.prompt for t in talks[::samples]], now, samples, seed)
+            else:
+                rollouts = sampler.sample([(*t.prompt, *t.tokens) for t in live], now, 1, mix(seed, turn))
+        with phase("reward"):
+            for talk, rollout, room in zip(live, rollouts, rooms, strict=True):
+                talk.hear(rollout, room)
+                _answer(model, law, talk, last=turn + 1 == law.max_turns)
+
+
+def _open(model: Model, law: SamplingLaw, group: Sequence[Talk]) -> None:
+    """The first messages of all conversations about one task, which must be equal: their rewards are compared."""
+    for talk in group:
+        talk.opening = talk.session.reset()
+        if talk.opening != group[0].opening:
+            raise InputError(
+                f"problem {talk.task.id!r}: two sessions of {type(talk.session).__name__} began with different messages, but "
+                "answers are only comparable if they answer the same. Let reset() depend on the problem's row alone."
+            )
+        talk.messages = list(_messages(talk.opening))
+    ids = tuple(model.encode(group[0].opening))
+    for talk in group:
+        talk.prompt = ids
+    if group[0].room(law, model.context) < 1:
+        raise InputError(
+            f"problem {group[0].task.id!r}: its first messages have {len(ids)} tokens and leave no room for an answer. "
+            "Shorten them, raise --max-total-tokens, or use a model with a longer context."
+        )
+
+
+def _answer(model: Model, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
+    """Let the environment answer the model's newest turn."""
+    text = talk.text(model)
+    if len(talk.stops) == 1 and inside(talk.opening):
+        talk.messages.pop()
+    talk.messages.append({"role": "assistant", "content": text})
+    if talk.over:  # cut in the middle of a turn: nothing that could be acted on
+        return
+    step = _step(talk, Completion(text, "stop", talk.said, tuple(talk.messages), talk.session))
+    talk.rewards.append((len(talk.tokens) - 1, reward_of(step.reward, f"the environment's step() for {talk.task.id}")))
+    talk.messages += step.messages
+    talk.over = step.done
+    if step.done:
+        return
+    if last:
+        talk.over, talk.cut = True, "turns"
+        return
+    if not step.messages:
+        raise InputError(
+            f"{type(talk.session).__name__}.step for problem {talk.task.id!r} gave no message and did not end the "
+            "conversation, so the model has nothing to answer. Return a message or done=True."
+        )
+    talk.told(extension(model, talk.opening, step.messages, talk.tokens[-1]))
+    if talk.room(law, model.context) < 1:
+        talk.over, talk.cut = True, "tokens"
+
+
+def _step(talk: Talk, completion: Completion) -> Step:
+    try:
+        return talk.session.step(completion)
+    except InputError:
+        raise
+    except Exception as error:
+        name = f"{type(talk.session).__name__}.step"
+        raise InputError(
+            f"{name} for problem {talk.task.id!r} raised {type(error).__name__}: {error}. An environment must answer "
+            "anything that a model may say; return a message that tells it what was wrong."
+        ) from error
+
+
+def extension(model: Model, opening: Prompt, observation: Sequence[Message], last: int) -> list[int]:
+    """Tokens that carry `observation` after an answer that ended with token `last`, up to where the next answer begins.
+
+    Of a chat template, only the text behind an answer is used: what stands before it is never encoded again, so a
+    template may render earlier turns as it likes. That text must begin as it does when nothing follows. An end of turn
+    that the model has said itself is not said twice.
+    """
+    if isinstance(opening, str):
+        text = "".join(m["content"] for m in observation)
+    else:
+        mark = MARK
+        while any(mark in m["content"] for m in (*opening, *observation)):
+            mark += "-"
+        before = opening[:-1] if inside(opening) else opening
+        history = [*before, {"role": "assistant", "content": begun(opening) + mark}]
+        try:
+            whole = model.render([*history, *observation], answer=True)
+        except InputError:  # a template without the role "tool"
+            whole = model.render([*history, *_as_user(observation)], answer=True)
+        _, found, text = whole.partition(mark)
+        alone = model.render(history, answer=False).partition(mark)[2]
+        if not found or not text.startswith(alone.rstrip()):
+            raise InputError(
+                "the model's chat template changes or drops an answer once another message follows, so a conversation cannot "
+                "be continued token by token. Use a template that only appends."
+            )
+    ids = model.ids(text)
+    return ids[1:] if ids and last in model.end_ids and ids[0] in model.end_ids else ids
+
+
+def _as_user(observation: Sequence[Message]) -> list[Message]:
+    """Tools' results as one user message, for templates that know no tools."""
+    if all(m["role"] != "tool" for m in observation):
+        return list(observation)
+    parts = [
+        f"<tool_response>\n{m['content']}\n</tool_response>" if m["role"] == "tool" else m["content"]
+        for m in observation
+    ]
+    return [{"role": "user", "content": "\n".join(parts)}]
+
+
+def _messages(prompt: Prompt) -> Sequence[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def mix(*numbers: int) -> int:
+    """One seed out of several numbers; neighbors give unrelated seeds."""
+    x = 0x9E3779B97F4A7C15
+    for n in numbers:
+        x = (x ^ (n + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % (1 << 64)
+        x ^= x >> 31
+    return x >> 1

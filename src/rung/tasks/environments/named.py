@@ -1,0 +1,194 @@
+"""From --environment to problems: a TRL class over the task's rows, a gymnasium environment, or the protocol itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from rung.advice import need
+from rung.errors import InputError
+from rung.settings.shared import Problems
+from rung.tasks import registry
+from rung.tasks.environments.protocol import Environment, Splits, talks
+from rung.tasks.environments.text_gymnasium import Gymnasium, check
+from rung.tasks.environments.tool_class import ToolEnvironment
+from rung.tasks.rewards import functions as adapters
+from rung.tasks.rewards import python_file
+from rung.tasks.sources.given import refuse_told
+from rung.tasks.sources.wording import Wording, refused, worded, wording_of
+
+PREFIX = "gymnasium:"
+PLAIN = Wording()
+TURN_TOKENS = 256  # a budget for a conversation of whose answers nothing is known
+
+
+def problems(settings: Problems, objects: Mapping[str, Any] = MappingProxyType({})) -> Splits:
+    """The problems that the settings of a run or of a command name, in the words that they want.
+
+    objects: task, reward and environment that Python gave, instead of their names.
+    """
+    task, reward, environment = (objects.get(n, getattr(settings, n)) for n in ("task", "reward", "environment"))
+    return load(
+        task, environment=environment, path=settings.task_path, reward=reward, options=settings.options(),
+        wording=wording_of(settings),
+    )  # fmt: skip
+
+
+def load(
+    task: Any,
+    *,
+    environment: Any = None,
+    path: Path | None = None,
+    reward: Any = None,
+    options: Mapping[str, Any] | None = None,
+    wording: Wording = PLAIN,
+) -> Splits:
+    """The task as `registry.load` gives it, or what `environment` makes of it.
+
+    environment: gymnasium:ID, or FILE.py:NAME, where NAME is a class with reset(**row) whose public methods are tools (it
+        needs a task for its rows), a gymnasium environment's class, a Splits, or an Environment (or what makes one).
+    task, environment, reward: or the objects themselves.
+    """
+    options = dict(options or {})
+    refuse_told(environment, "environment")
+    if environment is None:
+        if isinstance(task, Splits | Environment):
+            return worded(_ready(task, path, reward, options), wording)
+        loaded = registry.load("" if task is None else task, path=path, reward=reward, options=options)
+        return worded(loaded, wording)
+    if isinstance(environment, str):
+        if environment.startswith(PREFIX):
+            _alone(environment, task, reward, wording)
+            return _gymnasium(environment.removeprefix(PREFIX), options)
+        found = python_file.load_object(environment, "--environment")
+    else:
+        found, environment = environment, getattr(environment, "__name__", type(environment).__name__)
+    if isinstance(found, type) and hasattr(found, "reset") and not hasattr(found, "__getitem__"):
+        if hasattr(found, "step"):
+            _alone(environment, task, reward, wording)
+            _fit(found, environment, options)
+            return _wrapped(found.__name__, partial(found, **options), {})
+        rows = worded(_rows(found, environment, task, path, reward, options), wording)
+        return with_tools(found, rows, judge=reward is not None)
+    _alone(environment, task, reward, wording)
+    if inspect.isfunction(found) or isinstance(found, type):
+        _fit(found, environment, options)
+        found = found(**options)
+    return as_splits(found, environment)
+
+
+def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: dict[str, Any]) -> Splits:
+    """Problems that judge their answers themselves, or are judged by reward functions."""
+    made = as_splits(task, getattr(task, "name", type(task).__name__))
+    judges = adapters.functions(reward) if reward is not None else []
+    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
+    if path is not None or options:
+        raise InputError(
+            f"--{'task-path' if path else 'task-options'} {path or next(iter(options))} has no use for problems that Python "
+            "made. Leave it out."
+        )
+    if judges and talks(made.train):
+        raise InputError(f"reward has no use for {made.name}, whose answers are conversations that it judges itself.")
+    return adapters.judged(made, judges, on_error) if judges else made
+
+
+def _fit(make: Any, environment: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that are no arguments of what makes the environment; what it raises itself is its own affair."""
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
+        raise InputError(
+            f"--environment {environment} cannot be made: {error}. Its arguments are --task-options."
+        ) from error
+
+
+def with_tools(factory: Any, rows: Splits, *, judge: bool) -> Splits:
+    """A TRL class (or any callable that makes an instance) over the problems of `rows`; see ToolEnvironment."""
+    if not callable(getattr(factory(), "reset", None)):
+        raise InputError(f"the environment {getattr(factory, '__name__', factory)!r} has no reset(**row).")
+    train, held_out = (ToolEnvironment(x, factory, judge) for x in (rows.train, rows.eval))
+    return replace(rows, train=train, eval=held_out, max_new_tokens=max(rows.max_new_tokens, TURN_TOKENS))
+
+
+def as_splits(made: Any, name: str) -> Splits:
+    """A Splits as it is; an Environment as both training and evaluation problems would be no evaluation, so it is cut."""
+    if isinstance(made, Splits):
+        return made
+    if isinstance(made, Environment):
+        if len(made) < 2:
+            raise InputError(f"the environment {name} has {len(made)} problems; training and evaluation need one each.")
+        cut = max(1, len(made) // 10)
+        return Splits(name, _Part(made, cut, len(made)), _Part(made, 0, cut), TURN_TOKENS)
+    raise InputError(
+        f"{name} is a {type(made).__name__}, which is no environment. It needs __len__, __getitem__, score, and session for "
+        "several turns; or give a Splits, a class with reset(**row), or a gymnasium environment."
+    )
+
+
+class _Part:
+    """Problems first..last of an environment; everything else is the environment's own."""
+
+    def __init__(self, env: Environment, first: int, last: int) -> None:
+        self._env, self._first, self._last = env, first, last
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._env[self._first + index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._env, name)
+
+
+def _rows(
+    found: Any, environment: str, task: Any, path: Path | None, reward: Any, options: Mapping[str, Any]
+) -> Splits:
+    if task is None:
+        raise InputError(f"--environment {environment}: its reset(**row) needs rows. Give them with --task.")
+    return registry.load(task, path=path, reward=reward, options=options, answers=not hasattr(found, "get_reward"))
+
+
+def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
+    need(f"--environment {PREFIX}{name}", "gymnasium")
+    import gymnasium
+
+    options = dict(options)
+    ours: dict[str, Any] = {k: options.pop(k) for k in ("instruction", "size") if k in options}
+    try:
+        make = partial(gymnasium.make, name, **options)
+        make().close()
+    except (
+        gymnasium.error.Error,
+        ModuleNotFoundError,
+    ) as error:  # no such environment, or a package of its own is missing
+        raise InputError(f"--environment {PREFIX}{name}: {error}") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error) or not options:
+            raise
+        raise InputError(f"--environment {PREFIX}{name}: {error}. Its arguments are --task-options.") from error
+    return _wrapped(name, make, ours)
+
+
+def _wrapped(name: str, make: Any, ours: Mapping[str, Any]) -> Splits:
+    check(name, make)
+    return Splits(name, Gymnasium(name, make, "train", **ours), Gymnasium(name, make, "eval", **ours), TURN_TOKENS)
+
+
+def _alone(environment: str, task: Any, reward: Any, wording: Wording) -> None:
+    if wording:
+        raise refused(wording, environment)
+    for flag, value in (("--task", task), ("--reward", reward)):
+        if value is not None:
+            raise InputError(
+                f"{flag} {value} has no use for the environment {environment}, which has its own. Leave it out."
+            )

@@ -1,0 +1,205 @@
+"""A reward function with TRL's signature as the judge of any task: f(prompts, completions, **columns) -> floats."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from rung.errors import InputError, unknown
+from rung.records import Completion, Group, Task
+from rung.tasks.environments.protocol import Environment, Splits
+from rung.tasks.rewards.arguments import Progress, arguments, name_of, plain
+from rung.tasks.rewards.coroutines import settled
+from rung.tasks.rewards.foreign import form_of
+from rung.tasks.rewards.python_file import folder_of, line_of, load_object
+from rung.tasks.sources.given import refuse_told, weighted
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """The problems of `environment`, judged by `function` instead of its verifier.
+
+    The function gets what reward_arguments.py says, and returns a float per answer, or None for "could not tell" (NaN,
+    left out).
+    on_error: "stop" raises when the function does; "skip" gives the whole group NaN and warns, once per function.
+    weight:   the values are multiplied by it, and so reported.
+    """
+
+    environment: Environment
+    function: Callable[..., Any]
+    on_error: Literal["stop", "skip"] = "stop"
+    weight: float = 1.0
+    progress: Progress = field(default_factory=Progress, compare=False)
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.environment, "name", type(self.environment).__name__))
+
+    @property
+    def waits(self) -> bool:
+        """Whether the function waits for others, so that all groups are scored at once (`waits` of the function)."""
+        return bool(getattr(plain(self.function), "waits", False))
+
+    def __len__(self) -> int:
+        return len(self.environment)
+
+    def __getitem__(self, index: int) -> Task:
+        return self.environment[index]
+
+    def extract(self, task: Task, completion: Completion) -> str | None:
+        """The answer as the task's own verifier reads it; None if it has none."""
+        extract = getattr(self.environment, "extract", None)
+        return extract(task, completion) if extract else None
+
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        """The task's own right answers, where its rows hold any; the function may want others."""
+        right = getattr(self.environment, "right_answers", None)
+        try:
+            found: tuple[str | None, list[str]] = right(task) if right else (None, [])
+        except KeyError:  # rows for a reward function need no answer column
+            return None, []
+        return found
+
+    def begin_step(self, step: int) -> dict[str, float]:
+        """What the function sees as `trainer_state.global_step`, and what the environment does then."""
+        self.progress.global_step = step
+        begin = getattr(self.environment, "begin_step", None)
+        told: dict[str, float] = begin(step) if begin else {}
+        return told
+
+    def score(self, group: Group) -> list[dict[str, float]]:
+        name = name_of(self.function)
+        where = f"the reward function {name!r} for {group.task.id}"
+        try:
+            values = settled(self._called(group, where))
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            line = line_of(error, folder_of(plain(self.function)))
+            if self.on_error == "skip":
+                _warn_once(self.function, f"{where} raised {type(error).__name__}: {error}. {line} Not scored.")
+                return [{name: math.nan} for _ in group.completions]
+            raise InputError(
+                f"{where} raised {type(error).__name__}: {error}. {line} Mend it, or leave such answers unscored "
+                "with --task-options.on_error skip."
+            ) from error
+        return [{name: self.weight * value} for value in _rewards(values, len(group.completions), where)]
+
+    def _called(self, group: Group, where: str) -> Any:
+        """What the function returns: called as TRL calls it, or as the project that it was written for."""
+        form = form_of(self.function, list(group.task.data))
+        if form is not None:
+            return form(self.function, group, self.right_answers(group.task)[0], self.name, where)
+        positional, named = arguments(self.function, group, self.progress, where)
+        return self.function(*positional, **named)
+
+
+@dataclass(frozen=True)
+class Several:
+    """Several reward functions for the problems of one environment; their values are summed, NaN left out."""
+
+    judges: Sequence[Rewarded]
+
+    @property
+    def name(self) -> str:
+        return self.judges[0].name
+
+    @property
+    def waits(self) -> bool:
+        return any(judge.waits for judge in self.judges)
+
+    def __len__(self) -> int:
+        return len(self.judges[0])
+
+    def __getitem__(self, index: int) -> Task:
+        return self.judges[0][index]
+
+    def extract(self, task: Task, completion: Completion) -> str | None:
+        return self.judges[0].extract(task, completion)
+
+    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
+        return self.judges[0].right_answers(task)
+
+    def begin_step(self, step: int) -> dict[str, float]:
+        return self.judges[0].begin_step(step)  # they share one environment and one progress
+
+    def score(self, group: Group) -> list[dict[str, float]]:
+        scores = [judge.score(group) for judge in self.judges]
+        return [{name: value for part in parts for name, value in part.items()} for parts in zip(*scores, strict=True)]
+
+
+def judged(splits: Splits, judges: Sequence[tuple[Callable[..., Any], float]], on_error: str) -> Splits:
+    """The problems of `splits`, judged by functions with weights."""
+    if on_error not in ("stop", "skip"):
+        raise unknown("on_error", on_error, ["stop", "skip"])
+    progress = Progress()
+
+    def judge(environment: Environment) -> Environment:
+        parts = [Rewarded(environment, function, on_error, weight, progress) for function, weight in judges]  # type: ignore[arg-type]
+        return parts[0] if len(parts) == 1 else Several(parts)
+
+    return replace(splits, train=judge(splits.train), eval=judge(splits.eval))
+
+
+_warned: set[int] = set()
+
+
+def _warn_once(function: Callable[..., Any], message: str) -> None:
+    if id(function) not in _warned:
+        _warned.add(id(function))
+        warnings.warn(message, stacklevel=3)
+
+
+def _rewards(values: Any, count: int, where: str) -> list[float]:
+    if values is None:
+        raise InputError(
+            f"{where} returned None (is a `return` missing?). It must return a list: a number, or None, per answer."
+        )
+    try:
+        rewards = [math.nan if value is None else float(value) for value in values]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{where} must return a list with a number, or None, per answer, but: {error}.") from error
+    if len(rewards) != count:
+        raise InputError(f"{where} returned {len(rewards)} rewards for {count} completions, but each needs one.")
+    if any(math.isinf(reward) for reward in rewards):
+        raise InputError(f"{where} returned an infinite reward. Return None where the answer cannot be judged.")
+    return rewards
+
+
+def functions(reward: Any) -> list[tuple[Callable[..., Any], float]]:
+    """Functions with weights: as text, or they themselves (given.py)."""
+    refuse_told(reward, "reward")
+    found: list[tuple[Callable[..., Any], float]] = []
+    for part, weight in weighted(reward):
+        found += [(f, w * weight) for f, w in _named(part)] if isinstance(part, str) else [(part, weight)]
+    names = [name_of(function) for function, _ in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--reward names two functions {name!r}; their rewards need different names.")
+    return found
+
+
+def _named(spec: str) -> list[tuple[Callable[..., Any], float]]:
+    """Functions with weights from `FILE.py:NAME`, several divided by commas, a weight after a star: `a.py:f,a.py:g*0.5`."""
+    found: list[tuple[Callable[..., Any], float]] = []
+    for part in spec.split(","):
+        place, star, weight = part.strip().rpartition("*")
+        try:
+            factor = float(weight) if star else 1.0
+        except ValueError:
+            factor = math.nan
+        if not math.isfinite(factor):
+            raise InputError(f"--reward {part.strip()!r}: {weight!r} is no weight. Write FILE.py:NAME*0.5.")
+        found.append((load_function(place if star else part.strip()), factor))
+    return found
+
+
+def load_function(spec: str, flag: str = "--reward") -> Callable[..., Any]:
+    """The function that FILE.py:NAME names."""
+    found = load_object(spec, flag)
+    if not callable(found):
+        raise InputError(f"{flag} {spec}: a {type(found).__name__}, which cannot be called. Name a function.")
+    return found  # type: ignore[no-any-return]

@@ -1,1 +1,0 @@
-"""Training: policy, critic, update rules, the loop."""

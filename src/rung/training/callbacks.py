@@ -1,0 +1,78 @@
+"""Objects that listen to a run: called after each step and after each evaluation, and able to end it.
+
+    class UntilRight:
+        def on_step(self, step: StepRecord): print(step.step, step.metrics["reward"])
+        def on_evaluate(self, evaluation: Evaluation): return evaluation.accuracy < 0.9
+
+What returns False ends the run: it is saved and evaluated as at any other end. Any other answer means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rung.errors import InputError, unknown
+from rung.records import Scored, StepResult
+from rung.training.evaluation import Evaluation
+
+HOOKS = ("on_step", "on_evaluate")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One training step.
+
+    step:    its number, from 1.
+    metrics: its row of metrics.jsonl (docs/metrics.md).
+    answers: what was sampled and scored, in the rows' order.
+    result:  the advantage of each token, and its ratio and clipping where the batch served several updates.
+    """
+
+    step: int
+    metrics: Mapping[str, Any]
+    answers: Sequence[Scored]
+    result: StepResult
+
+
+@dataclass
+class Listeners:
+    """All callbacks of a run. `ended`: which of them wanted it to end, once one did."""
+
+    callbacks: Sequence[Any] = ()
+    ended: str = ""
+
+    def __post_init__(self) -> None:
+        for callback in self.callbacks:
+            if isinstance(callback, type):
+                raise InputError(
+                    f"callbacks holds the class {callback.__name__}. Give an object: {callback.__name__}()."
+                )
+            if not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
+                raise _deaf(callback)
+
+    def step(self, record: StepRecord) -> None:
+        self._tell("on_step", record)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self._tell("on_evaluate", evaluation)
+
+    def _tell(self, hook: str, what: Any) -> None:
+        for callback in self.callbacks:
+            hear = getattr(callback, hook, None)
+            said = hear(what) if hear is not None else None
+            if isinstance(said, bool | np.bool_) and not said:
+                self.ended = self.ended or f"{type(callback).__name__}.{hook}"
+
+
+def _deaf(callback: Any) -> InputError:
+    own = [name for name in dir(callback) if name.startswith("on")]
+    if own:
+        return unknown(f"method of the callback {type(callback).__name__}:", own[0], HOOKS)
+    return InputError(
+        f"callbacks holds {callback!r}, which has neither on_step(step) nor on_evaluate(evaluation). Give an object that has one "
+        "of them, such as types.SimpleNamespace(on_step=FUNCTION)."
+    )

@@ -1,0 +1,279 @@
+"""The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run.
+
+Settings are read before torch is loaded, which takes seconds; so what knows recipes is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from rung.errors import InputError, unknown
+from rung.records import SamplingLaw
+from rung.settings.overrides import flatten
+from rung.settings.ranges import (
+    Answers,
+    Coefficient,
+    Count,
+    LearningRate,
+    Natural,
+    Positive,
+    Seed,
+    Settings,
+    Temperature,
+    TopP,
+    between,
+    hints,
+    options_of,
+    read,
+    refuse,
+)
+from rung.settings.shared import Problems, Weights
+
+if TYPE_CHECKING:
+    from rung.recipes import Recipe
+
+Beta = Annotated[float, between(0, 1, "a share of the past", below=True)]
+Threads = Annotated[int, between(0, 1024)]
+GROUPS = {  # of `rung train --help`: the first field of each
+    "recipe": "what is trained",
+    "task": "the problems, and who judges the answers",
+    "steps": "how much: steps, problems, answers",
+    "learning_rate": "the update",
+    "dtype": "the weights",
+    "eval_problems": "what is measured and kept",
+    "seed": "the run",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Weights, Problems, Settings):
+    """Settings of `rung train`. None means: chosen by the model and the task, and printed.
+
+    Batch arithmetic has two knobs, prompts_per_step and samples_per_prompt; the rest follows from them.
+    """
+
+    recipe: str = "dr_grpo"
+    """name of the recipe (`rung recipes` lists them)"""
+    model: str = "starter"
+    """starter, smollm2, a run, a directory with a Hugging Face model, a .gguf file, or a hub id"""
+
+    steps: Natural | None = None
+    """training steps"""
+    tokens: Count | None = None
+    """budget of sampled answer tokens: the run ends with the first step that reaches it; steps is then only a cap"""
+    prompts_per_step: Count | None = None
+    """problems per step"""
+    samples_per_prompt: Answers = 8
+    """answers per problem"""
+    max_new_tokens: Count | None = None
+    """token limit of an answer; of a conversation: of all that the model says in it; None: the task's own"""
+    max_turns: Count = 8
+    """turns of the model in a conversation"""
+    max_turn_tokens: Count | None = None
+    """token limit of one turn; None: max_new_tokens alone"""
+    max_total_tokens: Count | None = None
+    """prompt, answers and observations of a conversation together; None: the model's context"""
+    temperature: Temperature = 1.0
+    """sampling temperature; log-probabilities are taken at the same one"""
+    top_p: TopP = 1.0
+    """draw from the likeliest tokens that have this probability together; 1: from all"""
+    top_k: Natural = 0
+    """draw from this many likeliest tokens; 0: from all"""
+
+    learning_rate: LearningRate | None = None
+    """of AdamW, ten times as large for LoRA; update rules without one (trpo) ignore it"""
+    warmup_steps: Natural = 0
+    """first steps, in which the learning rate rises"""
+    decay_steps: Natural = 0
+    """last steps, in which the learning rate falls to zero; as many as steps: TRL's linear schedule"""
+    decay_shape: Literal["linear", "cosine"] = "linear"
+    """how it falls there"""
+    clip_norm: Coefficient = 1.0
+    """largest gradient norm; 0 is off"""
+    weight_decay: Coefficient = 0.0
+    """of AdamW"""
+    adam_beta1: Beta = 0.9
+    """Adam's memory of the gradient"""
+    adam_beta2: Beta = 0.95
+    """Adam's memory of its square; 0.999 is PyTorch's"""
+    adam_epsilon: Positive = 1e-8
+    """what Adam adds to the root of that square"""
+    device: str = "auto"
+    """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps (docs/devices.md)"""
+    activation_gib: Positive = 1.25
+    """memory that a micro-batch's backward may keep"""
+
+    eval_problems: Count = 256
+    """held-out problems of the evaluations"""
+    eval_samples: Answers | None = None
+    """answers per held-out problem; None: 1, or more where the task has fewer problems than asked for"""
+    eval_every: Natural | None = None
+    """steps between evaluations, 0: only before and after; None: a tenth of the run (of --tokens, where they end it), or more
+    where evaluations would take more than about that"""
+    save_every: Natural = 0
+    """steps between checkpoints; 0: only at the end"""
+    keep_last: Natural = 0
+    """newest checkpoints that stay, older ones are removed; 0: all"""
+    save_rollouts: bool = True
+    """write all answers with rewards, log-probabilities and advantages"""
+
+    seed: Seed = 0
+    """of problems, draws and updates"""
+    out: Path | None = None
+    """the run's directory; None: runs/NAME-n"""
+    resume: bool = False
+    """go on with the run in --out from its newest checkpoint; `--resume RUN` says both"""
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+    """where else to show the metrics while it runs; metrics.jsonl is written in any case"""
+    sampler: Literal["torch"] = "torch"
+    """what draws the answers"""
+    threads: Threads = 0
+    """CPU threads; 0: one per core"""
+    ignore_memory: bool = False
+    """start even where the estimate of `rung plan` exceeds this machine's memory"""
+
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """fields of the recipe, by path: {"surrogate.high": 0.28}; on the command line --recipe.surrogate.high 0.28"""
+
+    def resolved(self) -> TrainConfig:
+        """The same settings with every None filled in, for this model."""
+        own = stored_settings(self.model)
+        if (own.get("task") or own.get("environment")) and self.task is None and self.environment is None:
+            usual = TrainConfig()  # a run as model: its own problems, put as they were, where nothing else is said
+            unsaid = [f.name for f in fields(Problems) if getattr(self, f.name) == getattr(usual, f.name)]
+            return replace(self, **{name: own[name] for name in unsaid if name in own}).resolved()
+        small = "starter" in (self.model, own.get("model"))
+        defaults: dict[str, Any] = {
+            "task": "chained_arithmetic" if small else "chain_sum",
+            "steps": 100 if small else 60,
+            "prompts_per_step": 32 if small else 16,
+            "learning_rate": (4e-4 if small else 1e-5) * (10 if self.lora_rank else 1),  # an adapter starts at zero
+        }
+        if self.environment is not None:  # it may bring its own problems
+            del defaults["task"]
+        if self.tokens is not None:  # an answer has at least one token
+            prompts = self.prompts_per_step or int(str(defaults["prompts_per_step"]))
+            defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
+        filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        config = replace(self, **filled)
+        if config.eval_every is None and config.tokens is None:
+            config = replace(config, eval_every=config.usual_eval_every())
+        if config.lora_rank and config.trainable is not None:
+            raise InputError(
+                f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: an adapter trains nothing but itself. Give "
+                "one of the two."
+            )
+        if config.decay_steps and config.tokens is not None:
+            raise InputError(
+                f"decay_steps {config.decay_steps} with tokens {config.tokens}: the end of a run with a budget of tokens is not "
+                "known beforehand, so no learning rate can fall towards it. Give --steps instead of --tokens."
+            )
+        if config.steps is not None and config.decay_steps > config.steps:
+            raise InputError(
+                f"decay_steps is {config.decay_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
+                "Give at most as many as --steps."
+            )
+        return config
+
+    def usual_eval_every(self) -> int:
+        """A tenth of the steps; more where evaluations would take more than about a tenth of the run, 0 where any would.
+
+        An answer that is only evaluated counts like one that is also learned from, which it does for the smallest models.
+        """
+        assert self.steps is not None
+        between = min(9, self._affordable(self.steps))
+        return -(-self.steps // (between + 1)) if between else 0
+
+    def evaluates_after(self, step: int, tokens: int, before: int) -> bool:
+        """Whether an evaluation follows this step. tokens: sampled until now, before: until the step.
+
+        eval_every None: a budget of tokens ends the run, and a tenth of it is what `usual_eval_every` does for steps.
+        """
+        if self.eval_every is not None:
+            return self.eval_every > 0 and step % self.eval_every == 0
+        assert self.tokens is not None, "`resolved` leaves it open for them alone"
+        due = (min(10 * t // self.tokens, self._affordable(n)) for t, n in ((before, step - 1), (tokens, step)))
+        return next(due) < next(due)
+
+    def evaluations_within(self, steps: int) -> int:
+        """How many there are in a run of so many steps, but for the first and the last."""
+        if self.eval_every is None:
+            return min(9, self._affordable(steps))
+        return max(steps - 1, 0) // self.eval_every if self.eval_every else 0
+
+    def _affordable(self, steps: int) -> int:
+        """Evaluations that take about a tenth of so many steps."""
+        assert self.prompts_per_step is not None
+        trained = steps * self.prompts_per_step * self.samples_per_prompt
+        return trained // (10 * self.eval_problems * (self.eval_samples or 1))
+
+    def build_recipe(self) -> Recipe:
+        """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""
+        from rung.recipe_io import find, override
+
+        return override(find(self.recipe), self.overrides)
+
+    def law(self) -> SamplingLaw:
+        assert self.max_new_tokens is not None
+        return SamplingLaw(
+            self.temperature, self.top_p, self.top_k, self.max_new_tokens,
+            self.max_turns, self.max_turn_tokens, self.max_total_tokens,
+        )  # fmt: skip
+
+
+def stored_settings(model: str) -> dict[str, Any]:
+    """The settings of the run that `model` names; nothing where it is no run."""
+    path = Path(model).expanduser() / "config.toml"
+    return from_toml(path) if path.is_file() else {}
+
+
+def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
+    """What config.toml holds: every setting, and the recipe with all its parts as they were run."""
+    from rung.recipe_io import to_dict
+
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items() if v is not None}
+    changed = {k: "none" if v is None else to_dict(v) for k, v in flatten(config.overrides).items()}
+    return {**plain, "overrides": changed, "expanded_recipe": to_dict(recipe)}
+
+
+def from_toml(path: Path) -> dict[str, Any]:
+    """Settings from a file, as keyword arguments of TrainConfig. Unknown keys are errors with the nearest match."""
+    if not path.is_file():
+        raise InputError(
+            f"config {path}: there is no such file. Give the path of a TOML file, such as a run's config.toml."
+        )
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"config {path} is not valid TOML: {error}") from error
+    data.pop("expanded_recipe", None)
+    return checked(data, where=f" in {path}")
+
+
+def checked(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Keyword arguments for TrainConfig, each with its name, type and range looked at; a path may be text."""
+    wanted, out = hints(TrainConfig), {}
+    for key, value in data.items():
+        if key not in wanted:
+            raise unknown(f"setting{where}", key, wanted)
+        path = isinstance(value, str) and Path in options_of(wanted[key])
+        out[key] = Path(value) if path else value if isinstance(value, str) else read(value, wanted[key])
+        refuse(out[key], wanted[key], f"{key}{where}")
+    return out
+
+
+def which(resume: Any, out: Any) -> Path:
+    """The run that `--resume RUN` names, or `--resume --out RUN`."""
+    for name, value in (("resume", resume), ("out", out)):
+        refuse(value, bool | str | Path | None, name)
+    paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
+    if not paths:
+        raise InputError("--resume goes on with a run, but does not say which. Write --resume RUN with its directory.")
+    if len(paths) > 1:
+        one, two = sorted(map(str, paths))
+        raise InputError(f"--resume and --out name two runs, {one} and {two}. Give one: --resume RUN.")
+    return paths.pop()

@@ -1,0 +1,94 @@
+"""The critic: V(s_t), the return still to come, read where the model predicts token t. Its head starts at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rung.kernels.attention import scatter
+from rung.kernels.device import fetch, send
+from rung.network.adapter import twin
+from rung.network.forward import predicting_states
+from rung.network.model import Model
+from rung.parts import Critic, Value
+from rung.records import Batch, Tokens
+from rung.training.optimizer import MasterAdamW
+from rung.training.policy import in_parts, microbatches, minibatches, slots
+
+
+@dataclass
+class ValueModel:
+    """A scalar head on its own copy of the backbone, or on the policy's trunk (`config.shared`).
+
+    On a shared trunk `fit` leaves `coef` times the value loss's gradient in the trunk's parameters, where the
+    policy's next optimizer step picks it up together with its own.
+    """
+
+    config: Critic
+    model: Model
+    head: nn.Linear
+    optimizer: MasterAdamW
+    micro_tokens: int
+
+    @classmethod
+    def build(cls, config: Critic, policy: Model, learning_rate: float, micro_tokens: int) -> ValueModel:
+        model = policy if config.shared else replace(policy, hf=twin(policy.hf))
+        head = nn.Linear(policy.hf.config.get_text_config().hidden_size, 1, device=policy.device, dtype=torch.float32)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        trunk: Any = model.hf.get_decoder()
+        own = list(head.parameters()) + ([] if config.shared else list(trunk.parameters()))
+        return cls(config, model, head, MasterAdamW(own, config.learning_rate * learning_rate), micro_tokens)
+
+    def values(self, tokens: Tokens) -> Tensor:
+        """V_bt before each scored token is emitted, float32[B, T] with gradient, zero off the mask."""
+        hidden, slot = predicting_states(self.model, tokens, slots(tokens))
+        return scatter(self.head(hidden.float())[:, 0], slot, tokens.mask_BT.shape)
+
+    def predict(self, tokens: Tokens) -> Tensor:
+        """V_bt for a whole step, some rows at a time, without gradient, in main memory."""
+        return in_parts(tokens, 4 * self.micro_tokens, self.values)
+
+    def after(self, tokens: Tokens, wanted_B: Tensor) -> Tensor:
+        """V(s_L), of the state after the last token, for the wanted rows: float32[B], zero for the others."""
+        length_B, one = tokens.length_B, torch.nn.functional.pad
+        at_T = torch.arange(tokens.tokens_BT.shape[1] + 1)
+        longer = replace(  # as if one token more were to be scored, which nothing reads
+            tokens, tokens_BT=one(tokens.tokens_BT, (0, 1)), mask_BT=at_T == length_B[:, None], length_B=length_B + 1,
+        )  # fmt: skip
+        return in_parts(longer, 4 * self.micro_tokens, self.values, wanted_B.nonzero()[:, 0]).sum(1)
+
+    def fit(self, batch: Batch, tokens: Tokens, credit: Value, clip_norm: float, seed: int) -> float:
+        """AdamW on the value loss, a token mean over each minibatch (its valid rows learn, all of them are counted).
+
+        Returns the loss over the first pass. A shared trunk takes the batch whole and once, since its gradient
+        belongs to the policy's next step.
+        """
+        assert batch.value_BT is not None
+        target_BT = credit.targets(batch).to(batch.value_BT.dtype)
+        shared = self.config.shared
+        first: list[Tensor] = []
+        plan = minibatches(batch.group_B, 1 if shared else self.config.minibatches, seed)
+        for epoch in range(1 if shared else self.config.epochs):
+            for minibatch in plan:
+                weight = 1 / max(int(batch.mask_BT[minibatch].sum()), 1)
+                for rows in microbatches(tokens, minibatch[batch.valid_B[minibatch]], self.micro_tokens):
+                    part = tokens.rows(rows)
+                    T = part.mask_BT.shape[1]
+                    aims = (batch.value_BT[rows, :T], target_BT[rows, :T], weight * part.mask_BT)
+                    loss = self.config.loss(self.values(part), *send(self.model.device, *aims))
+                    ((self.config.coef if shared else 1.0) * loss).backward()  # type: ignore[no-untyped-call]
+                    first += [loss.detach()] if epoch == 0 else []
+                self.optimizer.step(clip_norm)
+        return sum((float(loss) / len(plan) for loss in fetch(*first)), 0.0)
+
+
+def explained_variance(value_BT: Tensor, target_BT: Tensor, mask_BT: Tensor) -> float:
+    """1 - Var(target - V) / Var(target): 1 is a perfect critic, 0 one that knows nothing, below 0 a harmful one."""
+    V, G = value_BT[mask_BT].double(), target_BT[mask_BT].double()
+    if len(G) < 2 or float(G.var()) == 0.0:
+        return float("nan")
+    return float(1 - (G - V).var() / G.var())

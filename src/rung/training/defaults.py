@@ -1,0 +1,79 @@
+"""Defaults that the user did not set, lowered to what the task and the model allow; what was set is refused with numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rung.errors import InputError
+from rung.network.model import Model
+from rung.plan.memory import sketch
+from rung.tasks.environments.protocol import Splits, talks
+from rung.training.config import TrainConfig
+
+LOOKED_AT = 128  # problems of each side, for the lengths of their prompts
+LEFT_OUT = 0.05  # share of prompts that may be too long, so that one of them does not cut every answer
+
+
+def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
+    """The resolved settings with no more prompts a step than there are problems; the note, if any, among the Splits'."""
+    sizes = {"training": len(splits.train), "held-out": len(splits.eval)}
+    for side, size in sizes.items():
+        if not size:
+            raise InputError(
+                f"the task {given.task or splits.name} has no {side} problems, and a run needs some to train on and some to "
+                "evaluate on. Give more rows, or another share of them with --task-options.eval_share."
+            )
+    config = given.resolved()
+    assert config.prompts_per_step is not None
+    if config.prompts_per_step <= sizes["training"]:
+        return config, splits
+    if given.prompts_per_step is not None:
+        raise InputError(
+            f"prompts_per_step is {given.prompts_per_step}, but the task has only {sizes['training']} training problems, and a "
+            f"step must not hold the same problem twice. Use --prompts-per-step {sizes['training']} or fewer."
+        )
+    note = (
+        f"{sizes['training']} prompts a step and not {config.prompts_per_step}, for there are no more training problems"
+    )
+    return replace(given, prompts_per_step=sizes["training"]).resolved(), _noted(splits, note)
+
+
+def by_model(given: TrainConfig, config: TrainConfig, splits: Splits, model: Model) -> tuple[TrainConfig, Splits]:
+    """The settings with answers no longer than the model's context has room for behind the prompts, likewise.
+
+    A conversation has limits of its own, and room is looked for at every turn. Prompts that leave no room at all are
+    refused where they are met.
+    """
+    if given.max_new_tokens is not None:
+        return config, splits
+    splits = shortened(splits, model)
+    return replace(config, max_new_tokens=splits.max_new_tokens), splits
+
+
+def shortened(splits: Splits, model: Model) -> Splits:
+    """The same problems with a limit of answers that leaves room for the prompts in the model's context."""
+    if talks(splits.train):
+        return splits
+    sides = (splits.train, splits.eval)
+    lengths = sorted(len(model.encode(env[i].prompt)) for env in sides for i in range(min(len(env), LOOKED_AT)))
+    longest = lengths[int((1 - LEFT_OUT) * (len(lengths) - 1))]
+    room = model.context - longest
+    if not 0 < room < splits.max_new_tokens:
+        return splits
+    note = (
+        f"answers of at most {room} tokens and not {splits.max_new_tokens}, for the model's context holds {model.context} and "
+        f"prompts have up to {longest}"
+    )
+    return _noted(replace(splits, max_new_tokens=room), note)
+
+
+def shortened_for(splits: Splits, name: str) -> Splits:
+    """`shortened` for a model that is not loaded yet."""
+    try:
+        return shortened(splits, sketch(name, "float32"))
+    except InputError:
+        return splits  # loading it will say what is wrong with it
+
+
+def _noted(splits: Splits, note: str) -> Splits:
+    return replace(splits, notes=(*splits.notes, note))

@@ -1,0 +1,306 @@
+"""`rung train`: from settings to a run. Evaluate, then sample -> score -> learn for some steps, evaluate again, save."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rung.advice import command
+from rung.io.console import Console
+from rung.io.run_dir import RunDir
+from rung.io.state import save_state
+from rung.io.summary import summary
+from rung.io.trackers import Tracker, check_tracker, open_tracker
+from rung.kernels.device import title
+from rung.network.model import Model
+from rung.recipe_io import brief
+from rung.recipes import Recipe
+from rung.tasks.environments.protocol import Splits
+from rung.tasks.sources.given import MADE
+from rung.training.answers import Watched, examples, rollout_rows
+from rung.training.callbacks import Listeners, StepRecord
+from rung.training.config import TrainConfig, to_toml
+from rung.training.evaluation import Evaluation
+from rung.training.health import Finding, Health, check_scored
+from rung.training.held_out import HeldOut
+from rung.training.memory_watch import MemoryWatch
+from rung.training.metrics import reward_metrics
+from rung.training.resume import agreed
+from rung.training.setup import Setup, go_on, plain_prompts, prepare, unread_letters
+from rung.training.signs import Facts
+
+
+@dataclass
+class Outcome:
+    """What a training returns: where it lies, the evaluations before and after, and whether the user cut it short.
+
+    stopped: which callback ended it, if one did.
+    before, after: `.accuracy` where every reward was 0 or 1 (else NaN), `.reward` on any scale, `.answers`, `.interval()`.
+    health: what went wrong, in the order in which it was seen; empty if nothing did.
+    """
+
+    path: Path
+    before: Evaluation
+    after: Evaluation
+    steps: int
+    interrupted: bool = False
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = ""
+    health: list[Finding] = field(default_factory=list)
+
+
+def train(
+    config: TrainConfig, console: Console | None = None, splits: Splits | None = None, recipe: Recipe | None = None,
+    model: Model | None = None, callbacks: Sequence[Any] = (),
+) -> Outcome:  # fmt: skip
+    """Train as `config` says. Ctrl-C ends the run after the phase at hand and still saves and evaluates it.
+
+    splits, recipe, model: made in Python, instead of those that `config` names; the model is trained in place.
+    callbacks: objects that listen (callbacks.py).
+    """
+    console, listeners = console or Console(), Listeners(callbacks)
+    changes: list[str] = []
+    if config.resume:
+        made = {name for name, given in (("task", splits), ("reward", splits), ("model", model)) if given is not None}
+        config, recipe, changes = agreed(config, recipe, made)
+    check_tracker(config.tracker)
+    setup = prepare(config, splits, recipe, model)
+    config = setup.config
+    if config.resume:
+        run = RunDir.open(config.out or Path(), write=True)
+    else:
+        run = RunDir.create(
+            Path("runs"), f"{setup.recipe.name}-{Path(config.model.removeprefix(MADE)).name}", config.out
+        )
+    with run, console:
+        first, tokens = go_on(setup, run) if config.resume else (0, 0)
+        if changes or not config.resume:
+            run.write_config(to_toml(replace(config, resume=False), setup.recipe))
+        for change in changes:
+            console.message(f"note: {change}")
+        run.write_environment(title(setup.model.device))
+        with open_tracker(config.tracker, to_toml(config, setup.recipe), run.path, console.message) as tracker:
+            return _Loop(setup, run, console, tracker, listeners, tokens=tokens).go(first)
+
+
+class _Interrupt:
+    """The first Ctrl-C asks the loop to end after the step at hand; the second one raises at once."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.now = console, False
+
+    def __enter__(self) -> _Interrupt:
+        self.main = threading.current_thread() is threading.main_thread()
+        self.before = signal.signal(signal.SIGINT, self._ask) if self.main else None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.main:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self.now:
+            raise KeyboardInterrupt
+        self.now = True
+        self.console.message("interrupted: finishing this step, then saving (Ctrl-C once more to leave at once)")
+
+
+@dataclass
+class _Loop:
+    setup: Setup
+    run: RunDir
+    console: Console
+    tracker: Tracker
+    listeners: Listeners
+    latest: Evaluation | None = None  # the newest of this process
+    watched: Watched = field(default_factory=Watched)
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory: MemoryWatch = field(init=False)
+    tokens: int = 0
+    health: Health = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.memory = MemoryWatch(self.setup.model.device)
+        self.health = Health(_facts(self.setup))
+
+    def go(self, first: int) -> Outcome:
+        setup, config = self.setup, self.setup.config
+        setup.learner.phase = setup.collector.phase = self.phase
+        self.health.replay(self.run.metrics())
+        self.held_out = HeldOut(setup, self.run, self._log_evaluation)
+        assert config.steps is not None
+        self.console.start(self._header(), config.steps, first)
+        for note in setup.splits.notes:
+            self.console.message(f"note: {note}")
+        if setup.model.slow:
+            self.console.message(f"note: {setup.model.slow}.")
+        self._say(self.health.look(first))
+        done = first
+        with _Interrupt(self.console) as asked:
+            before = self._before(first)
+            for step in range(first, config.steps):
+                if asked.now or self._over():
+                    break
+                before_it = self.tokens
+                self._step(step, begins=step == first)
+                done = step + 1
+                more = done < config.steps and not self._over()
+                if more and config.evaluates_after(done, self.tokens, before_it):
+                    self._evaluate(done)
+                if config.save_every and done % config.save_every == 0 and more:
+                    self._save(done)
+            self._save(done)
+            after = before if asked.now else self._evaluate(done)
+            before, after = self.held_out.settled(before), self.held_out.settled(after)
+        if asked.now:
+            self.console.finish("interrupted")
+            again = command("train", "--resume", self.run.path)
+            self.console.message(f"the run lies in {self.run.path} with a loadable model; go on with: {again}")
+        else:
+            self.console.finish("finished")
+            if self.listeners.ended:
+                self.console.message(f"{self.listeners.ended} ended the run after step {done}")
+            self._conclude(before, after)
+        health = [*self.health.found.values()]
+        return Outcome(self.run.path, before, after, done, asked.now, self.run.metrics(), self.listeners.ended, health)
+
+    def _over(self) -> bool:
+        """Whether a callback ended the run, or the budget of sampled tokens is used up."""
+        budget = self.setup.config.tokens
+        return bool(self.listeners.ended) or (budget is not None and self.tokens >= budget)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        with self.console.phase(name), self.memory.phase(name):
+            yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _step(self, step: int, *, begins: bool) -> None:
+        setup, config = self.setup, self.setup.config
+        self.seconds, self.memory.peaks, start = {}, {}, time.perf_counter()
+        collected = setup.collector.collect(step, setup.learner.state)
+        if begins:
+            check_scored(collected.scored, step + 1)
+        result = setup.learner.step(collected)
+        setup.sampler.load(None, setup.learner.version)
+        self.tokens += collected.sampled
+        row = {
+            "step": step + 1,
+            **reward_metrics(collected, config.samples_per_prompt),
+            **result.metrics,
+            "num_tokens": float(self.tokens),
+            "step_time": time.perf_counter() - start,
+            **{
+                f"time/{name}": self.seconds.get(name, 0.0)
+                for name in ("sample", "reward", "logprob", "update", "sync")
+            },
+            **{f"memory/{name}": peak for name, peak in self.memory.peaks.items()},
+        }
+        found = self._log(row)
+        if config.save_rollouts:
+            self.run.write_rollouts(step + 1, rollout_rows(collected, result))
+        self.console.step(row)
+        self._say(found)
+        self.listeners.step(StepRecord(step + 1, dict(row), collected.scored, result))
+
+    def _log(self, row: dict[str, Any]) -> list[Finding]:
+        """Keep a row, with a mark for each symptom that is there; returns the symptoms that are new."""
+        found = self.health.look(row["step"], row)
+        row |= self.health.marks
+        self.run.log(row)
+        self.tracker.log(row)
+        return found
+
+    def _say(self, found: Sequence[Finding]) -> None:
+        for finding in found:
+            self.console.message(finding.message())
+
+    def _evaluate(self, step: int) -> Evaluation:
+        if self.latest is None or self.latest.step != step:
+            with self.phase("eval"):
+                self.latest = self.held_out.at(step)
+            self._show(self.latest)
+            self.listeners.evaluated(self.latest)
+        return self.latest
+
+    def _show(self, result: Evaluation) -> None:
+        self.console.evaluated(result.shown(), self.watched.of(result))
+
+    def _before(self, first: int) -> Evaluation:
+        """The evaluation before training: of a resumed run the one that it began with, not one of now."""
+        kept = self.held_out.before() if self.setup.config.resume else None
+        if kept is None and first:
+            self.console.message(
+                f"the evaluation before training is not in {self.run.path} any more: `before` is that of step {first}"
+            )
+        if kept is not None:
+            self._show(kept)
+        return self._evaluate(first) if kept is None else kept
+
+    def _log_evaluation(self, row: dict[str, Any]) -> None:
+        self._say(self._log(row))
+
+    def _save(self, step: int) -> None:
+        setup = self.setup
+
+        def write(directory: Path) -> None:
+            setup.model.hf.save_pretrained(directory)
+            setup.model.tokenizer.save_pretrained(directory)
+            curriculum: dict[str, Any] = getattr(setup.splits.train, "state_dict", dict)()
+            progress = {"step": step, "tokens": self.tokens, "walk": setup.collector.walk.state_dict()}
+            save_state(directory, {"learner": setup.learner.state_dict(), **progress, "curriculum": curriculum})
+
+        self.run.checkpoint(step, write, setup.config.keep_last)
+
+    def _header(self) -> Mapping[str, str]:
+        s, c = self.setup, self.setup.config
+        assert c.prompts_per_step
+        parameters = sum(p.numel() for p in s.model.hf.parameters())
+        return {
+            "recipe": f"{s.recipe.name}: {brief(s.recipe.credit)}",
+            "model": f"{c.model.removeprefix(MADE)}, {parameters / 1e6:.3g} M parameters",
+            "device": title(s.model.device),
+            "task": f"{s.splits.name if c.environment else (c.task or '').removeprefix(MADE)}, {len(s.splits.train)} problems",
+            "batch": f"{c.prompts_per_step} prompts x {c.samples_per_prompt} answers = {c.prompts_per_step * c.samples_per_prompt}",
+            "run": str(self.run.path),
+        }
+
+    def _conclude(self, before: Evaluation, after: Evaluation) -> None:
+        path, shown = self.run.path, examples(before, after)
+        summary(
+            self.console,
+            before.shown(),
+            after.shown(),
+            before.change(after),
+            shown,
+            path,
+            [
+                command("ask", path, *(e.prompt for e in shown[:1] if _typed(e.prompt))),
+                command("report", path),
+                command("eval", path),
+                command("explain", self.setup.recipe.name),
+            ],
+            [f"{f.name}, {f.when}: {f.seen}" for f in self.health.found.values()],
+        )
+
+
+def _typed(question: str) -> bool:
+    """Whether one would type it into a command."""
+    return question.isprintable() and 0 < len(question) <= 40
+
+
+def _facts(setup: Setup) -> Facts:
+    config = setup.config
+    assert config.prompts_per_step
+    samples = config.samples_per_prompt
+    return Facts(
+        config.prompts_per_step * samples, samples, config.dtype, plain_prompts(setup.model, setup.splits),
+        unread_letters(setup.model, setup.splits.train, setup.splits.eval),
+    )  # fmt: skip

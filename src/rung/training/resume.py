@@ -1,0 +1,94 @@
+"""Going on with a run. Everything is as the run has it; what is given besides may change and is written down, or is refused.
+
+What may change is how long the run goes, what is kept and shown of it, and where it is computed. All else decided what
+its steps were: another value would make a run that no settings describe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from rung.errors import InputError
+from rung.io.run_dir import RunDir
+from rung.recipe_io import brief, diff, find, from_dict, override
+from rung.recipes import Recipe
+from rung.tasks.sources.given import MADE
+from rung.training.config import TrainConfig, from_toml, which
+
+FREE = (
+    "steps", "tokens", "eval_every", "save_every", "keep_last", "save_rollouts", "tracker", "threads", "ignore_memory",
+    "activation_gib", "gradient_checkpointing",
+)  # fmt: skip
+HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
+RECIPE = ("recipe", "overrides")
+OBJECTS = ("task", "reward", "environment", "model")  # settings that Python may give as objects
+
+
+def begun(path: Path) -> tuple[TrainConfig, Recipe]:
+    """The settings and the recipe of the run in `path`, as they were run; `resume` is set."""
+    data = RunDir.open(path).config()
+    settings = {k: v for k, v in from_toml(path / "config.toml").items() if k not in HERE}
+    if "expanded_recipe" not in data:
+        raise InputError(
+            f"{path / 'config.toml'} has no expanded_recipe, so it is not as a run left it. Start a new run."
+        )
+    return TrainConfig(**settings, out=path, resume=True), from_dict(data["expanded_recipe"])
+
+
+def going_on(given: Mapping[str, Any]) -> TrainConfig:
+    """The run's settings with what is given in their place. given: `resume` is the run's path, or True and `out` is.
+
+    What may not differ is refused by `agreed`.
+    """
+    rest = {k: v for k, v in given.items() if k not in ("resume", "out")}
+    return replace(begun(which(given["resume"], given.get("out")))[0], **rest)
+
+
+def agreed(
+    config: TrainConfig, own: Recipe | None = None, made: Collection[str] = ()
+) -> tuple[TrainConfig, Recipe, list[str]]:
+    """The settings with which the run in `config.out` goes on, its recipe, and a sentence for each setting that changes.
+
+    What `config` leaves open (None) is as the run has it. own: a recipe made in Python; made: settings that Python
+    gives as objects, which no file holds.
+
+    Raises:
+        InputError: settings differ that may not; all of them are named with both values.
+    """
+    path = which(True, config.out)
+    before, recipe = begun(path)
+    lost = [n for n in OBJECTS if str(getattr(before, n)).startswith(MADE) and n not in made]
+    if lost:
+        what = " and ".join(f"its {n} ({getattr(before, n).removeprefix(MADE)})" for n in lost)
+        again = ", ".join(f"{n}=..." for n in lost)
+        raise InputError(
+            f"{path} cannot go on by itself: {what} came from Python, and no file holds it. Go on there: "
+            f"rung.train(resume={str(path)!r}, {again})."
+        )
+    left = {f.name: getattr(before, f.name) for f in fields(config) if getattr(config, f.name) is None}
+    now = replace(config, **{k: v for k, v in left.items() if k not in HERE})
+    if now.tokens != before.tokens and now.steps == before.steps == replace(before, steps=None).resolved().steps:
+        now = replace(now, steps=None).resolved()  # it was a cap that the budget gave, and so is the new one
+    names = [f.name for f in fields(config) if f.name not in (*HERE, *RECIPE)]
+    changed = [name for name in names if getattr(now, name) != getattr(before, name)]
+    wrong = [f"{n} is {getattr(before, n)!r}, not {getattr(now, n)!r}" for n in changed if n not in FREE]
+    wrong += _other_recipe(now, before, recipe, own)
+    if wrong:
+        raise InputError(
+            f"the run {path} goes on as it was begun: {'; '.join(wrong)}. Leave that out, or start a new run "
+            f"with another --out. What may change: {', '.join(FREE)}."
+        )
+    said = [f"{n} is {getattr(now, n)} from here on; it was {getattr(before, n)}" for n in changed]
+    if "steps" in changed and now.decay_steps:
+        said.append("the learning rate falls towards the new end")
+    return now, recipe, said
+
+
+def _other_recipe(now: TrainConfig, before: TrainConfig, recipe: Recipe, own: Recipe | None) -> list[str]:
+    if own is None and now.recipe not in (before.recipe, recipe.name) and find(now.recipe).name != recipe.name:
+        return [f"recipe is {recipe.name!r}, not {now.recipe!r}"]
+    wanted = override(recipe if own is None else own, now.overrides)
+    return [f"recipe.{name} is {brief(a)}, not {brief(b)}" for name, (a, b) in diff(recipe, wanted).items()]

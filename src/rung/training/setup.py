@@ -1,0 +1,290 @@
+"""From settings to a run's parts: everything is checked here, cheapest first, before anything is written."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from rung.errors import InputError, unknown
+from rung.io.run_dir import RunDir
+from rung.io.state import load_state
+from rung.kernels.device import choose
+from rung.models import smollm2, starter
+from rung.network import adapter, checkpointing
+from rung.network import model as models
+from rung.network.model import Model
+from rung.network.place import place
+from rung.plan import fit
+from rung.recipe_io import override
+from rung.recipe_rules import check_sampling
+from rung.recipes import Recipe
+from rung.records import SamplingLaw
+from rung.rollout.collect import Collector, encode
+from rung.rollout.sampler import TorchSampler
+from rung.settings.shared import Weights
+from rung.tasks.environments import named as environments
+from rung.tasks.environments.protocol import Environment, Splits, talks
+from rung.tasks.sources.given import MADE
+from rung.text import listed
+from rung.training import defaults
+from rung.training.config import TrainConfig
+from rung.training.learner import Hyper, Learner
+from rung.training.needs import collected
+
+OURS = ("starter", "smollm2")
+PROMPTS_TRIED = 512
+PROMPTS_LOOKED_AT = 64
+
+
+@dataclass
+class Setup:
+    """Everything that a run is made of, checked before anything is written."""
+
+    config: TrainConfig
+    recipe: Recipe
+    splits: Splits
+    model: Model
+    learner: Learner
+    sampler: TorchSampler
+    collector: Collector
+
+
+def is_run(path: Path) -> bool:
+    return (path / "config.toml").is_file()
+
+
+def locate(name: str) -> str:
+    """'starter', 'smollm2' and a run's directory to the directory of the model they stand for; anything else as it is."""
+    if name == "starter":
+        return str(starter.path())
+    if name == "smollm2":
+        found = smollm2.path()
+        if found is None:
+            raise smollm2.absent()
+        return str(found)
+    if name.startswith(MADE):
+        raise InputError(
+            f"the model {name.removeprefix(MADE)} came from Python as an object, and no file holds it. Give it again there, or "
+            "save it (save_pretrained) and give its directory."
+        )
+    if is_run(path := Path(name).expanduser()):
+        return str(RunDir.open(path).model_path())
+    if "/" not in name and not Path(name).exists() and difflib.get_close_matches(name.lower(), OURS, n=1, cutoff=0.75):
+        raise unknown("model", name, OURS, more=" Or give a directory with a Hugging Face model, or a hub id.")
+    place(name)  # refuses a path without a model
+    return name
+
+
+def settle(
+    config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None
+) -> tuple[TrainConfig, Recipe, Splits]:
+    """The settings with every default in place, the recipe and the task that they name, all checked; no model is loaded.
+
+    splits, own: problems and a recipe made in Python, instead of those that `config` names.
+    """
+    given, config = config, config.resolved()
+    choose(config.device)
+    recipe = config.build_recipe() if own is None else override(own, config.overrides)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    splits = environments.problems(config) if splits is None else splits
+    config, splits = defaults.by_task(given, splits)
+    config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
+    assert config.prompts_per_step and config.max_new_tokens
+    check_sampling(
+        recipe,
+        samples_per_prompt=config.samples_per_prompt,
+        rows=config.prompts_per_step * config.samples_per_prompt,
+        temperature=config.temperature,
+        is_full=config.law().is_full,
+        max_new_tokens=config.max_new_tokens,
+    )
+    return config, recipe, splits
+
+
+def prepare(
+    config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None, brought: Model | None = None
+) -> Setup:
+    """Check the settings, cheapest first, then load task and model and build the learner. Arguments as of `settle`.
+
+    brought: a model that is in memory already, instead of the one that `config` names.
+    """
+    given = config
+    config, recipe, splits = settle(given, splits, own)
+    torch.manual_seed(config.seed)
+    where = locate(config.model) if brought is None else _usable(config, brought)
+    fit.check(config, recipe, where, (splits.train, splits.eval))
+    model = where if isinstance(where, Model) else load_weights(where, config, config.device)
+    ready(model, config, config.template_options)
+    try_saving(model)
+    config, splits = defaults.by_model(given, config, splits, model)
+    assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
+    reach(model, config.law(), splits.train, splits.eval)
+    for env in (splits.train, splits.eval):  # a task none of whose prompts fit is refused now
+        first = [env[i] for i in range(min(len(env), PROMPTS_TRIED))]
+        if first and not any(len(model.encode(task.prompt)) + config.max_new_tokens <= model.context for task in first):
+            encode(model, first[0], config.max_new_tokens)
+    hyper = Hyper(
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.decay_steps,
+        decay_shape=config.decay_shape,
+        steps=config.steps or 0,
+        clip_norm=config.clip_norm,
+        weight_decay=config.weight_decay,
+        betas=(config.adam_beta1, config.adam_beta2),
+        epsilon=config.adam_epsilon,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        activation_gib=config.activation_gib,
+        seed=config.seed,
+    )
+    learner = Learner(recipe, model, hyper)
+    sampler = TorchSampler(model)
+    collector = Collector(
+        splits.train, model, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
+        config.seed, **collected(recipe.needs),
+    )  # fmt: skip
+    return Setup(config, recipe, splits, model, learner, sampler, collector)
+
+
+def load_weights(where: str, weights: Weights, device: str, *, merge: bool = True) -> Model:
+    """The model as it is trained, its own adapters merged into what they belong to, unless they are what is trained."""
+    return models.load(
+        where, dtype=getattr(torch, weights.dtype), trust_remote_code=weights.trust_remote_code, merge=merge,
+        device=choose(device),
+    )  # fmt: skip
+
+
+def ready(model: Model, weights: Weights, template_options: Mapping[str, Any]) -> None:
+    """Which of its weights are trained, the new adapter if there is one, and how prompts are written."""
+    if names := weights.trained_names():
+        train_only(model, names)
+    if weights.lora_rank and adapter.has_adapter(model.hf):
+        adapter.train_alone(model.hf)
+    elif weights.lora_rank:
+        adapter.add(model, weights.lora_rank, weights.lora_alpha, weights.lora_targets)
+    model.use_template(template_options)
+    if weights.gradient_checkpointing:
+        checkpointing.enable(model)
+
+
+def _usable(config: TrainConfig, model: Model) -> Model:
+    """A model that is in memory already, which is trained itself and not as a copy."""
+    if adapter.has_adapter(model.hf) and not (config.resume and config.lora_rank):
+        raise InputError(
+            "the model has a LoRA adapter already, and an object is trained as it is. Give the model without it and lora_rank, "
+            "or save both (save_pretrained) and give the directory."
+        )
+    if config.lora_rank and not model.hf.name_or_path:
+        raise InputError(
+            "an adapter is stored without the weights below it, and this model was loaded from nowhere. Save it first "
+            "(save_pretrained) and give its directory."
+        )
+    if model.hf.dtype != getattr(torch, config.dtype):
+        raise InputError(
+            f"the model's weights are {str(model.hf.dtype).removeprefix('torch.')} and dtype is {config.dtype!r}. An object is "
+            f"trained as it is: bring it to a dtype before (model.to(torch.{config.dtype}))."
+        )
+    return model
+
+
+def reach(model: Model, law: SamplingLaw, *envs: Environment) -> None:
+    """Make room for the longest rows under `law`, where the model reads long rows in another way than short ones."""
+    if model.limit is None:
+        return
+    prompts = [env[i].prompt for env in envs if not talks(env) for i in range(min(len(env), PROMPTS_TRIED))]
+    longest = max((len(model.encode(prompt)) for prompt in prompts), default=0) + law.max_new_tokens
+    model.reach(max(longest, law.max_total_tokens or 0))
+
+
+def try_saving(model: Model) -> None:
+    """Everything of a checkpoint but the weights, written and thrown away: what cannot be saved is not trained."""
+    with TemporaryDirectory() as directory:
+        try:
+            model.hf.save_pretrained(directory, state_dict={})
+            model.tokenizer.save_pretrained(directory)
+        except Exception as error:  # whatever saving raises, it would raise after the training too
+            raise InputError(
+                f"this model cannot be saved, so a training would be lost ({type(error).__name__}: {error}). Give the model "
+                "with plain weights, or train an adapter (--lora-rank)."
+            ) from error
+
+
+def plain_prompts(model: Model, splits: Splits) -> bool:
+    """Whether problems are plain text although the model has a chat template, which then stays unused.
+
+    Both splits are looked at, since a curriculum's later parts are only in the evaluation's first problems.
+    """
+    if model.tokenizer.chat_template is None or talks(splits.train):
+        return False
+    return any(isinstance(env[i].prompt, str) for env in (splits.train, splits.eval) for i in range(min(len(env), 8)))
+
+
+def unread_letters(model: Model, *envs: Environment) -> str | None:
+    """A sentence for people if the tokenizer reads some of the first prompts' letters as its token for the unknown."""
+    tasks = [env[i] for env in envs if not talks(env) for i in range(min(len(env), PROMPTS_LOOKED_AT))]
+    found = [pieces for task in tasks if (pieces := model.unread(task.prompt))]
+    if not found:
+        return None
+    pieces = list(dict.fromkeys(p for part in found for p in part))
+    return (
+        f"{len(found)} of {len(tasks)} prompts contain {listed(pieces)}, which the model's tokenizer does not know: it "
+        f"reads each of them as {model.tokenizer.unk_token!r}"
+    )
+
+
+def train_only(model: Model, pattern: str | re.Pattern[str]) -> None:
+    """Freeze every parameter whose name the pattern does not find."""
+    found = re.compile(pattern)
+    names = [name for name, _ in model.hf.named_parameters()]
+    if not any(found.search(name) for name in names):
+        raise InputError(
+            f"--trainable {found.pattern!r} finds no parameter, so nothing would be trained. Names look like {names[-2]!r}."
+        )
+    for name, parameter in model.hf.named_parameters():
+        parameter.requires_grad_(bool(found.search(name)))
+
+
+def restore(setup: Setup, checkpoint: Path) -> None:
+    """Put the weights and the learner's state of a checkpoint into a setup that was built from scratch."""
+    hf = setup.model.hf
+    if adapter.has_adapter(hf):
+        adapter.restore(hf, checkpoint)
+    else:
+        if (checkpoint / adapter.FILE).is_file():
+            raise InputError(
+                f"{checkpoint} holds a LoRA adapter. Resume with the --lora-rank of the run's config.toml."
+            )
+        saved = type(hf).from_pretrained(checkpoint, dtype=hf.dtype)
+        hf.load_state_dict(saved.state_dict())
+    setup.learner.load_state_dict(load_state(checkpoint)["learner"])
+    setup.sampler.load(None, setup.learner.version)
+
+
+def go_on(setup: Setup, run: RunDir) -> tuple[int, int]:
+    """The newest complete checkpoint into the setup: weights, optimizer, critic, problems. Steps done, tokens sampled.
+
+    What was written of later steps is set aside, once nothing can be refused any more.
+    """
+    checkpoint, steps = run.resumed(), setup.config.steps
+    state = load_state(checkpoint)
+    assert steps is not None
+    if steps < state["step"]:
+        raise InputError(
+            f"{run.path} has done {state['step']} steps, and --steps {steps} lies before that. Give more, or leave it out."
+        )
+    restore(setup, checkpoint)
+    if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
+        setup.collector.walk.load_state_dict(walk)
+    if curriculum := state.get("curriculum"):
+        setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]
+    run.truncate_metrics(int(state["step"]))
+    return int(state["step"]), int(state["tokens"])
