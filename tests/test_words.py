@@ -12,8 +12,8 @@ from rung.settings.flags import Ask, Eval, Report
 from rung.settings.ranges import bare, options_of
 from rung.shell.arguments import record, refuse_repeated, settings
 from rung.shell.help import more_of
+from rung.shell.words import FOREIGN, parse, slots
 from rung.training.config import TrainConfig
-from rung.words import FOREIGN, parse, slots
 
 SPECS = {name: command.flags for name, command in COMMANDS.items()}
 EVERY = [(name, slot) for name, spec in SPECS.items() for slot in slots(spec)]

@@ -14,8 +14,8 @@ from typing import Any
 from rung.errors import InputError
 from rung.settings.overrides import flatten
 from rung.settings.ranges import shown
+from rung.shell.words import parse
 from rung.training.config import TrainConfig, from_toml, which
-from rung.words import parse
 
 OPTIONS = ("task_options", "template_options")  # settings with names of their own: --task-options.NAME VALUE
 

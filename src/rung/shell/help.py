@@ -20,6 +20,7 @@ from rich.text import Text
 from rung.io.terminal import make_rich
 from rung.settings.ranges import hints, is_hidden, is_positional, options_of
 from rung.settings.shared import Problems, Weights
+from rung.shell.arguments import OPTIONS
 from rung.training.config import GROUPS, TrainConfig
 
 WIDEST = 110  # longer lines are hard to read
