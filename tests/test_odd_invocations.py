@@ -38,6 +38,7 @@ FILES: dict[str, str | bytes] = {
     "m_until.toml": STAGED % "until_step = 'x'", "m_accuracy.toml": STAGED % "until_accuracy = nan",
     "m_step.toml": STAGED % "until_step = -1", "m_sure.toml": STAGED % "until_accuracy = true",
     "m_bare.toml": CHAIN + "[[stage]]\n",
+    "m_bell.toml": CHAIN + 'name = "a\\tb"', "m_space.toml": CHAIN + "name = ' '",
     "m_self.toml": "[[part]]\ntask = 'm_self.toml'", "m_blank.toml": "[[part]]\ntask = ''",
     # rows
     "empty.jsonl": "", "blank.jsonl": "\n\n", "list.jsonl": "[1]\n", "number.jsonl": "3\n", "broken.jsonl": "{\n",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rung.parts as p
 from rung.errors import InputError, unknown
+from rung.settings.ranges import refuse_name
 
 if TYPE_CHECKING:
     from rung.recipes import Recipe
@@ -146,6 +147,7 @@ RULES: tuple[Rule, ...] = (
 
 def check(recipe: Recipe) -> None:
     """Refuse a recipe whose parts contradict each other. InputError with the reason and what to use instead."""
+    refuse_name(recipe.name, "Recipe.name")
     for part in (getattr(recipe, f.name) for f in fields(recipe)):
         for need in sorted(needs_of(part) - NEEDS.keys()):
             raise unknown(f"need of the part {type(part).__name__}:", need, NEEDS, more=" Nothing prepares another.")

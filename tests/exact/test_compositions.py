@@ -264,7 +264,7 @@ def test_the_draws_reach_every_part_and_a_quarter_is_accepted():
     seen, accepted, exact = set(), 0, 0
     for seed in range(4 * ALL):
         with contextlib.suppress(InputError):
-            recipe = Recipe(name="", **draw(seed))
+            recipe = Recipe(name="x", **draw(seed))
             seen |= {type(getattr(recipe, name)) for name in SLOTS} | {type(getattr(recipe.credit, "estimator", None))}
             exact, accepted = exact + unbiased_by_parts(recipe), accepted + 1
     assert {x for kinds in SLOTS.values() for x in kinds} | {p.GAE, p.MC, p.TD, p.NStep, p.LengthAdaptiveGAE} <= seen

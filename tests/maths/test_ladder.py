@@ -9,6 +9,7 @@ import rung.parts as p
 from rung.errors import InputError
 from rung.recipe_io import LABELS, all_recipes, diff
 from rung.recipe_rules import RULES, check, check_sampling
+from rung.recipes import Recipe
 
 RECIPES = all_recipes()
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
@@ -266,3 +267,14 @@ def test_sampling_at_the_edge_is_accepted():
     check_sampling(R["grpo"], **{**GOOD_SAMPLING, "samples_per_prompt": 2})
     check_sampling(replace(R["dr_grpo"], aggregate=p.FixedBudget(16)), **GOOD_SAMPLING)
     check_sampling(R["reinforce_pp"], **{**GOOD_SAMPLING, "samples_per_prompt": 2, "rows": 2})
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "grpo ", "a\nb", "a\x1b[2J", "\ud800", "a/b", "..\\x", "..", ".", "x" * 101, None, 3]
+)
+def test_a_recipe_has_a_name_that_a_table_and_a_file_can_have(name):
+    for make in (lambda: Recipe(name=name), lambda: replace(R["grpo"], name=name)):
+        with pytest.raises(InputError, match=r"Recipe\.name is "):
+            make()
+    for good in ("mine", "grpo, twice as long", "reinforce++", "1", "über"):
+        assert replace(R["grpo"], name=good).name == good

@@ -9,4 +9,5 @@ rows          `rung data`.
 spec          How a model is evaluated, as one record that is stored with the answers, so that every model is evaluated alike.
 statistics    What k answers to each of n problems show: pass@k, maj@k, intervals over problems, and paired tests of two models.
 verification  `rung verify`.
+words         What `rung eval` says of its models: the verdict in words, the table turned, and notes on what it does not show.
 """

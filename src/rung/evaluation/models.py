@@ -19,7 +19,7 @@ from rung.evaluation.words import notes, turned, verdict_on
 from rung.io.files import to_json
 from rung.io.held_out import NAMES, Kind
 from rung.io.run_dir import RunDir
-from rung.io.tables import check_json_target, say_verdict, show
+from rung.io.tables import check_json_target, check_new, say_verdict, show
 from rung.io.terminal import figure, say_notes
 from rung.kernels.device import CPU, choose
 from rung.network import model as models
@@ -247,10 +247,7 @@ def answers_file(out: Path | None, model: str, stored: dict[str, Any]) -> Path |
             n += 1
         return folder / f"eval-{n}.jsonl"
     for path in (out, out.with_suffix(".spec.json")):
-        if path.exists():
-            raise InputError(f"--out {path}: that exists, and nothing is overwritten. Give another name.")
-    if not out.parent.is_dir():
-        raise InputError(f"--out {out}: there is no directory {out.parent}. Create it, or give another name.")
+        check_new("--out", path)
     return out
 
 

@@ -28,7 +28,7 @@ from typing import Literal
 from rung.errors import InputError
 from rung.exact.causes import STRAIGHT, Cause, bare, constants, find_causes, measure
 from rung.exact.world import LONGEST, Condition, World
-from rung.io.tables import check_json_target, say_verdict, show
+from rung.io.tables import check_json_target, check_new, say_verdict, show
 from rung.io.terminal import span
 from rung.recipe_io import all_recipes, find
 from rung.recipes import Recipe
@@ -161,10 +161,8 @@ def run_audit(
     check_json_target(json_to)
     if world.samples < 2:
         raise InputError("the recipes compare answers to one prompt with each other: use 2 samples or more.")
-    if markdown is not None and (markdown.is_dir() or not markdown.parent.is_dir()):
-        raise InputError(
-            f"--markdown {markdown}: that cannot be written. Give the name of a file in a directory that is there."
-        )
+    if markdown is not None:
+        check_new("--markdown", markdown)
     chosen = [find(name) for name in recipes] or list(all_recipes().values())
     wanted = conditions(old_kl, temperature)
     _say_how_long(len(chosen) * len(wanted), world)
@@ -235,4 +233,5 @@ def write_markdown(verdicts: Sequence[Verdict], path: Path, world: World, old_kl
             lines += ["", f"## {name[0].upper()}{name[1:]}", "", f"{text[0].upper()}{text[1:]}.", ""]
             lines += ["| recipe | verdict | c |", "|---|---|---|"]
             lines += [f"| {v.recipe} | {v.words} | {v.scale:.4g} |" for v in some]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with path.open("x", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")

@@ -53,7 +53,7 @@ class Swap:
 
 def bare(recipe: Recipe) -> Recipe:
     """The recipe without its labels, and with one plain gradient step: what decides the gradient's expectation."""
-    default = Recipe(name="")
+    default = Recipe(name="bare")
     return replace(recipe, update=p.GradientSteps(), **{name: getattr(default, name) for name in LABELS})
 
 

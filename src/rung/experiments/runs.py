@@ -31,7 +31,7 @@ from rung import __version__
 from rung.errors import InputError
 from rung.experiments.statistics import area
 from rung.io.console import Console
-from rung.io.files import to_json, write_atomic
+from rung.io.files import replace_kept, to_json
 from rung.io.held_out import NAMES, evaluations, kind, mean
 from rung.io.run_dir import RunDir
 from rung.io.terminal import figure
@@ -155,10 +155,9 @@ def ready(out: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """The value as a JSON file, whole or not at all."""
+    """The value as a JSON file, whole or not at all; another result that was there stays beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = (to_json(value, indent=1) + "\n").encode()
-    write_atomic(path, lambda file: file.write(document))
+    replace_kept(path, (to_json(value, indent=1) + "\n").encode())
 
 
 def _set_aside(path: Path) -> None:

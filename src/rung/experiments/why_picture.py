@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rung.io.files import write_atomic
+from rung.io.files import replace_kept
 
 COLORS = ("#c44e52", "#4c72b0")  # parent, child; told apart in print and by color-blind readers
 
@@ -25,7 +26,9 @@ def picture(found: dict[str, Any], path: Path) -> None:
     _pairs(axes[-1], found)
     figure.suptitle(textwrap.fill(f"{found['title']}: {found['stress']}", 100 if curves else 56), fontsize=10)
     with matplotlib.rc_context({"svg.hashsalt": "rung"}):
-        write_atomic(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", metadata={"Software": None})
+    replace_kept(path, drawn.getvalue())
 
 
 def _curves(axes: Axes, curves: list[dict[str, Any]]) -> None:

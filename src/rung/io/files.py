@@ -62,6 +62,13 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     sync(path.parent)
 
 
+def replace_kept(path: Path, data: bytes) -> None:
+    """Write `path` whole or not at all; what it held before, if that was something else, stays beside it as `.bak-N`."""
+    if path.exists() and path.read_bytes() != data:
+        keep_backup(path)
+    write_atomic(path, lambda file: file.write(data))
+
+
 def keep_backup(path: Path) -> None:
     """Copies `path` to the first free `path.bak-N`, before it is replaced."""
     if path.exists():

@@ -27,7 +27,7 @@ import zstandard
 from rung.advice import command
 from rung.errors import InputError
 from rung.io.environment import describe_environment
-from rung.io.files import keep_backup, sync, sync_tree, to_json, write_atomic
+from rung.io.files import keep_backup, replace_kept, sync, sync_tree, to_json, write_atomic
 
 try:
     import fcntl
@@ -161,9 +161,7 @@ class RunDir:
 
     def _replace(self, path: Path, data: bytes) -> None:
         assert self._lock is not None, "this run is open for reading only"
-        if path.exists() and path.read_bytes() != data:
-            keep_backup(path)
-        write_atomic(path, lambda file: file.write(data))
+        replace_kept(path, data)
 
     # ---- metrics
 

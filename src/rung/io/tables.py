@@ -19,15 +19,16 @@ from rung.io.terminal import clean, make_rich
 
 def check_json_target(json_to: str | None) -> None:
     """Refuses a --json FILE that exists or cannot be, before the hours of work whose result it should hold."""
-    if json_to is None or json_to == "-":
-        return
-    path = Path(json_to)
+    if json_to is not None and json_to != "-":
+        check_new("--json", Path(json_to), ", or - for standard output")
+
+
+def check_new(flag: str, path: Path, instead: str = "") -> None:
+    """Refuses the name of a file that exists, or that cannot be one: nothing of the user's is ever overwritten."""
     if os.path.lexists(path):
-        raise InputError(
-            f"--json {path}: that exists, and nothing is overwritten. Give another name, or - for standard output."
-        )
+        raise InputError(f"{flag} {path}: that exists, and nothing is overwritten. Give another name{instead}.")
     if not path.parent.is_dir():
-        raise InputError(f"--json {path}: there is no directory {path.parent}. Create it, or give another name.")
+        raise InputError(f"{flag} {path}: there is no directory {path.parent}. Create it, or give another name.")
 
 
 def cell(value: Any) -> str:

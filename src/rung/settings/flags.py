@@ -58,7 +58,7 @@ class Ask(Flags):
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     json: str | None = None
-    """write questions and answers as JSON to this file, or - for standard output"""
+    """write questions and answers as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Eval(Problems, Flags):
     out: Path | None = None
     """every answer, to this new .jsonl file, with the .spec.json beside it; None: RUN/evaluations/eval-N.jsonl"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Data(Problems, Flags):
     problems: Count = 2
     """of the training side, shown in full"""
     json: str | None = None
-    """write what was found as JSON to this file, or - for standard output"""
+    """write what was found as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Verify(Problems, Flags):
     all: bool = False
     """print every case, not only those with mistakes"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Why(Flags):
     jobs: Jobs = 1
     """processes, of one thread each"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Ladder(Weights, Problems, Flags):
     jobs: Jobs = 1
     """processes, of one thread each"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Variance(Weights, Problems, Flags):
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class Recipes:
     """The tree of recipes: each rung, its paper, and the problem of its parent that it repairs."""
 
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Explain:
     recipe: Positional[str]
     """its name"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class Diff:
     b: Positional[str]
     """name of another"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)
@@ -266,9 +266,9 @@ class Audit(Flags):
     seed: Seed = 0
     """of the world"""
     markdown: Path | None = None
-    """write the tables of docs/audit.md to this file"""
+    """write the tables of docs/audit.md to this new file"""
     json: str | None = None
-    """write the table as JSON to this file, or - for standard output"""
+    """write the table as JSON to this new file, or - for standard output"""
 
 
 @dataclass(frozen=True)

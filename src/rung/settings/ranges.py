@@ -27,6 +27,7 @@ Positional = Annotated[T, "positional"]  # of a command: a word without a flag
 Hidden = Annotated[T, "hidden"]  # of a command: no word fills it
 
 LARGEST = 1e9  # of a number with a fraction: a larger one is a slip
+LONGEST_NAME = 100
 LARGEST_WHOLE = 2**53  # up to here a float holds every whole number
 
 
@@ -147,6 +148,16 @@ def refuse(value: Any, hint: Any, where: str) -> None:
         near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5) if isinstance(value, str) else []
         meant = f" Did you mean {near[0]!r}?" if near else ""
         raise InputError(f"{where} is {shown(value)}; it must be {problem}.{meant}")
+
+
+def refuse_name(name: Any, where: str) -> None:
+    """InputError unless it can head a table, a metric and a file: printable, not blank, without slashes, not too long."""
+    plainly = isinstance(name, str) and name.isprintable() and name == name.strip() and 0 < len(name) <= LONGEST_NAME
+    if not plainly or name in (".", "..") or set(name) & {"/", "\\"}:
+        raise InputError(
+            f"{where} is {shown(name)}; a name is printable, does not begin or end with a blank, has no slash and 1 to "
+            f"{LONGEST_NAME} characters."
+        )
 
 
 def problem_of(value: Any, hint: Any) -> str | None:

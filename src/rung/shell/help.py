@@ -131,7 +131,7 @@ MORE = {
     "config": Flag("--config", "FILE.toml", "settings from a file, such as a run's config.toml; flags come first"),
     "dry_run": Flag("--dry-run", "", "check and load everything, print the settings, write nothing"),
     "answer_tokens": Flag("--answer-tokens", "NUMBER", "expected mean length of an answer, for the time"),
-    "json": Flag("--json", "FILE", "write the table as JSON to this file, or - for standard output"),
+    "json": Flag("--json", "FILE", "write the table as JSON to this new file, or - for standard output"),
 }
 
 

@@ -38,7 +38,7 @@ from typing import Any
 
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Task
-from rung.settings.ranges import Coefficient, Count, refuse, shown
+from rung.settings.ranges import Coefficient, Count, refuse, refuse_name, shown
 from rung.tasks.environments.protocol import Environment, Splits, Stepwise
 from rung.tasks.sources.rows import is_path, stem
 
@@ -216,6 +216,7 @@ def splits(
             raise InputError(
                 f"{name}: two parts, or a part with a slash, are named {part!r}. Give each a `name` of its own."
             )
+        refuse_name(part, f"{name}: the name of a part")
         if is_mixture(task) and Path(task).resolve() == Path(name).resolve():
             raise InputError(f"{name}: the part {part!r} is this mixture itself. Name another task.")
         weights[part] = _weight(row.pop("weight", 1), name)
