@@ -95,6 +95,15 @@ def test_the_hook_is_the_lint_of_make_test_and_nothing_else():
     assert re.search(r"^test: lint ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
+def test_types_are_strict_in_every_module():
+    """No module of ours is let off: what is set by module only says which of other people's are not read."""
+    mypy = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert mypy["strict"] is True and mypy["files"] == ["src/rung"]
+    for several in mypy["overrides"]:
+        assert several.keys() == {"module", "follow_imports"}
+        assert not any(name.startswith("rung") for name in several["module"])
+
+
 # -- what people read and fill in --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
 def test_a_form_asks_for_something(path):

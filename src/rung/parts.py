@@ -113,5 +113,13 @@ class Data(Checked):
     overlong: Overlong | None = None
 
 
-_TYPES = ("Annotated", "Checked", "ClassVar", "Coefficient", "Count", "Natural", "Needs", "Share")
-__all__ = [name for name in dir() if name[0].isupper() and name not in _TYPES]
+__all__ = [
+    "CISPO", "GAE", "GMPO", "K1", "K2", "K3", "MC", "SAPO", "TD", "Aggregate", "AsIs", "BatchMean", "Clip",
+    "Correction", "Credit", "Critic", "Data", "FixedBudget", "FullKL", "GeometricMask", "GradientSteps", "Greedy",
+    "GroupMean", "Importance", "LeaveOneOut", "LengthAdaptiveGAE", "LengthWeighted", "MirrorDescent",
+    "MovingAverage", "NStep", "NaturalStep", "NoCorrection", "NoKL", "NoRatio", "NoTrust", "OldKL", "Overlong",
+    "PerDecision", "PromptMean", "Ratio", "RatioK3", "ReferenceKL", "RewardToGo", "ScoreFunction", "SequenceK2",
+    "SequenceMask", "SequenceMean", "SequenceProduct", "SequenceRatio", "SequenceSum", "SequenceTIS",
+    "StaleNegativeMask", "StepMean", "StraightThrough", "Surrogate", "TokenMask", "TokenMean", "TokenRatio",
+    "TokenTIS", "TotalReturn", "Value", "Whiten",
+]  # fmt: skip

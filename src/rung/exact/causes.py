@@ -110,7 +110,7 @@ def _straight_with(recipe: Recipe, credit: p.Credit, condition: Condition, world
 
 def exact_credit(recipe: Recipe, condition: Condition, world: World) -> p.Credit:
     """The credit itself where it is exact; else the nearest one: a field changed, then leave-one-out, then reward-to-go."""
-    near = list(_one_field_changed(recipe.credit))
+    near: list[p.Credit] = list(_one_field_changed(recipe.credit))
     groups: list[p.Credit] = [p.LeaveOneOut()] if "groups" in recipe.credit.needs else []
     for credit in (recipe.credit, *near, *groups):
         if _straight_with(recipe, credit, condition, world):

@@ -79,7 +79,8 @@ class Estimate:
     @property
     def spectrum(self) -> Tensor:
         """Eigenvalues of the covariance, the largest first."""
-        return torch.linalg.eigvalsh(self.covariance).flip(0).clamp(min=0)
+        rising: Tensor = torch.linalg.eigvalsh(self.covariance)
+        return rising.flip(0).clamp(min=0)
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -305,7 +306,8 @@ def fisher_of_states(scene: Scene) -> Tensor:
     """Hessian of KL(old || pi) at the old policy, for each state: [P, S, D, D]."""
     at = scene.old
     frozen = scene.law(at).detach()
-    return torch.func.hessian(lambda theta: full_kl(frozen, scene.law(theta)))(at)
+    hessian: Tensor = torch.func.hessian(lambda theta: full_kl(frozen, scene.law(theta)))(at)
+    return hessian
 
 
 def expected_natural_step(recipe: Recipe, scene: Scene) -> Estimate:

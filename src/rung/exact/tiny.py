@@ -39,7 +39,8 @@ def mlp(P: int, prefixes: Sequence[tuple[int, ...]], V: int, H: int, width: int 
     sizes = (x.shape[-1] * width, width, width * V, V)
 
     def logits(theta: Tensor) -> Tensor:
-        W1, b1, W2, b2 = theta.split(sizes)
+        cut: Sequence[Tensor] = theta.split(sizes)
+        W1, b1, W2, b2 = cut
         return torch.tanh(x @ W1.view(-1, width) + b1) @ W2.view(width, V) + b2
 
     return sum(sizes), logits
@@ -58,7 +59,8 @@ def transformer(P: int, prefixes: Sequence[tuple[int, ...]], V: int, H: int, wid
     sizes = ((V + P) * width, H * width, *(width * width,) * 4, width * V)
 
     def logits(theta: Tensor) -> Tensor:
-        E, pos, Wq, Wk, Wv, Wo, head = theta.split(sizes)
+        cut: Sequence[Tensor] = theta.split(sizes)
+        E, pos, Wq, Wk, Wv, Wo, head = cut
         x = E.view(V + P, width)[ids] + pos.view(H, width)
         now = x[:, torch.arange(S), last]
         q, k, v = now @ Wq.view(width, width), x @ Wk.view(width, width), x @ Wv.view(width, width)

@@ -72,7 +72,7 @@ class World:
     @property
     def answers(self) -> int:
         """A: those that end, one per state, and those that reach the horizon."""
-        return self.states + (self.vocabulary - 1) ** self.horizon
+        return self.states + int((self.vocabulary - 1) ** self.horizon)
 
     @property
     def log10_batches(self) -> float:
@@ -83,7 +83,7 @@ class World:
     @property
     def batches(self) -> int:
         """Unordered groups, one per prompt."""
-        return math.comb(self.answers + self.samples - 1, self.samples) ** self.prompts
+        return int(math.comb(self.answers + self.samples - 1, self.samples) ** self.prompts)
 
     @property
     def seconds(self) -> float:
@@ -240,7 +240,8 @@ class Scene:
     @cached_property
     def jacobian(self) -> Tensor:
         """d scores / d theta: [4, P A T, D]."""
-        return torch.func.jacrev(self.scores)(self.theta).flatten(1, 2)
+        whole: Tensor = torch.func.jacrev(self.scores)(self.theta)
+        return whole.flatten(1, 2)
 
     # -- rows -------------------------------------------------------------------------------------------------------
     def rows(self, recipe: Recipe) -> Batch:

@@ -47,7 +47,7 @@ def curve(label: str, runs: Sequence[tuple[list[float], list[float]]], title: st
 def resample(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """The curve on the grid: the mean of the points nearest to each grid point, a straight line where there is none."""
     nearest = np.abs(x[:, None] - grid[None, :]).argmin(1)
-    line = np.interp(grid, x, y)
+    line: np.ndarray = np.interp(grid, x, y)
     if len(x) <= 2 * len(grid):
         return line
     return np.array([y[nearest == i].mean() if (nearest == i).any() else line[i] for i in range(len(grid))])

@@ -141,7 +141,7 @@ def run(job: Job, out: Path) -> Row:
         raise KeyboardInterrupt
     result = {"label": job.label, **measure(done, config), "peak_mb": _peak()}
     write_json(path / RESULT, result)
-    return json.loads((path / RESULT).read_bytes()) | {"label": job.label}  # as a later call will read it
+    return {**json.loads((path / RESULT).read_bytes()), "label": job.label}  # as a later call will read it
 
 
 def ready(out: Path) -> None:

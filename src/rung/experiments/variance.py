@@ -62,7 +62,7 @@ def one_gradient(work: Work, parameters: Sequence[Tensor]) -> Tensor:
     total = work.count()
     for part in work.parts(work.active):
         J, *_ = work.J_at_old(work.freeze([part])[0], total)
-        J.backward()  # type: ignore[no-untyped-call]
+        J.backward()
     out = sketch([p.grad for p in parameters], [p.numel() for p in parameters])
     for p in parameters:
         p.grad = None

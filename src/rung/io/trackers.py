@@ -101,17 +101,17 @@ class TensorBoard:
     def __init__(self, config: Mapping[str, Any], run_dir: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(run_dir / "tensorboard"), flush_secs=10)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(run_dir / "tensorboard"), flush_secs=10)
         self.where = f"tensorboard --logdir {run_dir}"
         settings = json.dumps(config, indent=2, default=str)
-        self.writer.add_text("settings", "    " + settings.replace("\n", "\n    "))  # type: ignore[no-untyped-call]
+        self.writer.add_text("settings", "    " + settings.replace("\n", "\n    "))
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         for name, value in row.items():
-            self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class Wandb:

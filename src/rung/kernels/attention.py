@@ -178,12 +178,12 @@ class _Scatter(torch.autograd.Function):
     """Rows to distinct slots of a zero tensor. Its gradient is `_Gather`, a plain read, where PyTorch would add."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slot_n: Tensor, size: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, slot_n: Tensor, size: int) -> Tensor:
         ctx.save_for_backward(slot_n)
         return x.new_zeros(size, *x.shape[1:]).index_copy_(0, slot_n, x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _Gather.apply(grad, ctx.saved_tensors[0]), None, None  # type: ignore[no-untyped-call]
 
 
@@ -191,13 +191,13 @@ class _Gather(torch.autograd.Function):
     """Rows from distinct slots. Its gradient is `_Scatter`; each can be differentiated again through the other."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slot_n: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, slot_n: Tensor) -> Tensor:
         ctx.save_for_backward(slot_n)
         ctx.size = x.shape[0]
         return x.index_select(0, slot_n)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _Scatter.apply(grad.contiguous(), ctx.saved_tensors[0], ctx.size), None  # type: ignore[no-untyped-call]
 
 
@@ -257,7 +257,8 @@ class Decode:
     @property
     def positions(self) -> Tensor:
         """Position of the token that is fed now: int[1, B]."""
-        return (self._start_B + self.used)[None]
+        now_B: Tensor = self._start_B + self.used
+        return now_B[None]
 
     def advance(self) -> None:
         """The fed token is in the memory; the next call writes the next slot."""

@@ -46,7 +46,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.hf.device
+        on: torch.device = self.hf.device
+        return on
 
     @property
     def context(self) -> int:
@@ -144,7 +145,7 @@ def load(
             raise
         raise InputError(f"model {name!r} could not be loaded: {why}") from error
     _check_pair(hf, tokenizer, f"model {name!r}", "Put the model's own tokenizer into its directory.")
-    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
+    return wrap(hf.to(device), tokenizer)
 
 
 def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
@@ -159,7 +160,7 @@ def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
         what = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__} as its tokenizer"
         raise InputError(f"the model {name} came with {what}. Give both: model=(model, tokenizer).")
     _check_pair(hf, tokenizer, f"the model {name}", "Give the model's own tokenizer.")
-    return wrap(hf.to(device), tokenizer)  # type: ignore[arg-type]
+    return wrap(hf.to(device), tokenizer)
 
 
 def _check_pair(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: str, do: str) -> None:

@@ -63,7 +63,7 @@ class Probe:
 
 def reference(model: Model) -> Probe:
     """The model's own plain forward on the rows of the probe."""
-    rows = _rows(len(model.hf.get_input_embeddings().weight))  # type: ignore[arg-type]
+    rows = _rows(len(model.hf.get_input_embeddings().weight))
     row_n, at_n = _scored(rows)
 
     def forward() -> Tensor:

@@ -208,7 +208,7 @@ def _trunk(model: Model, w: Workload, budget: int) -> tuple[int, float, float]:
             predicting_states(model, tokens)
 
     def both() -> None:
-        predicting_states(model, tokens)[0].sum().backward()  # type: ignore[no-untyped-call]
+        predicting_states(model, tokens)[0].sum().backward()
         model.hf.zero_grad()
 
     return len(prompts) * lp + rows * (T - 1), _best(forward, model.device), _best(both, model.device)
@@ -225,7 +225,7 @@ def _head(s: Shape, w: Workload, dtype: torch.dtype, on: torch.device) -> Line:
         target = torch.zeros(n, dtype=torch.long, device=on)
 
         def step(hidden: Tensor = hidden, target: Tensor = target) -> None:
-            token_logprob(hidden, weight, target)[0].sum().backward()  # type: ignore[no-untyped-call]
+            token_logprob(hidden, weight, target)[0].sum().backward()
             weight.grad = hidden.grad = None
 
         points.append((n, _best(step, on)))

@@ -78,7 +78,7 @@ def compare(first: RunDir, second: RunDir, binary: bool) -> dict[str, Any] | Non
 def sign(pair: dict[str, Any]) -> int:
     """1 where b earned more than a, -1 where less."""
     a, b = pair["a"]["earned"], pair["b"]["earned"]
-    return (b > a) - (b < a)
+    return int(b > a) - int(b < a)
 
 
 def problems(path: Path, binary: bool) -> dict[str, Problem]:

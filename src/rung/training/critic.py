@@ -80,7 +80,7 @@ class ValueModel:
                     T = part.mask_BT.shape[1]
                     aims = (batch.value_BT[rows, :T], target_BT[rows, :T], weight * part.mask_BT)
                     loss = self.config.loss(self.values(part), *send(self.model.device, *aims))
-                    ((self.config.coef if shared else 1.0) * loss).backward()  # type: ignore[no-untyped-call]
+                    ((self.config.coef if shared else 1.0) * loss).backward()
                     first += [loss.detach()] if epoch == 0 else []
                 self.optimizer.step(clip_norm)
         return sum((float(loss) / len(plan) for loss in fetch(*first)), 0.0)

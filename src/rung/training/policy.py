@@ -99,7 +99,7 @@ class Policy:
         chunks = zip(hidden.split(n), other.hidden.split(n), strict=True)
         if len(hidden) <= n:
             return part(hidden, other.hidden)
-        return torch.cat([checkpoint(part, h, o, use_reentrant=False) for h, o in chunks])  # type: ignore[misc]
+        return torch.cat([checkpoint(part, h, o, use_reentrant=False) for h, o in chunks])
 
 
 @torch.no_grad()

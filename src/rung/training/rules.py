@@ -7,7 +7,7 @@ each optimizer step. Neither knows which recipe it runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -173,7 +173,7 @@ def gradient_steps(
             begun, own = len(work.drift.seen), list[Part]()
             for part in parts:
                 J, scores, seen = (*work.J(part, total), part) if norms else work.J_at_old(part, total)
-                (-J).backward()  # type: ignore[no-untyped-call]  # the one minus sign
+                (-J).backward()  # the one minus sign
                 own.append(seen)
                 work.drift.add(work.recipe, seen.batch, scores, seen.adv_BT)
                 if several:
@@ -217,7 +217,7 @@ def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dic
     gains: list[Tensor] = []
     for k, part in enumerate(parts):
         J, scores, own = work.J_at_old(replace(part, old=None), total)
-        (-J).backward()  # type: ignore[no-untyped-call]
+        (-J).backward()
         gains.append(J.detach())
         work.drift.add(work.recipe, own.batch, scores, own.adv_BT)
         parts[k] = replace(own, old=part.old)
@@ -256,7 +256,7 @@ def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dic
     }
 
 
-def _fisher_product(work: Work, rule: NaturalStep, parameters: list[Tensor]):  # type: ignore[no-untyped-def]
+def _fisher_product(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> Callable[[Tensor], Tensor]:
     """v -> F v, F the Hessian at pi_old of the mean KL(old||new) per token over some of the batch's rows.
 
     F v = grad (grad KL . v): two reverse passes through one graph, which is built once and kept for all iterations.

@@ -99,7 +99,7 @@ def folder_of(function: Any) -> Path | None:
 class _Source(SourceFileLoader):
     """Reads the source whenever it is asked: a bytecode cache goes by the second and would miss a quick edit."""
 
-    def path_stats(self, path: str) -> Mapping[str, Any]:  # type: ignore[override]
+    def path_stats(self, path: str) -> Mapping[str, Any]:
         raise OSError(path)
 
 

@@ -30,9 +30,10 @@ from rung.tasks.environments.protocol import Splits
 from rung.tasks.sandbox.pool import Pool
 from rung.tasks.sources.gym_guard import refused
 from rung.tasks.verify.extract import marked, spoken, uncut
+from rung.tasks.verify.formula import MAX_ANSWER
 from rung.tasks.verify.probes import in_forms
 from rung.tasks.verify.quantity import foreign_digit, number
-from rung.tasks.verify.verifiers import MAX_ANSWER, Numeric
+from rung.tasks.verify.verifiers import Numeric
 
 SplitName = Literal["train", "eval"]
 DEFAULTS: Mapping[str, Mapping[str, object]] = {

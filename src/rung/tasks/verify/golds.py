@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from rung.errors import InputError
 from rung.records import Task
-from rung.tasks.verify.verifiers import MAX_ANSWER, Math, Verifier
+from rung.tasks.verify.formula import MAX_ANSWER, Math
+from rung.tasks.verify.verifiers import Verifier
 
 LEFT_OUT = "They are left out."  # the end of a note that says which
 ASKED = 2000  # formulas that math-verify is asked about; of more than that, as many evenly spaced ones

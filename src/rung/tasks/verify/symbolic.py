@@ -11,6 +11,7 @@ variables. And it reads R as r and x' as x, so these are given names of their ow
 import logging
 import re
 from fractions import Fraction
+from typing import Any
 
 import sympy
 from math_verify import LatexExtractionConfig, parse, verify
@@ -41,9 +42,10 @@ def equal(gold: str, answer: str) -> float:
     return float(_same_digits(golds[0], answers[0]))
 
 
-def _read(text: str) -> list:  # type: ignore[type-arg]  # sympy objects
+def _read(text: str) -> list[Any]:  # sympy objects
     text = _DECIMAL.sub(lambda found: f"{{\\frac{{{int(found[1] + found[2])}}}{{{10 ** len(found[2])}}}}}", text)
-    return parse(f"\\boxed{{{text}}}", _LATEX, fallback_mode="no_fallback", parsing_timeout=None)
+    found: list[Any] = parse(f"\\boxed{{{text}}}", _LATEX, fallback_mode="no_fallback", parsing_timeout=None)
+    return found
 
 
 def _told_apart(gold: str, answer: str) -> tuple[str, str]:
