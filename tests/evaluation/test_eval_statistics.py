@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from rung.evaluation.statistics import bootstrap, majority, paired, pass_at_k, visible_difference
-from rung.maths.interval import EXACT, change, mcnemar, sign_flips
-from rung.maths.interval import bootstrap as resampled
+from rung.evaluation.scores import majority, paired, pass_at_k, share, visible_difference
+from rung.statistics import EXACT, change, mcnemar, sign_flips
+from rung.statistics import over_problems as resampled
 
 
 def by_problem(values: list[float]) -> dict[str, float]:
@@ -49,23 +49,23 @@ def test_majority(answers: list[str | None], right: list[float], value: float) -
 
 def test_the_bootstrap_is_the_normal_interval_for_many_problems() -> None:
     x = [0.0] * 300 + [1.0] * 100
-    low, high = bootstrap(x)
+    low, high = share(x)
     error = 1.96 * math.sqrt(0.25 * 0.75 / 400)
     assert (low, high) == pytest.approx((0.25 - error, 0.25 + error), abs=0.005)
-    assert bootstrap(x) == (low, high), "the same seed, the same interval"
+    assert share(x) == (low, high), "the same seed, the same interval"
 
 
 def test_problems_that_all_agree_do_not_give_an_empty_interval() -> None:
-    low, high = bootstrap([1.0] * 20)
+    low, high = share([1.0] * 20)
     assert high == 1.0 and low == pytest.approx(0.839, abs=0.001)  # Wilson
-    assert all(map(math.isnan, bootstrap([])))
+    assert all(map(math.isnan, share([])))
 
 
 def test_the_bootstrap_covers() -> None:
     rng = np.random.default_rng(5)
     hits = 0
     for _ in range(120):
-        low, high = bootstrap(rng.beta(2, 3, size=60))
+        low, high = share(rng.beta(2, 3, size=60))
         hits += low <= 0.4 <= high
     assert hits >= 106  # P[Binomial(120, .95) < 106] = .002; an 80 % interval would hit about 96 times
 
@@ -150,7 +150,7 @@ def test_a_paired_comparison_sees_what_two_intervals_do_not() -> None:
     result = paired(by_problem(first), by_problem(second), binary=True)
     assert result.difference == pytest.approx(0.1) and result.test == "exact McNemar"
     assert result.p == pytest.approx(2 / 1024) and result.low > 0
-    assert bootstrap(first)[0] < bootstrap(second)[1], "the two intervals overlap"
+    assert share(first)[0] < share(second)[1], "the two intervals overlap"
     assert result.visible < visible_difference(first)
 
 

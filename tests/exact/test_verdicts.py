@@ -5,17 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from rung.evaluation.statistics import Paired
+from rung.evaluation.scores import Paired
 from rung.evaluation.words import verdict_on as eval_verdict
 from rung.exact.audit import Verdict
 from rung.exact.audit import verdict_on as audit_verdict
 from rung.experiments.ladder import highest
-from rung.experiments.statistics import Interval
 from rung.experiments.variance import Quality
 from rung.experiments.variance_frozen import OPTIMAL
 from rung.experiments.variance_frozen import verdict_on as variance_verdict
 from rung.io.terminal import span
 from rung.plan.estimate import verdict_on as plan_verdict
+from rung.statistics import Interval
 
 GIB = 2**30
 

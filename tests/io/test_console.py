@@ -17,7 +17,7 @@ from rung.io.shown import Example, Said, Shown, shorten
 from rung.io.summary import summary
 from rung.io.terminal import clean, figure
 from rung.io.view import bare, curve, duration
-from rung.maths.interval import Change
+from rung.statistics import Change
 
 EVIL = "\x1b[31m \x1b]0;title\x07 \x9b2J [bold]x[/bold] \r\x00\x7f \u202e \ud800 \u2028"
 BEFORE = Shown(True, 0.31, 0.27, 0.355, 500, 0, 500, 0)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rung.errors import InputError
+from rung.evaluation.scores import Paired, majority, paired, pass_at_k, with_interval
 from rung.evaluation.spec import EvalSpec, deviations, fingerprint, spec_from
-from rung.evaluation.statistics import Paired, majority, paired, pass_at_k, with_interval
 from rung.evaluation.words import notes, turned, verdict_on
 from rung.io.files import to_json
 from rung.io.held_out import NAMES, Kind

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rung.evaluation.statistics import Paired, visible_difference
+from rung.evaluation.scores import Paired, visible_difference
 from rung.io.held_out import NAMES
 from rung.io.tables import cell
 from rung.io.terminal import figure

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rung.experiments.statistics import bootstrap
 from rung.io.run_dir import RunDir
+from rung.statistics import over_seeds
 
 POINTS = 24
 
@@ -31,7 +31,7 @@ def curve(label: str, runs: Sequence[tuple[list[float], list[float]]], title: st
     points = min(POINTS, min(len(x) for x, _ in runs))
     grid = np.linspace(start, end, points)
     rows = [resample(np.asarray(x), np.asarray(y), grid) for x, y in runs]
-    found = [bootstrap(column) for column in np.array(rows).T.tolist()]
+    found = [over_seeds(column) for column in np.array(rows).T.tolist()]
     return {
         "label": label,
         "x": grid.tolist(),
@@ -51,3 +51,21 @@ def resample(x: np.ndarray, y: np.ndarray, grid: np.ndarray) -> np.ndarray:
     if len(x) <= 2 * len(grid):
         return line
     return np.array([y[nearest == i].mean() if (nearest == i).any() else line[i] for i in range(len(grid))])
+
+
+def area(x: Sequence[float], y: Sequence[float], end: float) -> float:
+    """Mean height of the curve from 0 to `end`, by trapezoids; beyond its last point it stays level."""
+    xs, ys = [*x, max(end, x[-1])], [*y, y[-1]]
+    grid = np.union1d([v for v in xs if v <= end], [0.0, end])
+    return float(np.trapezoid(np.interp(grid, xs, ys), grid) / end)
+
+
+def reaches(x: Sequence[float], y: Sequence[float], target: float) -> float | None:
+    """Where the curve first reaches `target`, on the straight line between two points; None if it never does."""
+    if y[0] >= target:
+        return float(x[0])
+    for i in range(1, len(y)):
+        if y[i] >= target:
+            share = (target - y[i - 1]) / (y[i] - y[i - 1])
+            return float(x[i - 1] + share * (x[i] - x[i - 1]))
+    return None

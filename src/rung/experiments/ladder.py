@@ -16,9 +16,8 @@ from typing import Any
 
 from rung.advice import command
 from rung.errors import InputError
-from rung.experiments.curves import curve, series
+from rung.experiments.curves import curve, reaches, series
 from rung.experiments.runs import Job, Row, fingerprint, key, measured_as, parts_of, ready, run_all, say, write_json
-from rung.experiments.statistics import bootstrap, effects, reaches
 from rung.experiments.variance_frozen import OPTIMAL, Frozen, chosen, qualities
 from rung.io import tables
 from rung.io.tables import check_json_target, say_verdict, show
@@ -30,6 +29,7 @@ from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.settings.flags import Ladder
 from rung.settings.shared import Problems, Weights, as_typed, given, settings_of
+from rung.statistics import effects, over_seeds
 from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Splits
 from rung.training.config import TrainConfig
@@ -228,7 +228,7 @@ def _changed(recipe: Recipe, known: Mapping[str, Recipe]) -> str:
 
 def _line(args: Ladder, recipe: Recipe, below: Recipe | None, rows: Sequence[Row], collapse: float) -> list[Any]:
     """One recipe's line of the table: means over seeds, and the interval of its accuracy."""
-    accuracy = bootstrap([row["accuracy"] for row in rows])
+    accuracy = over_seeds([row["accuracy"] for row in rows])
     to_target = [reaches(row["curve"]["tokens"], row["curve"]["accuracy"], args.target) for row in rows]
     reached = [t for t in to_target if t is not None]
     peaks = [row["peak_mb"] for row in rows if row["peak_mb"] is not None]

@@ -29,7 +29,7 @@ import torch
 
 from rung import __version__
 from rung.errors import InputError
-from rung.experiments.statistics import area
+from rung.experiments.curves import area
 from rung.io.console import Console
 from rung.io.files import replace_kept, to_json
 from rung.io.held_out import NAMES, evaluations, kind, mean

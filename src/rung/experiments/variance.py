@@ -10,26 +10,23 @@ Every recipe sees the same batches. The gradients are those of the functions tha
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
-from rung.experiments.statistics import ALPHA, Interval
 from rung.network.model import Model
 from rung.recipes import LADDER, Recipe
 from rung.rollout.collect import Collected
+from rung.statistics import ALPHA, Interval, over_batches
 from rung.training.learner import Hyper, Learner
 from rung.training.rules import Work
 
 EXACT = 1 << 20  # gradients of up to this many numbers are kept whole
 WIDTH = 1 << 16  # else a sketch of this width: inner products are then known to about 1/256 of |g||h|
 CHUNK = 1 << 22  # coordinates sketched at a time
-RESAMPLES = 999
 
 
 # -- gradients -----------------------------------------------------------------------------------------------------
@@ -149,28 +146,11 @@ def quality(G_KS: Tensor, unbiased_KS: Tensor | None = None, level: float = 1 - 
         a, b, c = (pairs_mean(x, every) for x in (gram_KK, other_KK, (cross_KK + cross_KK.T) / 2))
         direction = min(max(c / math.sqrt(a * b), -1.0), 1.0) if a > 0 and b > 0 else math.nan
     return Quality(
-        _interval(lambda index: trace_of(gram_KK, index), len(gram_KK), level),
-        _interval(lambda index: snr_of(gram_KK, index), len(gram_KK), level),
-        _interval(lambda index: float(cosine_K[index].mean()), len(gram_KK), level),
+        over_batches(lambda index: trace_of(gram_KK, index), len(gram_KK), level),
+        over_batches(lambda index: snr_of(gram_KK, index), len(gram_KK), level),
+        over_batches(lambda index: float(cosine_K[index].mean()), len(gram_KK), level),
         direction,
     )
-
-
-def _interval(statistic: Callable[[np.ndarray], float], K: int, level: float) -> Interval:
-    """The statistic over all batches, and its percentile interval over batches drawn with replacement."""
-    every = np.arange(K)
-
-    def of(index: np.ndarray) -> float:
-        drawn = np.asarray(index, dtype=int)
-        return statistic(drawn if np.ptp(drawn) else every)  # one batch K times says nothing; only few batches do that
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        found = stats.bootstrap(
-            (every,), of, vectorized=False, confidence_level=level, n_resamples=RESAMPLES, method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-    return Interval(of(every), float(found.low), float(found.high))
 
 
 def optimal_baseline(u_KS: Tensor, v_KS: Tensor) -> float:

@@ -14,7 +14,6 @@ from torch import Tensor
 from rung.errors import InputError
 from rung.evaluation.models import resolve
 from rung.evaluation.spec import TALK, over, own_settings
-from rung.experiments.statistics import Interval
 from rung.experiments.variance import Quality, baseline_gradients, gradients, optimal_baseline, quality
 from rung.io.tables import check_json_target, say_verdict, show, write_json
 from rung.io.terminal import say_notes
@@ -29,6 +28,7 @@ from rung.rollout.collect import Collected, Collector
 from rung.rollout.sampler import TorchSampler
 from rung.settings.flags import Variance
 from rung.settings.shared import Problems, Weights, given, settings_of
+from rung.statistics import Interval
 from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Environment
 from rung.training.defaults import shortened

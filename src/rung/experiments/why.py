@@ -31,7 +31,6 @@ from rung.experiments.runs import (
     say,
     write_json,
 )
-from rung.experiments.statistics import Effect, bootstrap, effects
 from rung.experiments.variance import quality
 from rung.experiments.variance_frozen import UNBIASED, Frozen
 from rung.experiments.why_exact import mean_gradient
@@ -45,6 +44,7 @@ from rung.recipe_io import find, override
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.settings.flags import Why
+from rung.statistics import Effect, effects, over_seeds
 from rung.tasks import registry
 from rung.training.config import TrainConfig
 from rung.training.setup import locate
@@ -191,7 +191,7 @@ def conclude(experiment: Experiment, parent: Sequence[Row], child: Sequence[Row]
     found = effects([_differences(m, parent, child) for m in measures])
     verdicts, table = [], []
     for m, effect in zip(measures, found, strict=True):
-        means = [bootstrap([row[m.name] for row in rows]).mean for rows in (parent, child)]
+        means = [over_seeds([row[m.name] for row in rows]).mean for rows in (parent, child)]
         sentence = sentence_of(experiment, m, effect, means)
         low, mid, high = (_outward(m, x) for x in (effect.low, effect.effect, effect.high))
         shown = effect.shown and (effect.effect > 0) == (m.better == "higher")

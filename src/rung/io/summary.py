@@ -13,7 +13,7 @@ from rich.text import Text
 from rung.io.console import Console
 from rung.io.shown import Example, Shown, mark, shorten
 from rung.io.terminal import figure
-from rung.maths.interval import Change
+from rung.statistics import Change
 
 
 def _line(console: Console, label: str, result: Shown | None) -> Text:

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 from rung.report.markup import Child, Markup, number, scientific, tag
-from rung.report.statistics import tick_labels, ticks
+from rung.report.numbers import tick_labels, ticks
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 216, 44, 12, 34
 MANY = 3  # more series than this: fainter bands

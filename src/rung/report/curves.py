@@ -10,7 +10,7 @@ from rung.io.definitions import as_html, definition
 from rung.io.held_out import NAMES
 from rung.report.charts import Charts, Series
 from rung.report.markup import Markup, number, tag
-from rung.report.statistics import POINTS, dense, running, thin, window
+from rung.report.numbers import POINTS, dense, running, thin, window
 
 UNIT = (0.0, 1.0)
 DASHES = ("solid", "dashed", "dotted")

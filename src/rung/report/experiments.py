@@ -8,7 +8,7 @@ from typing import Any
 from rung.recipe_io import all_recipes
 from rung.report.charts import Charts, Interval, Series, intervals
 from rung.report.markup import Child, Markup, number, section, table, tag
-from rung.report.statistics import dense
+from rung.report.numbers import dense
 
 Experiment = dict[str, Any]
 

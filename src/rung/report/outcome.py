@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rung.io.held_out import NAMES, Kind
-from rung.maths.interval import Change
 from rung.report import curves
 from rung.report.charts import Charts, Interval, intervals
 from rung.report.markup import Child, Markup, name_tag, number, section, table, tag
+from rung.statistics import Change
 
 Run = dict[str, Any]
 OPEN = 12  # a list of problems that is longer is folded

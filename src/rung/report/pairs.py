@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rung.io.run_dir import RunDir
-from rung.maths.interval import change, problem_means
 from rung.report.completions import prompt_text, stored_lines
+from rung.statistics import change, problem_means
 
 Problem = dict[str, Any]  # prompt, answer (the first), earned (mean over its answers)
 LISTED = 40  # problems listed in each direction

@@ -9,11 +9,11 @@ from functools import cached_property
 from statistics import stdev
 
 from rung.io.shown import Shown
-from rung.maths.interval import Change, Z, bootstrap, change, is_binary, problem_means, wilson
 from rung.network.model import Model
 from rung.records import Rollout, SamplingLaw, Scored
 from rung.rollout.ask import ask, encode
 from rung.rollout.sampler import Sampler
+from rung.statistics import Change, Z, change, is_binary, over_problems, problem_means, wilson
 from rung.tasks.environments.protocol import Environment, talks
 
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
@@ -71,7 +71,7 @@ class Evaluation:
         """
         values = list(self.means.values())
         if not self.binary:
-            return bootstrap(values)
+            return over_problems(values)
         several = len(self.answers) > len({a.task.id for a in self.answers}) and len(values) > 1
         if several and (error := stdev(values) / math.sqrt(len(values))) > 0:
             return max(0.0, self.accuracy - Z * error), min(1.0, self.accuracy + Z * error)
@@ -90,7 +90,7 @@ class Evaluation:
         lengths = [a.rollout.sampled for a in self.answers]
         cut = sum(a.rollout.stop == "length" for a in self.answers)
         low, high = self.interval()
-        own_low, own_high = bootstrap(list(self.means.values()))
+        own_low, own_high = over_problems(list(self.means.values()))
         right = {"eval/accuracy": self.accuracy, "eval/accuracy_ci_low": low, "eval/accuracy_ci_high": high}
         return {
             **(right | {"eval/accuracy_n": float(len(self.means))} if self.binary and self.means else {}),

@@ -8,14 +8,10 @@ from itertools import pairwise
 from statistics import fmean, stdev
 
 from rung.report.markup import scientific
+from rung.statistics import t_quantile
 
 DENSE = 12  # fewer points than this are no curve
 POINTS = 200  # more than this many points are averaged in bins: more than a chart can show
-
-
-def t95(df: int) -> float:
-    """97.5 % quantile of Student's t (Abramowitz and Stegun 26.7.5, three terms): within 4 % from df = 2, 1 % from 3."""
-    return 1.959964 + 2.3722 / df + 2.8225 / df**2 + 2.5556 / df**3
 
 
 def dense(n: int) -> bool:
@@ -38,7 +34,11 @@ def running(y: Sequence[float | None], width: int) -> tuple[list[float | None], 
     for i in range(len(y)):
         near = [v for v in y[max(0, i - half) : i + half + 1] if v is not None]
         m = fmean(near) if near else None
-        error = t95(len(near) - 1) * stdev(near) / math.sqrt(len(near)) if len(near) > 2 and width > 1 else None
+        error = (
+            t_quantile(0.95, len(near) - 1) * stdev(near) / math.sqrt(len(near))
+            if len(near) > 2 and width > 1
+            else None
+        )
         mean.append(m)
         low.append(m - error if m is not None and error is not None else None)
         high.append(m + error if m is not None and error is not None else None)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rung.errors import InputError
-from rung.experiments.statistics import area, bootstrap, effects, p_value, reaches, student
+from rung.experiments.curves import area, reaches
+from rung.statistics import effects, over_seeds, p_value, student
 
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]  # Student 1908: extra hours of sleep, drug 2 - drug 1
 
@@ -28,14 +29,14 @@ def test_the_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     hits = 0
     for _ in range(60):
-        i = bootstrap(rng.normal(3.0, 1.0, 30).tolist())
+        i = over_seeds(rng.normal(3.0, 1.0, 30).tolist())
         hits += i.low <= 3.0 <= i.high
     assert 50 <= hits <= 60  # 57 expected, standard deviation 1.7
 
 
 def test_one_value_has_no_interval_and_nan_is_left_out():
-    assert math.isnan(bootstrap([0.5]).low)
-    assert bootstrap([0.5, math.nan, 0.7]).mean == pytest.approx(0.6)
+    assert math.isnan(over_seeds([0.5]).low)
+    assert over_seeds([0.5, math.nan, 0.7]).mean == pytest.approx(0.6)
 
 
 def test_holm_stops_at_the_first_comparison_that_fails():
@@ -58,7 +59,7 @@ def test_holm_stops_at_the_first_comparison_that_fails():
 
 def test_the_interval_is_at_least_as_wide_as_either_of_its_two_sources():
     x = [0.1, 0.3, 0.2, 0.9, 0.4]
-    e, boot, t = effects([x])[0], bootstrap(x), student(x)
+    e, boot, t = effects([x])[0], over_seeds(x), student(x)
     assert e.low == min(boot.low, t.low) and e.high == max(boot.high, t.high)
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rung.maths.interval import bootstrap as resampled
-from rung.maths.interval import change, wilson
+from rung.statistics import change, over_problems, wilson
 
 POWERED = 1.959964 + 0.841621  # z of a two-sided test at 5 % plus z of 80 % power
 
@@ -38,14 +37,14 @@ def majority(answers: Sequence[str | None], right: Sequence[float]) -> float:
     return sum(first) / len(first) if first else 0.0
 
 
-def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def share(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean of right (1) and wrong (0), or of shares of them, over problems.
 
     Where all problems agree there is nothing to draw from: then it is Wilson's.
     """
     if not len(values):
         return math.nan, math.nan
-    low, high = resampled(values, seed)
+    low, high = over_problems(values, seed)
     if not math.isnan(low):
         return low, high
     low, high = wilson(values[0], len(values))
@@ -100,4 +99,4 @@ def _spread(values: Sequence[float], binary: bool) -> float:
 
 def with_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
     """(mean, low, high)."""
-    return (sum(values) / len(values) if values else math.nan, *bootstrap(values, seed))
+    return (sum(values) / len(values) if values else math.nan, *share(values, seed))

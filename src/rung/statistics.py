@@ -1,23 +1,42 @@
-"""What answers to n problems allow to say about a mean: intervals over problems, and the change between two evaluations.
+"""Intervals and tests: what a few numbers allow to say. Three kinds of numbers are met, and each has its own way.
 
-A reward of two values, 0 and 1, is right or wrong: its mean is an accuracy, with an interval that never leaves [0, 1]. Any
-other reward has a mean on its own scale, with an interval on that scale.
+problems  Many, whose answers are right or wrong, or earn a reward. Rewards of two values, 0 and 1, have an accuracy as their
+          mean, with an interval that never leaves [0, 1]; others a mean on their own scale. Models are compared by the problem.
+seeds     A handful. An effect is shown only if its interval excludes zero, where the interval is the wider of two: scipy's
+          bootstrap (BCa), which assumes no shape but is too narrow for few seeds, and Student's t, which is honest about few
+          seeds but assumes a shape. The level is Holm's: the more comparisons, the wider the intervals.
+batches   Gradients of one policy: any statistic of them, by drawing batches with replacement.
+
+scipy is imported where it is needed: a run without seeds to compare does not wait for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 10_000
-EXACT = 13  # problems whose signs are all tried: 8,192 ways
-LEVEL = 0.05
+from rung.errors import InputError
+
+ALPHA = 0.05
 Z = 1.959964
+RESAMPLES = 10_000  # of problems
+EXACT = 13  # problems whose signs are all tried: 8,192 ways
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+# -- problems ------------------------------------------------------------------------------------------------------------
 def is_binary(rewards: Iterable[float]) -> bool:
     """Whether all of them are 0 or 1; what is no number (not scored) says nothing."""
     return all(r in (0.0, 1.0) for r in rewards if math.isfinite(r))
@@ -31,7 +50,7 @@ def wilson(p: float, n: int, z: float = Z) -> tuple[float, float]:
     return (center - spread) / (1 + z * z / n), (center + spread) / (1 + z * z / n)
 
 
-def bootstrap(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def over_problems(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the mean, by drawing problems with replacement (Efron 1979). values: one a problem.
 
     NaN where there is nothing to draw from: fewer than two problems, or all the same.
@@ -105,7 +124,7 @@ def change(before: Mapping[str, float], after: Mapping[str, float], binary: bool
     if len(set(d)) == 1:
         other = wilson(0.0, len(d))[1] if binary else math.nan
         low, high = mean - (1 + mean) * other, mean + (1 - mean) * other
-        low, high = (min(low, 0.0), max(high, 0.0)) if p > LEVEL else (low, high)
+        low, high = (min(low, 0.0), max(high, 0.0)) if p > ALPHA else (low, high)
     low, high = (max(low, -1.0), min(high, 1.0)) if binary else (low, high)
     return Change(mean, low, high, len(d), p, "exact McNemar" if verdicts else "sign flips")
 
@@ -131,11 +150,11 @@ def sign_flips(d: Sequence[float], exact: float | None = None) -> tuple[float, f
     exact: p(0) where it is known without draws; then it says whether 0 is in the set.
     """
     lows, highs, own = _halves(d)
-    k = math.floor(LEVEL * (own + len(lows))) - own  # so many may lie beyond an end
+    k = math.floor(ALPHA * (own + len(lows))) - own  # so many may lie beyond an end
     low, high = (-math.inf, math.inf) if k < 0 else (float(lows[k]), float(np.sort(highs)[::-1][k]))
     if exact is None:
         return low, high, float((own + ((lows <= 0) & (highs >= 0)).sum()) / (own + len(lows)))
-    if exact > LEVEL:
+    if exact > ALPHA:
         low, high = min(low, 0.0), max(high, 0.0)
     elif low <= 0 <= high:  # the next end that the draws have
         low, high = (float(lows[lows > 0].min()), high) if sum(d) > 0 else (low, float(highs[highs < 0].max()))
@@ -164,3 +183,127 @@ def _halves(d: Sequence[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, 
     highs = np.where(whole, math.inf, np.maximum(one, other))
     order = np.argsort(lows, kind="stable")
     return lows[order], highs[order], 0 if n <= EXACT else 1
+
+
+# -- seeds ---------------------------------------------------------------------------------------------------------------
+def over_seeds(values: Sequence[float], level: float = 1 - ALPHA) -> Interval:
+    """Mean over seeds, and its BCa bootstrap interval (Efron 1987), percentile where BCa is undefined.
+
+    One value has no interval: low and high are NaN. Values that are all the same have an interval of width zero.
+    """
+    from scipy import stats
+
+    x = np.asarray([v for v in values if math.isfinite(v)], dtype=float)
+    if len(x) == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    if len(x) == 1:
+        return Interval(float(x[0]), math.nan, math.nan)
+    if np.ptp(x) == 0:
+        return Interval(float(x[0]), float(x[0]), float(x[0]))
+    low = high = math.nan
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            found = stats.bootstrap(
+                (x,),
+                np.mean,
+                confidence_level=level,
+                n_resamples=2000,
+                method=method,
+                rng=np.random.default_rng(0),
+            ).confidence_interval
+        low, high = float(found.low), float(found.high)
+        if math.isfinite(low) and math.isfinite(high):
+            break
+    return Interval(float(x.mean()), low, high)
+
+
+def t_quantile(level: float, df: int) -> float:
+    """How many standard errors an interval of Student's t reaches to each side."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, df))
+
+
+def student(values: Sequence[float], level: float = 1 - ALPHA) -> Interval:
+    """mean -+ t_{n-1} s / sqrt(n)   (Student 1908)."""
+    x = np.asarray(values, dtype=float)
+    if len(x) < 2:
+        return Interval(float(x.mean()), math.nan, math.nan)
+    half = t_quantile(level, len(x) - 1) * float(x.std(ddof=1)) / math.sqrt(len(x))
+    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Two-sided paired t-test that the mean difference is zero; 1 where all are zero, 0 where all are the same."""
+    x = np.asarray(differences, dtype=float)
+    if np.ptp(x) == 0:
+        return float(x[0] == 0)
+    from scipy import stats
+
+    return float(stats.ttest_1samp(x, 0.0).pvalue)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Child against parent, paired over seeds. p is Holm's; `shown`: the corrected interval excludes zero."""
+
+    effect: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    @property
+    def shown(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def effects(differences: Sequence[Sequence[float]], alpha: float = ALPHA) -> list[Effect]:
+    """One effect per row of paired differences, corrected by Holm (1979) for their number.
+
+    Sorted by p, the k-th of m comparisons is held to alpha / (m - k + 1); from the first that fails on, all are held
+    to that one's level, so that an interval excludes zero only where Holm's procedure rejects.
+
+    Raises:
+        InputError: fewer than two seeds.
+    """
+    for row in differences:
+        if len(row) < 2:
+            raise InputError(
+                f"{len(row)} seed is too few for a comparison. Use at least 2; 5 or more show smaller effects."
+            )
+    raw = [p_value(row) for row in differences]
+    order = sorted(range(len(raw)), key=raw.__getitem__)
+    out: dict[int, Effect] = {}
+    stopped: float | None = None
+    largest = 0.0
+    for k, i in enumerate(order):
+        level = alpha / (len(raw) - k) if stopped is None else stopped
+        if stopped is None and raw[i] > level:
+            stopped = level
+        largest = max(largest, min(1.0, raw[i] * (len(raw) - k)))
+        boot, t = over_seeds(differences[i], 1 - level), student(differences[i], 1 - level)
+        low, high = min(boot.low, t.low), max(boot.high, t.high)
+        out[i] = Effect(t.mean, low, high, largest, len(differences[i]))
+    return [out[i] for i in range(len(raw))]
+
+
+# -- batches -------------------------------------------------------------------------------------------------------------
+def over_batches(statistic: Callable[[np.ndarray], float], K: int, level: float) -> Interval:
+    """The statistic over all batches, and its percentile interval over batches drawn with replacement."""
+    every = np.arange(K)
+
+    def of(index: np.ndarray) -> float:
+        drawn = np.asarray(index, dtype=int)
+        return statistic(drawn if np.ptp(drawn) else every)  # one batch K times says nothing; only few batches do that
+
+    from scipy import stats
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = stats.bootstrap(
+            (every,), of, vectorized=False, confidence_level=level, n_resamples=999, method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+    return Interval(of(every), float(found.low), float(found.high))
