@@ -1,7 +1,7 @@
 """A pool of killable worker processes: one call each at a time, a deadline per call, NaN for "could not tell".
 
 A worker that misses its deadline or dies is killed and replaced; the other calls go on. Workers start when they are
-first needed and end with the program. They are separate interpreters over pipes (see worker.py).
+first needed and end with the program, whatever ends it. They are separate interpreters over pipes (see worker.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from rung.tasks.sandbox.spawn import start
 
 _WORKER = Path(__file__).with_name("worker.py")
 _START_SECONDS = 120.0  # a cold file system can take long to import sympy
@@ -142,8 +144,8 @@ class Pool:
             worker.call = None
 
     def _start(self) -> _Worker:
-        arguments = [str(self.file), self.function, str(self.deadline), str(self.memory)]
-        process = subprocess.Popen(
+        arguments = [str(self.file), self.function, str(self.deadline), str(self.memory), str(os.getpid())]
+        process = start(
             [sys.executable, "-P", str(_WORKER), *arguments],  # -P: files beside worker.py must not shadow modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -10,9 +10,12 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 
 
-def main(path: str, name: str, deadline: float, memory: int) -> None:
+def main(path: str, name: str, deadline: float, memory: int, parent: int) -> None:
+    _end_with(parent)
     # The terminal sends Ctrl-C to us too; our parent decides when we end, by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests = os.fdopen(os.dup(0), encoding="utf-8")
@@ -43,6 +46,24 @@ def main(path: str, name: str, deadline: float, memory: int) -> None:
         print(json.dumps(reply), file=replies, flush=True)
 
 
+def _end_with(parent: int) -> None:
+    """Linux kills us when our parent ends; elsewhere a thread looks every second."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if sys.platform != "linux":
+        threading.Thread(target=watch, daemon=True).start()
+    elif os.getppid() != parent:  # it ended before we asked
+        os._exit(1)
+
+
 def _alarm(seconds: float) -> None:
     """The last resort if the parent is gone and cannot kill us: the default action of SIGALRM ends the process."""
     if hasattr(signal, "SIGALRM"):
@@ -52,4 +73,4 @@ def _alarm(seconds: float) -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        main(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
+        main(sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

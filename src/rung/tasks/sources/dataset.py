@@ -23,6 +23,7 @@ from rung.tasks.sources.columns import extended, find, lookup, require
 from rung.tasks.sources.given import Sources
 from rung.tasks.sources.rows import SUFFIXES, Row, read, stem
 from rung.tasks.verify import golds
+from rung.tasks.verify.code import Code
 from rung.tasks.verify.extract import marked, question_text, uncut
 from rung.tasks.verify.probes import in_forms
 from rung.tasks.verify.quantity import number
@@ -94,12 +95,13 @@ def splits(
     answers: whether rows must have an answer (not when a reward function judges).
     options: eval_share, the share of a single file's prompts that is held back (default 1/8; 1.0 evaluates on all);
              instruction, a sentence below each prompt, such as "Put the final answer in \boxed{}.";
-             drop_unverifiable, to leave out rows whose gold no answer can equal instead of refusing them.
+             drop_unverifiable, to leave out rows whose gold no answer can equal instead of refusing them;
+             unsafe_code, to run programs with the user's own rights where the machine has no sandbox for them.
     given:   rows that are here already, instead of those in `path`, which is their name then.
     """
     options = dict(options or {})
     share, instruction = options.pop("eval_share", 1 / 8), str(options.pop("instruction", ""))
-    drop = bool(options.pop("drop_unverifiable", False))
+    drop, unsafe = (bool(options.pop(name, False)) for name in ("drop_unverifiable", "unsafe_code"))
     sources = read_sources(path, options, given)
     columns = find(sources[0][0], prompt_column, answer_column, answers=answers)
 
@@ -112,6 +114,7 @@ def splits(
     train, held_out = _divide(path, sources, task, share)
     said = [gold_text(task.data[gold_column]) for task in (*train, *held_out)] if answers else []
     chosen = fitting(said) if verifier == "auto" else by_name(verifier)
+    chosen = replace(chosen, unsafe=unsafe) if isinstance(chosen, Code) else chosen
     name = hub.dataset_name(path) or stem(path)
     sides = [Rows(name, tasks, chosen, gold_column) for tasks in (train, held_out)]
     notes = tuple(f"{path.name}: {note}" for note in columns.notes)
@@ -168,7 +171,7 @@ def read_sources(
     path: Path, options: dict[str, Any], given: Sources | None = None
 ) -> tuple[list[Row], list[Row] | None]:
     """(rows of the training side, rows of the evaluation side); None where one source is to be divided."""
-    known = ["eval_share", "instruction", "drop_unverifiable", *hub.OPTIONS]
+    known = ["eval_share", "instruction", "drop_unverifiable", "unsafe_code", *hub.OPTIONS]
     if given is not None:
         sources = given.train, given.held_out
     elif hub.is_dataset(path):

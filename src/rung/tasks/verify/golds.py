@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rung.errors import InputError
 from rung.records import Task
+from rung.tasks.verify.code import Code
 from rung.tasks.verify.formula import MAX_ANSWER, Math
 from rung.tasks.verify.verifiers import Verifier
 
@@ -28,9 +29,11 @@ class Hopeless:
 
 
 def hopeless(tasks: Sequence[Task], golds: Sequence[str], verifier: Verifier) -> list[Hopeless]:
-    """The tasks whose golds the verifier does not accept from itself; none where golds are tests of programs."""
-    if verifier.name == "code":
-        return []
+    """The tasks whose golds the verifier does not accept from itself, or that are tests which cannot judge a program."""
+    if isinstance(verifier, Code):
+        verifier.jails()  # a machine without a sandbox is refused now
+        refused = {gold: verifier.refusal(gold) for gold in dict.fromkeys(golds)}
+        return [Hopeless(task, why) for task, gold in zip(tasks, golds, strict=True) if (why := refused[gold])]
     unreadable = _unreadable(golds, verifier)
     found = []
     for task, gold in zip(tasks, golds, strict=True):
