@@ -76,12 +76,14 @@ def train(
     return Run(outcome.path, objects, outcome, quiet=quiet)
 
 
-def evaluate(model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any = None, **settings: Any) -> Measured:
+def evaluate(
+    model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any = None, environment: Any = None, **settings: Any
+) -> Measured:
     """A model's answers to problems, and what they show: `.accuracy`, `.reward`, `.interval()`, `.row()`, `.answers()`.
 
     model:    a Run, or what rung.train takes.
-    task, reward: as of rung.train; None: the run's own. A task that is given is judged by the reward that is given with it, or
-              else judges itself.
+    task, reward, environment: as of rung.train; None: the run's own. A task that is given is judged by the reward that is
+              given with it, or else judges itself.
     settings: samples (answers per problem), problems, split ("eval" or "train"), temperature, top_p, top_k, max_new_tokens, seed,
               device, and what else `rung eval` says of the problems. What is not given is as the run evaluated itself.
     """
@@ -93,7 +95,7 @@ def evaluate(model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any
         if name not in known:
             raise unknown("setting of rung.evaluate:", name, known | {"task", "reward", "tokenizer"})
     own = model.objects if isinstance(model, Run) and task is None else Objects()
-    objects = Objects(_object(task) or own.task, reward or own.reward, own.environment)
+    objects = Objects(_object(task) or own.task, reward or own.reward, _object(environment) or own.environment)
     pair = _pair(model, tokenizer)
     return evaluated(
         Eval(model=_told_model(model, pair), task=given.told_task(task), **settings), objects.given(), pair

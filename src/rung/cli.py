@@ -143,16 +143,26 @@ def _recipes(args: Recipes) -> int:
 
 def _explain(args: Explain) -> int:
     from rung.io.recipe_views import explain
-    from rung.recipe_io import find
+    from rung.recipe_io import override
+    from rung.training.resume import recipe_of
 
-    return explain(find(args.recipe), args.json)
+    return explain(override(recipe_of(args.recipe), args.overrides), args.json)
 
 
 def _diff(args: Diff) -> int:
     from rung.io.recipe_views import show_diff
-    from rung.recipe_io import find
+    from rung.recipe_io import override
+    from rung.training.resume import recipe_of
 
-    return show_diff(find(args.a), find(args.b), args.json)
+    if args.b is None and not args.overrides:
+        raise InputError(
+            f"`rung diff {args.a}` has nothing to compare it with. Name another recipe or run, or a change: --recipe.FIELD VALUE."
+        )
+    texts = (args.a, args.a if args.b is None else args.b)
+    a, b = map(recipe_of, texts)
+    first, second = (text if "/" in text else recipe.name for text, recipe in zip(texts, (a, b), strict=True))
+    second += ", changed" if args.overrides else ""
+    return show_diff(a, override(b, args.overrides), args.json, (first, second))
 
 
 def _audit(args: Audit) -> int:

@@ -58,6 +58,14 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
+def is_stored(recipe: Recipe) -> bool:
+    """Whether its dictionary gives it back: a part that is not ours has no name that could be read."""
+    try:
+        return from_dict(to_dict(recipe)) == recipe
+    except InputError:
+        return False
+
+
 # -- overrides -----------------------------------------------------------------------------------------------------
 def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """The recipe with fields replaced by path: {"surrogate.high": 0.28, "kl": "K3", "kl.coef": 0.01}.

@@ -1,6 +1,7 @@
 """The comparison: the sweep's seeds stay out of it, equal recipes are called equal, and nothing is trained twice."""
 
 import json
+import shlex
 
 import pytest
 
@@ -47,7 +48,10 @@ def test_a_whole_ladder_is_kept_and_calls_equal_recipes_equal(tmp_path, capsys, 
 
     monkeypatch.setattr("rung.experiments.runs.train", lambda *a: pytest.fail("trained again"))
     assert main(words) == 0
-    assert "no difference shown" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no difference shown" in out
+    (step,) = [line.split("next: ")[1] for line in out.splitlines() if line.startswith("next: ")]
+    assert main(shlex.split(step)[shlex.split(step).index("report") :]) == 0, "what it prints as next works"
     assert json.loads((tmp_path / "ladder.json").read_text()) == found
 
 

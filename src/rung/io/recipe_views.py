@@ -123,6 +123,13 @@ def objective_text(recipe: Recipe) -> str:
     return J
 
 
+def changed(recipe: Recipe) -> list[str]:
+    """In what the recipe is not the one of its name on the ladder."""
+    known = all_recipes().get(recipe.name)
+    changes = {} if known is None else diff(known, recipe)
+    return [f"{name} is {brief(now)}, not {brief(usual)}" for name, (usual, now) in changes.items()]
+
+
 def explain(recipe: Recipe, json_to: str | None = None) -> int:
     """Print what the recipe computes: J, then each part with its values, equation and source."""
     every = [(f.name, getattr(recipe, f.name)) for f in fields(recipe) if f.name not in LABELS]
@@ -137,6 +144,8 @@ def explain(recipe: Recipe, json_to: str | None = None) -> int:
     console.print(Text(recipe.name, style="bold"), Text(recipe.paper, style="dim"))
     console.print(Text(recipe.why))
     console.print(Text("from the bottom:  " + " -> ".join(r.name for r in lineage(recipe)), style="dim"))
+    if changes := changed(recipe):
+        console.print(Text("changed:  " + "; ".join(changes)))
     console.print(Text("\n" + objective_text(recipe) + "\n", style="bold cyan"))
     table = Table(show_edge=False, pad_edge=False, expand=False)
     for title in ("symbol", "part", "equation and source"):
@@ -159,16 +168,17 @@ def explain(recipe: Recipe, json_to: str | None = None) -> int:
     return 0
 
 
-def show_diff(a: Recipe, b: Recipe, json_to: str | None = None) -> int:
-    """Print the fields in which two recipes differ; for a rung and its parent, why."""
+def show_diff(a: Recipe, b: Recipe, json_to: str | None = None, named: tuple[str, str] | None = None) -> int:
+    """Print the fields in which two recipes differ; for a rung and its parent, why. named: what the user calls them."""
+    first, second = named or (a.name, b.name)
     rows = [
         (name, brief(x, full=True), brief(y, full=True), equation(y) if not isinstance(y, float) else "")
         for name, (x, y) in diff(a, b).items()
     ]
     if not rows and json_to is None:
-        print(f"{a.name} and {b.name} compute the same.")
+        print(f"{first} and {second} compute the same.")
         return 0
-    show(f"{a.name} -> {b.name}", ("field", a.name, b.name, "what the second does"), rows, json_to)
+    show(f"{first} -> {second}", ("field", first, second, "what the second does"), rows, json_to)
     if json_to is None:
         for child, parent in ((b, a), (a, b)):
             if child.parent == parent.name:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from rung.settings.ranges import (
     Answers,
     Count,
     Flags,
+    Hidden,
     LearningRate,
     Natural,
     Positional,
@@ -224,9 +225,11 @@ class Explain:
     """The assembled equation of a recipe, part by part, with sources."""
 
     recipe: Positional[str]
-    """its name"""
+    """its name; or a run's directory: the recipe as it was trained"""
     json: str | None = None
     """write the table as JSON to this new file, or - for standard output"""
+    overrides: Hidden[dict[str, Any]] = field(default_factory=dict)
+    """fields of the recipe, by path"""
 
 
 @dataclass(frozen=True)
@@ -234,11 +237,13 @@ class Diff:
     """What changes between two recipes, and why."""
 
     a: Positional[str]
-    """name of a recipe"""
-    b: Positional[str]
-    """name of another"""
+    """name of a recipe, or a run's directory: the recipe as it was trained"""
+    b: Positional[str | None] = None
+    """another one, which --recipe.FIELD changes; None: the first one"""
     json: str | None = None
     """write the table as JSON to this new file, or - for standard output"""
+    overrides: Hidden[dict[str, Any]] = field(default_factory=dict)
+    """fields of the recipe, by path"""
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,13 @@ def literal(text: str) -> Any:
 # -- a command's flags ----------------------------------------------------------------------------------------------
 def record(spec: Any, command: str, argv: list[str]) -> Any:
     """The flags of `rung COMMAND`, as its dataclass."""
-    options = {}
+    options: dict[str, Any] = {}
+    own = {f.name for f in dataclasses.fields(spec)}
+    if "overrides" in own:
+        argv, changes = prefixed(argv, "--recipe")
+        options["overrides"] = flatten(changes)
     for name in OPTIONS:
-        if any(f.name == name for f in dataclasses.fields(spec)):
+        if name in own:
             argv, options[name] = dotted(argv, name)
     return dataclasses.replace(parse(spec, command, argv), **options)
 

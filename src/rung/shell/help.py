@@ -74,7 +74,7 @@ def shared(spec: Any) -> dict[str, str]:
 def more_of(spec: Any, command: str) -> list[Flag]:
     """The flags of a command that are no fields of its dataclass."""
     if spec is not TrainConfig:
-        return [MORE[name] for name in OPTIONS if name in {field.name for field in fields(spec)}]
+        return [MORE[name] for name in ("overrides", *OPTIONS) if name in {field.name for field in fields(spec)}]
     own = ["dry_run"] if command == "train" else ["answer_tokens", "json"]
     return [MORE[name] for name in ("overrides", *OPTIONS, "config", *own)]
 

@@ -14,6 +14,7 @@ loop          `rung train`: from settings to a run. Evaluate, then sample -> sco
 memory_watch  The largest memory in use during each phase of a step, without touching what others measure of this process.
 metrics       What a step reports. Names follow TRL where the quantity is the same; docs/metrics.md defines each.
 needs         What a part of a recipe may need, and the one function that prepares it. Names that are not here are refused.
+next_steps    What a run tells its user to type next: commands that work as printed, or Python where only Python has what they need.
 optimizer     AdamW on float32 masters.
 policy        The policy: what the model says about a batch's tokens, with gradient.
 resume        Going on with a run. Everything is as the run has it; what is given besides may change and is written down.

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rung.advice import command
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
 from rung.io.state import save_state
@@ -31,6 +30,7 @@ from rung.training.health import Finding, Health, check_scored
 from rung.training.held_out import HeldOut
 from rung.training.memory_watch import MemoryWatch
 from rung.training.metrics import reward_metrics
+from rung.training.next_steps import resuming, when_done
 from rung.training.resume import agreed
 from rung.training.setup import Setup, go_on, plain_prompts, prepare, unread_letters
 from rung.training.signs import Facts
@@ -160,7 +160,7 @@ class _Loop:
             before, after = self.held_out.settled(before), self.held_out.settled(after)
         if asked.now:
             self.console.finish("interrupted")
-            again = command("train", "--resume", self.run.path)
+            again = resuming(self.run.path, config)
             self.console.message(f"the run lies in {self.run.path} with a loadable model; go on with: {again}")
         else:
             self.console.finish("finished")
@@ -281,19 +281,9 @@ class _Loop:
             before.change(after),
             shown,
             path,
-            [
-                command("ask", path, *(e.prompt for e in shown[:1] if _typed(e.prompt))),
-                command("report", path),
-                command("eval", path),
-                command("explain", self.setup.recipe.name),
-            ],
+            when_done(path, self.setup.config, self.setup.recipe, shown[0].prompt if shown else None),
             [f"{f.name}, {f.when}: {f.seen}" for f in self.health.found.values()],
         )
-
-
-def _typed(question: str) -> bool:
-    """Whether one would type it into a command."""
-    return question.isprintable() and 0 < len(question) <= 40
 
 
 def _facts(setup: Setup) -> Facts:

@@ -13,10 +13,11 @@ from typing import Any
 
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
-from rung.recipe_io import brief, diff, find, from_dict, override
+from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override
 from rung.recipes import Recipe
 from rung.tasks.sources.given import MADE
 from rung.training.config import TrainConfig, from_toml, which
+from rung.training.next_steps import made as not_stored
 
 FREE = (
     "steps", "tokens", "eval_every", "save_every", "keep_last", "save_rollouts", "tracker", "threads", "ignore_memory",
@@ -24,7 +25,6 @@ FREE = (
 )  # fmt: skip
 HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
 RECIPE = ("recipe", "overrides")
-OBJECTS = ("task", "reward", "environment", "model")  # settings that Python may give as objects
 
 
 def begun(path: Path) -> tuple[TrainConfig, Recipe]:
@@ -60,7 +60,7 @@ def agreed(
     """
     path = which(True, config.out)
     before, recipe = begun(path)
-    lost = [n for n in OBJECTS if str(getattr(before, n)).startswith(MADE) and n not in made]
+    lost = [n for n in not_stored(before) if n not in made]
     if lost:
         what = " and ".join(f"its {n} ({getattr(before, n).removeprefix(MADE)})" for n in lost)
         again = ", ".join(f"{n}=..." for n in lost)
@@ -92,3 +92,10 @@ def _other_recipe(now: TrainConfig, before: TrainConfig, recipe: Recipe, own: Re
         return [f"recipe is {recipe.name!r}, not {now.recipe!r}"]
     wanted = override(recipe if own is None else own, now.overrides)
     return [f"recipe.{name} is {brief(a)}, not {brief(b)}" for name, (a, b) in diff(recipe, wanted).items()]
+
+
+def recipe_of(name: str) -> Recipe:
+    """A recipe by its name, or that of the run in this directory, as it was trained."""
+    path = Path(name).expanduser()
+    run = name not in all_recipes() and (path.is_dir() or "/" in name)
+    return begun(path)[1] if run else find(name)
