@@ -49,7 +49,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
         "tests/maths/test_conformance.py",
         "tests/maths/test_scales.py",
     ],
-    "kernels/attention.py": ["tests/kernels/test_attention.py"],
+    "kernels/attention.py": ["tests/kernels/test_attention.py", "tests/network/test_ways.py"],
     "network/streams.py": [
         "tests/network/test_ways.py",
         "tests/kernels/test_attention.py",
