@@ -139,6 +139,7 @@ def test_security_names_every_setting_that_runs_code():
     source = (ROOT / "src/rung/settings/shared.py").read_text()
     that_run = {"trust_remote_code", *re.findall(r'^    (\w+):.*\n    """FILE\.py', source, re.MULTILINE)}
     assert {"reward", "environment"} <= that_run
+    assert "--task-options.unsafe_code true" in text
     for name in that_run:
         assert name in TrainConfig.__dataclass_fields__ and f"--{name.replace('_', '-')}" in text, name
 
