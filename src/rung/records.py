@@ -174,8 +174,41 @@ class State:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """What the model reads of a batch; the maths reads the rest of it. Each prompt stands once, whatever its group's size.
+
+    prompts    one int[Lp] per group, in the order of the group ids.
+    tokens_BT  int[B, T]: the answers, right-padded with anything.
+    mask_BT    bool[B, T]: tokens that the policy sampled; these are scored.
+    length_B   int[B]: tokens of the answer, observations included.
+    group_B    int[B]: the prompt of each row, its place among `prompts`.
+    """
+
+    prompts: Sequence[Tensor]
+    tokens_BT: Tensor
+    mask_BT: Tensor
+    length_B: Tensor
+    group_B: Tensor
+
+    def rows(self, index: Any) -> Tokens:
+        """The same record for some of the rows, with the prompts that they need, as wide as the longest of them."""
+        used_P, group_B = self.group_B[index].unique(return_inverse=True)
+        length_B = self.length_B[index]
+        T = int(length_B.max()) if len(length_B) else 0
+        return Tokens(
+            prompts=[self.prompts[int(g)] for g in used_P],
+            tokens_BT=self.tokens_BT[index, :T],
+            mask_BT=self.mask_BT[index, :T],
+            length_B=length_B,
+            group_B=group_B,
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
     """One optimizer step's answers, right-padded to T. Optional fields exist only if a part's `needs` names them.
+
+    All of it lies in main memory; training brings micro-batches of it to the model's device, but for their tokens.
 
     reward_BT    float64: the reward of each action; an outcome reward lies on the last action token.
     mask_BT      bool:  True on sampled tokens, the end token included; False on padding and observations.
@@ -190,7 +223,10 @@ class Batch:
     behavior_logp_BT    log mu, as reported by the sampler that drew the tokens.
     old_logp_BT         log pi_old, the trainer's own before the update. Collected as the sampler reported it; the update puts
                         its own numbers there: at the first optimizer step always, so that every ratio is 1, at later
-                        ones where the two are not the same numbers (train/update.py).
+                        ones where the two are not the same numbers (training/rules.py).
+    tokens       what the model reads of the same rows; None: nobody drew them (exact/), and the maths reads no tokens.
+    adv_BT       the advantages, once they are worked out.
+    target_BT    what a critic is regressed on, once it is worked out.
     """
 
     reward_BT: Tensor
@@ -209,11 +245,27 @@ class Batch:
     step_end_BT: Tensor | None = None  # bool: a reasoning step ends here; None: one step, the whole answer
     dull_B: Tensor | None = None
     state: State = State()
+    tokens: Tokens | None = None
+    adv_BT: Tensor | None = None
+    target_BT: Tensor | None = None
 
     def rows(self, index: Any) -> Batch:
-        """The same record for some of the rows; `index` is a slice, a mask or a list of row numbers."""
+        """The same record for some of the rows, as wide as the longest of them where there are tokens.
+
+        index: a slice, a mask or row numbers. Group ids stay those of the step, as Totals counts them.
+        """
         cut = {f.name: v[index] for f in fields(self) if hasattr(v := getattr(self, f.name), "shape")}
-        return replace(self, **cut)
+        if self.tokens is None:
+            return replace(self, **cut)
+        tokens = self.tokens.rows(index)
+        T = tokens.tokens_BT.shape[1]
+        return replace(self, **{k: v[:, :T] if v.ndim == 2 else v for k, v in cut.items()}, tokens=tokens)
+
+    @property
+    def spoken(self) -> Tokens:
+        """The tokens of a batch that a model has drawn."""
+        assert self.tokens is not None, "no model has drawn this batch"
+        return self.tokens
 
     @property
     def loss_mask_BT(self) -> Tensor:
@@ -235,39 +287,6 @@ class Scores:
     entropy_BT: Tensor | None = None
     ref_kl_BT: Tensor | None = None
     old_kl_BT: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What the model reads, beside what the maths reads (Batch). Each prompt stands once, whatever its group's size.
-
-    Batch and Tokens of a step lie in main memory; `train/` brings a micro-batch of them to the model's device.
-
-    prompts    one int[Lp] per group, in the order of the group ids.
-    tokens_BT  int[B, T]: the answers, right-padded with anything.
-    mask_BT    bool[B, T]: tokens that the policy sampled; these are scored.
-    length_B   int[B]: tokens of the answer, observations included.
-    group_B    int[B]: the prompt of each row.
-    """
-
-    prompts: Sequence[Tensor]
-    tokens_BT: Tensor
-    mask_BT: Tensor
-    length_B: Tensor
-    group_B: Tensor
-
-    def rows(self, index: Tensor) -> Tokens:
-        """The same record for some of the rows, with the prompts that they need."""
-        used_P, group_B = self.group_B[index].unique(return_inverse=True)
-        length_B = self.length_B[index]
-        T = int(length_B.max()) if len(length_B) else 0
-        return Tokens(
-            prompts=[self.prompts[int(g)] for g in used_P],
-            tokens_BT=self.tokens_BT[index, :T],
-            mask_BT=self.mask_BT[index, :T],
-            length_B=length_B,
-            group_B=group_B,
-        )
 
 
 @dataclass(frozen=True)

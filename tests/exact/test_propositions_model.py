@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
@@ -125,11 +127,10 @@ def natural_work(max_kl: float) -> tuple[Work, p.NaturalStep, list[torch.Tensor]
         reward_BT=outcome_to_token(torch.tensor([1.0, -1.0, 0.5]), t.mask_BT), mask_BT=t.mask_BT, group_B=t.group_B,
         valid_B=torch.ones(3, dtype=torch.bool), keep_B=torch.ones(3, dtype=torch.bool),
         truncated_B=torch.zeros(3, dtype=torch.bool), behavior_logp_BT=logp_BT, old_logp_BT=logp_BT,
-        value_BT=torch.zeros_like(logp_BT),
+        value_BT=torch.zeros_like(logp_BT), tokens=t,
     )  # fmt: skip
     rule = p.NaturalStep(max_kl=max_kl)
-    adv_BT = TRPO.credit(batch)
-    work = Work(TRPO, policy, batch, t, adv_BT, torch.arange(3), 4, 1000)
+    work = Work(TRPO, policy, replace(batch, adv_BT=TRPO.credit(batch)), torch.arange(3), 4, 1000)
     return work, rule, [x for x in policy.model.hf.parameters() if x.requires_grad]
 
 

@@ -67,20 +67,19 @@ def tokens() -> Tokens:
     )  # fmt: skip
 
 
-def whole_step(actor: Policy) -> tuple[Batch, Tokens]:
+def whole_step(actor: Policy) -> Batch:
     """Six answers to two prompts: old and reference log-probabilities near the policy's, two rows kept out of the loss."""
     t, g = tokens(), torch.Generator().manual_seed(5)
     now_BT = actor.score(t).logp_BT.detach()
     old_BT, ref_BT = (torch.where(t.mask_BT, now_BT + 0.2 * torch.randn(6, 5, generator=g), 0.0) for _ in range(2))
     flag = torch.ones(6, dtype=torch.bool)
-    batch = Batch(
+    return Batch(
         reward_BT=outcome_to_token(torch.tensor([1.0, 0.0, -0.5, 1.0, 0.3, 0.2]), t.mask_BT), mask_BT=t.mask_BT,
         group_B=t.group_B, valid_B=flag, keep_B=~torch.isin(torch.arange(6), torch.tensor(KEPT_OUT)), truncated_B=~flag,
         right_B=torch.tensor([True, False, False, True, True, True]),
         behavior_logp_BT=old_BT, old_logp_BT=old_BT, ref_logp_BT=ref_BT, value_BT=0.3 * torch.randn(6, 5, generator=g),
-        state=State(kl_coef=0.1, trust_coef=0.5),
+        state=State(kl_coef=0.1, trust_coef=0.5), tokens=t,
     )  # fmt: skip
-    return batch, t
 
 
 def gathered(total: Totals) -> Totals:
@@ -97,16 +96,15 @@ def gathered(total: Totals) -> Totals:
 def gradient(recipe: Recipe, rows: list[int], total: Totals | None) -> tuple[list[torch.Tensor], Policy, Drift, Totals]:
     """grad J of some rows, in micro-batches, by the functions of the update; `total` None: counted over these rows."""
     actor = policy()
-    batch, t = whole_step(actor)
-    shaped = recipe.kl.shape_reward(batch)
-    adv_BT = recipe.normalize(recipe.credit(shaped), shaped.mask_BT)
+    shaped = recipe.kl.shape_reward(whole_step(actor))
+    shaped = replace(shaped, adv_BT=recipe.normalize(recipe.credit(shaped), shaped.mask_BT))
     active = torch.tensor([r for r in rows if r not in KEPT_OUT], dtype=torch.long)
     own = count(shaped.rows(torch.tensor(rows)), MAX_TOKENS)
-    work = Work(recipe, actor, shaped, t, adv_BT, active, MAX_TOKENS, 12)
+    work = Work(recipe, actor, shaped, active, MAX_TOKENS, 12)
     for part in work.freeze(list(work.parts(active))) if len(active) else []:
         J, scores = work.J(part, total or own)
         (-J).backward()
-        work.drift.add(recipe, part.batch, scores, part.adv_BT)
+        work.drift.add(recipe, part.batch, scores)
     found = [x.grad if x.grad is not None else torch.zeros_like(x) for x in actor.model.hf.parameters()]
     return found, actor, work.drift, own
 

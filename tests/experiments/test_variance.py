@@ -57,7 +57,7 @@ def test_the_trace_agrees_with_the_exact_oracle(name):
 
 def by_hand(model, collected, R_B):
     """grad (1/B) sum_i (R_i - mean of the others) log pi(y_i), by the model's own padded forward and autograd."""
-    R_PG, tokens = R_B.view(4, 4), collected.tokens
+    R_PG, tokens = R_B.view(4, 4), collected.batch.tokens
     A_B = (R_PG - (R_PG.sum(1, keepdim=True) - R_PG) / 3).flatten()
     assert A_B.abs().sum() > 0
     log_p = predicting_logits(model, tokens)[0].float().log_softmax(-1)

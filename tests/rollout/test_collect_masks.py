@@ -70,7 +70,7 @@ def by_length(i: int, completion) -> dict[str, float]:
 
 def test_layout():
     got = collector(by_length).collect(0, State(kl_coef=0.5))
-    b, tokens = got.batch, got.tokens
+    b, tokens = got.batch, got.batch.tokens
     first = int(got.scored[0].task.id)
     assert b.group_B.tolist() == tokens.group_B.tolist() == [0] * 5 + [1] * 5
     assert tokens.length_B.tolist() == [2, 4, 3, 0, 1] * 2, "observations are tokens"
@@ -164,7 +164,7 @@ def test_too_few_problems_are_refused_and_too_long_prompts_counted():
         collector(by_length, prompts=3)
     collected = collector(by_length, prompts=36, count=36).collect(0, State())
     assert collected.counters["sampling/prompts_too_long"] == 1, "prompt of 36 tokens, answer of 5, context of 40"
-    assert len(collected.tokens.prompts) == 35, "there is no other problem to take its place"
+    assert len(collected.batch.tokens.prompts) == 35, "there is no other problem to take its place"
     c = collector(by_length)
     c.env.score = lambda group: [{}]
     with pytest.raises(InputError, match="returned 1 rewards for 5 answers"):

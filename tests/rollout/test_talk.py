@@ -119,7 +119,7 @@ def test_observations_have_no_logp_no_entropy_no_reward_and_do_not_count():
     metrics = reward_metrics(got, 2)
     assert metrics["completions/mean_length"] == 9 and metrics["entropy"] == pytest.approx(0.7)
     assert metrics["turns/mean"] == 3 and metrics["turns/observation_tokens"] == 14
-    assert got.tokens.length_B.tolist() == [23] * 4, "the model reads them all the same"
+    assert got.batch.tokens.length_B.tolist() == [23] * 4, "the model reads them all the same"
     assert all(s.closed for s in env.sessions)
 
 
@@ -322,7 +322,7 @@ def test_a_step_does_not_look_at_what_stands_on_observations(name):
 
 def test_the_gradient_is_that_of_the_models_own_forward_on_the_models_own_tokens():
     step, got = learner("reinforce")
-    tokens, mask = got.tokens, got.batch.mask_BT
+    tokens, mask = got.batch.tokens, got.batch.mask_BT
     seen = []
     step.optimizer.step = lambda *_: seen.append(torch.cat([p.grad.flatten() for p in step.parameters])) or 0.0
     total_B = got.batch.reward_BT.sum(1)

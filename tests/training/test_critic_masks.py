@@ -41,7 +41,7 @@ def build(policy: Model, micro_tokens: int = 1000, zero: bool = False, **config)
 
 
 @pytest.fixture
-def world() -> tuple[Batch, Tokens]:
+def world() -> Batch:
     """Answers of 4, 1, 5 and 3 tokens, an observation in the third, the last without a known reward."""
     length_B = torch.tensor([4, 1, 5, 3])
     mask_BT = torch.arange(5) < length_B[:, None]
@@ -53,12 +53,16 @@ def world() -> tuple[Batch, Tokens]:
     yes = torch.ones(4, dtype=torch.bool)
     zero = torch.zeros(4, 5)
     valid_B = torch.tensor([True, True, True, False])
-    batch = Batch(reward_BT, mask_BT, tokens.group_B, valid_B, yes, ~yes, zero, zero, value_BT=zero)
-    return batch, tokens
+    batch = Batch(reward_BT, mask_BT, tokens.group_B, valid_B, yes, ~yes, zero, zero, value_BT=zero, tokens=tokens)
+    return batch
+
+
+def fit(critic: ValueModel, batch: Batch, credit: Value, clip_norm: float = 0.0, seed: int = 0) -> float:
+    return critic.fit(replace(batch, target_BT=credit.targets(batch)), clip_norm, seed)
 
 
 def test_v_is_read_before_the_token_is_emitted(policy, world):
-    critic, (_, tokens) = build(policy), world
+    critic, tokens = build(policy), world.tokens
     got_BT = critic.values(tokens)
     for b, n in enumerate(tokens.length_B.tolist()):
         prompt = tokens.prompts[int(tokens.group_B[b])]
@@ -74,7 +78,7 @@ def test_v_is_read_before_the_token_is_emitted(policy, world):
 
 
 def test_it_starts_at_zero(policy, world):
-    assert (build(policy, zero=True).predict(world[1]) == 0).all()
+    assert (build(policy, zero=True).predict(world.tokens) == 0).all()
 
 
 TARGETS = 4 * 1.0**2 + 1 * 2.0**2 + 4 * 3.0**2  # the return at each action of the valid rows
@@ -82,9 +86,9 @@ TARGETS = 4 * 1.0**2 + 1 * 2.0**2 + 4 * 3.0**2  # the return at each action of t
 
 @pytest.mark.parametrize("micro_tokens", [1, 1000])
 def test_the_loss_is_a_token_mean_over_valid_rows_counted_over_all_rows(policy, world, micro_tokens):
-    batch, tokens = world
+    batch, tokens = world, world.tokens
     critic = build(policy, micro_tokens, zero=True)
-    loss = critic.fit(batch, tokens, Value(MC()), clip_norm=0.0, seed=0)
+    loss = fit(critic, batch, Value(MC()), clip_norm=0.0, seed=0)
     assert loss == pytest.approx(0.5 * TARGETS / int(tokens.mask_BT.sum()), rel=1e-5)
     assert critic.predict(tokens)[tokens.mask_BT].mean() > 0.01, "it moved towards the positive targets"
 
@@ -92,31 +96,30 @@ def test_the_loss_is_a_token_mean_over_valid_rows_counted_over_all_rows(policy, 
 def test_each_minibatch_has_a_denominator_of_its_own(policy, world):
     """Rows 0 and 2: 8 actions with targets 1 and 3; rows 1 and 3: 4 actions, of which the valid one has target 2."""
     critic = build(policy, zero=True, minibatches=2, learning_rate=0.0)
-    loss = critic.fit(*world, Value(MC()), clip_norm=0.0, seed=0)
+    loss = fit(critic, world, Value(MC()), clip_norm=0.0, seed=0)
     assert loss == pytest.approx((0.5 * (4 * 1 + 4 * 9) / 8 + 0.5 * 4 / 4) / 2, rel=1e-5)
 
 
 def test_any_split_gives_the_same_gradient(policy, world):
-    batch, tokens = world
+    batch, tokens = world, world.tokens
     grads = []
     for micro_tokens in (1, 8, 1000):
         critic = build(policy, micro_tokens, shared=True, coef=0.5)
         policy.hf.zero_grad()
-        critic.fit(replace(batch, value_BT=critic.predict(tokens)), tokens, Value(GAE()), 0.0, 0)
+        fit(critic, replace(batch, value_BT=critic.predict(tokens)), Value(GAE()), 0.0, 0)
         grads.append(torch.cat([p.grad.flatten() for p in policy.hf.get_decoder().parameters()]))
     for g in grads[1:]:
         assert ((g - grads[0]).norm() / grads[0].norm()).item() < 1e-4
 
 
 def test_a_shared_trunk_keeps_its_gradient_for_the_policy_scaled_by_coef(policy, world):
-    batch, tokens = world
     norms = {}
     for coef in (1.0, 0.25):
         critic = build(policy, shared=True, coef=coef, epochs=5)
         assert critic.model is policy
         policy.hf.zero_grad()
         before = [p.detach().clone() for p in policy.hf.parameters()]
-        critic.fit(batch, tokens, Value(MC()), 0.0, 0)
+        fit(critic, world, Value(MC()), 0.0, 0)
         assert all(torch.equal(a, b) for a, b in zip(before, policy.hf.parameters(), strict=True)), (
             "only its head steps"
         )
@@ -125,13 +128,12 @@ def test_a_shared_trunk_keeps_its_gradient_for_the_policy_scaled_by_coef(policy,
 
 
 def test_an_own_backbone_leaves_the_policy_alone_and_takes_its_steps(policy, world):
-    batch, tokens = world
     moved = {}
     for epochs in (1, 4):
         critic = build(policy, epochs=epochs)
         before = [p.detach().clone() for p in policy.hf.parameters()]
         start = torch.cat([p.detach().flatten() for p in critic.model.hf.get_decoder().parameters()])
-        critic.fit(batch, tokens, Value(MC()), 0.0, 0)
+        fit(critic, world, Value(MC()), 0.0, 0)
         assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, policy.hf.parameters(), strict=True))
         now = torch.cat([p.detach().flatten() for p in critic.model.hf.get_decoder().parameters()])
         moved[epochs] = (now - start).abs().max().item()
@@ -142,7 +144,7 @@ def test_an_own_backbone_leaves_the_policy_alone_and_takes_its_steps(policy, wor
 @pytest.mark.parametrize(("epochs", "parts"), [(1, 1), (1, 2), (3, 2)])
 def test_each_minibatch_is_an_optimizer_step(policy, world, epochs, parts):
     critic = build(policy, epochs=epochs, minibatches=parts)
-    critic.fit(*world, Value(MC()), 0.0, 0)
+    fit(critic, world, Value(MC()), 0.0, 0)
     assert {int(s["step"]) for s in critic.optimizer.adam.state.values()} == {epochs * parts}
 
 
@@ -153,20 +155,20 @@ def test_the_learning_rate_is_a_multiple_of_the_policys(policy):
 
 
 def test_invalid_rows_teach_the_critic_nothing(policy, world):
-    batch, tokens = world
+    batch = world
     one, other = build(policy), build(policy)
-    one.fit(batch, tokens, Value(MC()), 0.0, 0)
+    fit(one, batch, Value(MC()), 0.0, 0)
     spoiled = replace(batch, reward_BT=torch.where(batch.valid_B[:, None], batch.reward_BT, math.nan))
-    other.fit(spoiled, tokens, Value(MC()), 0.0, 0)
+    fit(other, spoiled, Value(MC()), 0.0, 0)
     assert torch.equal(one.head.weight, other.head.weight)
 
 
 def test_the_clipped_loss_looks_at_the_values_of_rollout_time(policy, world):
     """V stands 0.3 or more from a distant old value on the target's side: clipped, so the head does not move."""
-    batch, tokens = world
+    batch, tokens = world, world.tokens
     critic = build(policy, zero=True, clip=0.2)
     far = replace(batch, value_BT=torch.where(tokens.mask_BT, -5.0, 0.0))
-    critic.fit(far, tokens, Value(MC()), 0.0, 0)
+    fit(critic, far, Value(MC()), 0.0, 0)
     assert (critic.head.bias == 0).all()
 
 

@@ -137,10 +137,10 @@ def test_unscored_rows_do_not_teach():
         learner, collected = fresh(REINFORCE)
         valid_B = collected.batch.valid_B.clone()
         valid_B[0] = False
-        tokens_BT = collected.tokens.tokens_BT.clone()
+        tokens_BT = collected.batch.tokens.tokens_BT.clone()
         tokens_BT[0, 0] = token
-        tokens = replace(collected.tokens, tokens_BT=tokens_BT)
-        learner.step(replace(collected, batch=replace(collected.batch, valid_B=valid_B), tokens=tokens))
+        tokens = replace(collected.batch.tokens, tokens_BT=tokens_BT)
+        learner.step(replace(collected, batch=replace(collected.batch, valid_B=valid_B, tokens=tokens)))
         moved.append(weights(learner))
     torch.testing.assert_close(moved[0], moved[1], atol=0, rtol=0)
 
@@ -161,10 +161,9 @@ def test_bfloat16_weights_follow_float32_masters():
 
 # -- TRPO ---------------------------------------------------------------------------------------------------------
 def work_of(learner, collected):
-    batch = learner._prepare(collected.batch, collected.tokens)
-    adv_BT = learner.recipe.credit(batch)
-    active = torch.arange(len(batch.valid_B))
-    return Work(learner.recipe, learner.policy, batch, collected.tokens, adv_BT, active, 16, 100_000)
+    batch = learner._prepare(collected.batch)
+    batch = replace(batch, adv_BT=learner.recipe.credit(batch))
+    return Work(learner.recipe, learner.policy, batch, torch.arange(len(batch.valid_B)), 16, 100_000)
 
 
 def test_an_accepted_natural_step_keeps_the_bound_and_gains():
@@ -192,12 +191,12 @@ def test_the_fisher_product_is_symmetric_positive_and_equals_a_difference_of_gra
     assert float(v @ F(v)) > 0
 
     def quadratic(scale):  # KL(old || old + scale v) = scale^2 / 2 v'Fv + O(scale^3)
-        frozen = learner.policy.freeze(collected.tokens)
+        frozen = learner.policy.freeze(collected.batch.tokens)
         torch.nn.utils.vector_to_parameters(weights(learner) + scale * v, learner.parameters)
         with torch.no_grad():
-            kl_BT = learner.policy.score(collected.tokens, old=frozen).old_kl_BT
+            kl_BT = learner.policy.score(collected.batch.tokens, old=frozen).old_kl_BT
         torch.nn.utils.vector_to_parameters(base, learner.parameters)
-        return float(kl_BT.sum() / collected.tokens.mask_BT.sum())
+        return float(kl_BT.sum() / collected.batch.tokens.mask_BT.sum())
 
     base, scale = weights(learner), 1e-3
     both_sides = (quadratic(scale) + quadratic(-scale)) / 2

@@ -44,9 +44,9 @@ def test_only_the_adapter_moves_and_the_reference_is_the_model_without_it(name):
     learner, collector = fresh(name)
     model = learner.model
     base = {k: v.clone() for k, v in model.hf.state_dict().items() if "lora_" not in k}
-    start = learner.logp(learner.policy, collector.collect(0, learner.state).tokens)
+    start = learner.logp(learner.policy, collector.collect(0, learner.state).batch)
     with adapter.adapter_off(model.hf):
-        without = learner.logp(learner.policy, collector.collect(0, learner.state).tokens)
+        without = learner.logp(learner.policy, collector.collect(0, learner.state).batch)
     assert torch.equal(start, without), "B is zero: a fresh adapter changes nothing, bit for bit"
     for step in range(3):
         collected = collector.collect(step, learner.state)
@@ -60,12 +60,12 @@ def test_only_the_adapter_moves_and_the_reference_is_the_model_without_it(name):
         assert 0 < metrics["trpo/kl"] <= learner.recipe.update.max_kl
     if learner.reference is not None:
         assert isinstance(learner.reference, BasePolicy) and learner.reference.model is model, "no second copy"
-        tokens = collected.tokens
+        batch = collected.batch
         whole = models.load(str(starter.path()))
         untouched = Learner(find("reinforce"), whole, Hyper())
-        expected = untouched.logp(untouched.policy, tokens)
-        assert torch.equal(learner.logp(learner.reference, tokens), expected)
-        assert not torch.equal(learner.logp(learner.policy, tokens), expected), "and the adapter is on again"
+        expected = untouched.logp(untouched.policy, batch)
+        assert torch.equal(learner.logp(learner.reference, batch), expected)
+        assert not torch.equal(learner.logp(learner.policy, batch), expected), "and the adapter is on again"
         assert metrics["kl"] > 0
 
 

@@ -130,8 +130,8 @@ def test_truncated_answers_are_bootstrapped_with_the_value_after_their_last_toke
     learner, answers = step(recipe, tokens=9, samples=4)
     torch.nn.init.normal_(learner.critic.head.weight, std=0.1)
     learner.critic.model = replace(learner.critic.model, packs=packs)
-    batch = learner._prepare(answers.batch, answers.tokens)
-    cut_B, t = batch.truncated_B, answers.tokens
+    batch = learner._prepare(answers.batch)
+    cut_B, t = batch.truncated_B, answers.batch.tokens
     assert 0 < int(cut_B.sum()) < len(cut_B)
     for b in range(len(cut_B)):  # one row at a time, through the model's own forward
         ids = torch.cat([t.prompts[int(t.group_B[b])], t.tokens_BT[b, : int(t.length_B[b])]])
@@ -187,7 +187,7 @@ def test_a_full_kl_holds_the_natural_step_back():
         reference = Learner(find("grpo"), MODEL, learner.hyper).reference
         for _ in range(3):
             learner.step(answers)
-        logp_BT, ref_BT = learner.logp(learner.policy, answers.tokens), learner.logp(reference, answers.tokens)
+        logp_BT, ref_BT = learner.logp(learner.policy, answers.batch), learner.logp(reference, answers.batch)
         far[coef] = float((logp_BT - ref_BT).abs().sum())
     assert far[50.0] < 0.8 * far[0.0]
 

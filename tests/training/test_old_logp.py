@@ -93,7 +93,7 @@ def test_in_bfloat16_the_first_update_moves_the_tokens_that_it_moves_in_float32(
         recipe = override(recipe, {"credit.critic.warmup": 0})
     low, high = same_weights()
     collected = answers(BF16)
-    logp_BT = learner_of(recipe, high).logp(learner_of(recipe, high).policy, collected.tokens)
+    logp_BT = learner_of(recipe, high).logp(learner_of(recipe, high).policy, collected.batch)
     exact = replace(collected, batch=replace(collected.batch, behavior_logp_BT=logp_BT, old_logp_BT=logp_BT))
     want, got = moved_tokens(recipe, high, exact), moved_tokens(recipe, low, collected)
     assert got == want
@@ -121,12 +121,13 @@ def test_in_low_precision_no_small_gap_of_a_first_step_is_trusted():
     """Two prompts on which sampler and trainer happen to be close: the second is scored by the trainer all the same."""
     learner, collected = learner_of(find("grpo"), load(BF16)), answers(BF16)
     b = collected.batch
-    gap_BT = (learner.logp(learner.policy, collected.tokens) - b.behavior_logp_BT).abs() * b.mask_BT
+    gap_BT = (learner.logp(learner.policy, b) - b.behavior_logp_BT).abs() * b.mask_BT
     near = torch.stack([gap_BT[b.group_B == g].max() for g in range(8)]).argsort()[:2]
     rows = torch.isin(b.group_B, near).nonzero()[:, 0]
-    tokens = collected.tokens.rows(rows)
-    batch = replace(update._narrow(b.rows(rows), tokens.mask_BT.shape[1]), group_B=tokens.group_B)
-    few = replace(collected, scored=[collected.scored[r] for r in rows], batch=batch, tokens=tokens)
+    batch = b.rows(rows)
+    few = replace(
+        collected, scored=[collected.scored[r] for r in rows], batch=replace(batch, group_B=batch.tokens.group_B)
+    )
     recipe = override(find("grpo"), {"kl": "NoKL", "entropy": 0.01, "update.minibatches": 2})
     metrics = learner_of(recipe, load(BF16), learning_rate=0.0).step(few).metrics
     assert 0 < metrics["sampling/logp_gap_max"] < recipe.surrogate.room / 10

@@ -43,7 +43,7 @@ from rung.records import Scored, Tokens
 from rung.tasks.sources.rows import SUFFIXES
 from rung.training.config import TrainConfig
 from rung.training.loop import Outcome, train
-from rung.training.policy import Policy, microbatches
+from rung.training.policy import Policy, in_parts
 from rung.training.setup import locate
 
 RESULT = "result.json"
@@ -240,12 +240,9 @@ def moved(config: TrainConfig, answers: Sequence[Scored]) -> float:
     logp_BT = torch.nn.utils.rnn.pad_sequence([torch.tensor(r.logp) for r in kept], batch_first=True)
     mask_BT = torch.arange(wide.shape[1]) < length_B[:, None]
     tokens = Tokens([torch.tensor(r.prompt) for r in kept], wide, mask_BT, length_B, torch.arange(len(kept)))
-    policy, total = Policy(start, config.temperature), 0.0
-    for rows in microbatches(tokens, torch.arange(len(kept)), 8192):
-        part = tokens.rows(rows)
-        T = part.mask_BT.shape[1]
-        total += float(((logp_BT[rows, :T] - policy.score(part).logp_BT.cpu()) * part.mask_BT).sum())
-    return total / max(int(mask_BT.sum()), 1)
+    policy = Policy(start, config.temperature)
+    begun_BT = in_parts(tokens, 8192, lambda part: policy.score(part).logp_BT)
+    return float(((logp_BT - begun_BT) * mask_BT).sum()) / max(int(mask_BT.sum()), 1)
 
 
 def _forget_peak() -> None:

@@ -77,7 +77,7 @@ def gradients(
     for collected in warmup:
         work = learner.assess(collected)
         learner.state = recipe.credit.observe(work.batch)
-        learner.learn_values(work.batch, collected.tokens)
+        learner.learn_values(work.batch)
         for p in learner.parameters:
             p.grad = None  # a critic on the policy's trunk leaves one
     return torch.stack([one_gradient(learner.assess(collected), learner.parameters) for collected in batches])
@@ -90,8 +90,8 @@ def baseline_gradients(model: Model, hyper: Hyper, batches: Sequence[Collected])
         work = learner.assess(collected)
         everything = work.batch.loss_mask_BT.any(1).nonzero()[:, 0]
         u.append(one_gradient(work, learner.parameters))
-        ones_BT = work.batch.loss_mask_BT.to(work.adv_BT.dtype)
-        v.append(one_gradient(replace(work, adv_BT=ones_BT, active=everything), learner.parameters))
+        ones = replace(work.batch, adv_BT=work.batch.loss_mask_BT.to(work.batch.behavior_logp_BT.dtype))
+        v.append(one_gradient(replace(work, batch=ones, active=everything), learner.parameters))
     return torch.stack(u), torch.stack(v)
 
 

@@ -26,7 +26,7 @@ __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
 
 @dataclass(frozen=True)
 class Collected:
-    """One step's answers three times: for people (`scored`, row by row), for the maths (`batch`), for the model (`tokens`).
+    """One step's answers twice: for people (`scored`, row by row), and for the maths and the model (`batch`).
 
     All of it in main memory: rewards and advantages are counted there, in float64, whatever the device can do.
 
@@ -35,7 +35,6 @@ class Collected:
 
     scored: list[Scored]
     batch: Batch
-    tokens: Tokens
     sampled: int
     counters: dict[str, float] = field(default_factory=dict)
 
@@ -186,15 +185,15 @@ class Collector:
             step_end_BT=step_end_BT,
             dull_B=self._dull(chosen),
             state=state,
+            tokens=Tokens(
+                prompts=[torch.tensor(group[0].rollout.prompt) for _, group in chosen],
+                tokens_BT=_stack([r.tokens for r in rollouts], T, torch.long),
+                mask_BT=mask_BT,
+                length_B=length_B,
+                group_B=group_B,
+            ),
         )
-        tokens = Tokens(
-            prompts=[torch.tensor(group[0].rollout.prompt) for _, group in chosen],
-            tokens_BT=_stack([r.tokens for r in rollouts], T, torch.long),
-            mask_BT=mask_BT,
-            length_B=length_B,
-            group_B=group_B,
-        )
-        return Collected(rows, batch, tokens, sampled, counters)
+        return Collected(rows, batch, sampled, counters)
 
     def _dull(self, chosen: list[tuple[Task, list[Scored]]]) -> torch.Tensor | None:
         """The rows that dynamic sampling would have replaced, had it found others."""

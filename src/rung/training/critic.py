@@ -13,7 +13,7 @@ from rung.kernels.device import fetch, send
 from rung.network.adapter import twin
 from rung.network.forward import predicting_states
 from rung.network.model import Model
-from rung.parts import Critic, Value
+from rung.parts import Critic
 from rung.records import Batch, Tokens
 from rung.training.optimizer import MasterAdamW
 from rung.training.policy import in_parts, microbatches, minibatches, slots
@@ -61,25 +61,23 @@ class ValueModel:
         )  # fmt: skip
         return in_parts(longer, 4 * self.micro_tokens, self.values, wanted_B.nonzero()[:, 0]).sum(1)
 
-    def fit(self, batch: Batch, tokens: Tokens, credit: Value, clip_norm: float, seed: int) -> float:
+    def fit(self, batch: Batch, clip_norm: float, seed: int) -> float:
         """AdamW on the value loss, a token mean over each minibatch (its valid rows learn, all of them are counted).
 
         Returns the loss over the first pass. A shared trunk takes the batch whole and once, since its gradient
         belongs to the policy's next step.
         """
-        assert batch.value_BT is not None
-        target_BT = credit.targets(batch).to(batch.value_BT.dtype)
         shared = self.config.shared
         first: list[Tensor] = []
         plan = minibatches(batch.group_B, 1 if shared else self.config.minibatches, seed)
         for epoch in range(1 if shared else self.config.epochs):
             for minibatch in plan:
                 weight = 1 / max(int(batch.mask_BT[minibatch].sum()), 1)
-                for rows in microbatches(tokens, minibatch[batch.valid_B[minibatch]], self.micro_tokens):
-                    part = tokens.rows(rows)
-                    T = part.mask_BT.shape[1]
-                    aims = (batch.value_BT[rows, :T], target_BT[rows, :T], weight * part.mask_BT)
-                    loss = self.config.loss(self.values(part), *send(self.model.device, *aims))
+                for rows in microbatches(batch.spoken, minibatch[batch.valid_B[minibatch]], self.micro_tokens):
+                    part = batch.rows(rows)
+                    assert part.value_BT is not None and part.target_BT is not None
+                    aims = (part.value_BT, part.target_BT, weight * part.mask_BT)
+                    loss = self.config.loss(self.values(part.spoken), *send(self.model.device, *aims))
                     ((self.config.coef if shared else 1.0) * loss).backward()
                     first += [loss.detach()] if epoch == 0 else []
                 self.optimizer.step(clip_norm)

@@ -22,7 +22,7 @@ from rung.network.adapter import has_adapter, load_trained, trained_weights
 from rung.network.model import Model
 from rung.parts import GradientSteps, Value
 from rung.recipes import Recipe
-from rung.records import Batch, State, StepResult, Tokens
+from rung.records import Batch, State, StepResult
 from rung.rollout.collect import Collected, Phase
 from rung.training.base_policy import BasePolicy
 from rung.training.critic import ValueModel, explained_variance
@@ -108,15 +108,16 @@ class Learner:
         """One optimizer step's worth of answers becomes new parameters."""
         work = self.assess(collected)
         shaped, active = work.batch, work.active
+        assert shaped.adv_BT is not None
         self.state = self.recipe.credit.observe(shaped)
         metrics = reference_metrics(shaped)
         before = self._some_weights()
-        metrics |= advantage_metrics(work.adv_BT, shaped, len(active))
-        metrics |= signal_metrics(collected.batch, work.adv_BT, work.dominated)
+        metrics |= advantage_metrics(shaped, len(active))
+        metrics |= signal_metrics(collected.batch, shaped.adv_BT, work.dominated)
         if self.recipe.imitation:
             metrics["imitated_rows"] = float((right(shaped) & shaped.loss_mask_BT.any(1)).sum())
         with self.phase("update"):
-            metrics |= self.learn_values(shaped, collected.tokens)
+            metrics |= self.learn_values(shaped)
             if len(active) == 0 or self._critic_warms_up():
                 metrics |= {"grad_norm": 0.0, "update/steps": 0.0}
                 self._forget_gradients()
@@ -134,18 +135,19 @@ class Learner:
         metrics["update/changed"] = float(torch.cat([(a != b).float() for a, b in pairs]).mean())
         skipped = float(metrics["update/steps"] == 0)
         metrics |= {**work.drift.metrics(), "update/skipped": skipped, "kl_coef": self.state.kl_coef}
-        return StepResult(metrics, work.adv_BT, *work.remembered())
+        return StepResult(metrics, shaped.adv_BT, *work.remembered())
 
     def assess(self, collected: Collected) -> Work:
         """What the step's answers are worth: their rewards as the recipe shapes them, and the advantages. Changes nothing."""
         with self.phase("logprob"):
-            batch = self._prepare(collected.batch, collected.tokens)
+            batch = self._prepare(collected.batch)
         shaped = self.recipe.kl.shape_reward(batch)
         adv_BT, dominated = advantages(self.recipe, batch, shaped)
         adv_BT = adv_BT.to(shaped.behavior_logp_BT.dtype)
+        shaped = replace(shaped, adv_BT=adv_BT)
         return Work(
-            self.recipe, self.policy, shaped, collected.tokens, adv_BT, self._active(shaped, adv_BT),
-            self.hyper.max_new_tokens, self.micro_tokens, self.reference, dominated,
+            self.recipe, self.policy, shaped, self._active(shaped, adv_BT), self.hyper.max_new_tokens, self.micro_tokens,
+            self.reference, dominated,
         )  # fmt: skip
 
     def _some_weights(self) -> list[Tensor]:
@@ -153,19 +155,19 @@ class Learner:
         flat = [p.detach().reshape(-1) for p in self.parameters]
         return [x[:: max(1, len(x) // 1000)].clone() for x in flat]
 
-    def _prepare(self, batch: Batch, tokens: Tokens) -> Batch:
+    def _prepare(self, batch: Batch) -> Batch:
         """Fill in what the recipe's parts need, all of it without gradient and before any update."""
         batch, needs, kl = replace(batch, state=self.state), self.recipe.needs, self.recipe.kl
         if kl.where == "reward" and kl.coef and self.model.hf.dtype != torch.float32:
             needs = needs | {"old_logp"}  # pi and pi_ref in the same numbers: the sampler's are others in low precision
         for need, prepare in PREPARED.items():
             if need in needs:
-                batch = prepare(self, batch, tokens)
+                batch = prepare(self, batch)
         return batch
 
-    def logp(self, policy: Policy, tokens: Tokens) -> Tensor:
+    def logp(self, policy: Policy, batch: Batch) -> Tensor:
         """What `policy` says about a whole step, some rows at a time, in main memory: float32[B, T]."""
-        return in_parts(tokens, 4 * self.micro_tokens, lambda part: policy.score(part).logp_BT)
+        return in_parts(batch.spoken, 4 * self.micro_tokens, lambda part: policy.score(part).logp_BT)
 
     def _active(self, batch: Batch, adv_BT: Tensor) -> Tensor:
         """Rows that can change the policy: those on which a term of J has a gradient, or will have once others moved it."""
@@ -180,19 +182,20 @@ class Learner:
             acting_B = in_loss_B
         return acting_B.nonzero()[:, 0]
 
-    def learn_values(self, batch: Batch, tokens: Tokens) -> dict[str, float]:
+    def learn_values(self, batch: Batch) -> dict[str, float]:
         """One fit of the critic, if there is one, to a batch that `assess` has prepared."""
         if self.critic is None:
             return {}
         credit = self.recipe.credit
         assert isinstance(credit, Value) and batch.value_BT is not None
-        valid_BT = batch.mask_BT & batch.valid_B[:, None]
+        valid_BT, target_BT = batch.mask_BT & batch.valid_B[:, None], credit.targets(batch)
         metrics = {
-            "critic/explained_variance": explained_variance(batch.value_BT, credit.targets(batch), valid_BT),
+            "critic/explained_variance": explained_variance(batch.value_BT, target_BT, valid_BT),
             "critic/value_mean": float(batch.value_BT[valid_BT].mean()) if valid_BT.any() else 0.0,
         }
         seed = self.hyper.seed + self.version
-        metrics["critic/loss"] = self.critic.fit(batch, tokens, credit, self.hyper.clip_norm, seed)
+        aimed = replace(batch, target_BT=target_BT.to(batch.value_BT.dtype))
+        metrics["critic/loss"] = self.critic.fit(aimed, self.hyper.clip_norm, seed)
         return metrics
 
     def _critic_warms_up(self) -> bool:

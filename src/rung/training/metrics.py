@@ -30,8 +30,9 @@ class Drift:
 
     NAMES = ("tokens", "old_kl", "clip_low", "clip_high", "clip_dual", "gap", "cut", "kl", "largest_gap")
 
-    def add(self, recipe: Recipe, batch: Batch, scores: Scores, adv_BT: Tensor) -> None:
-        mask_BT = batch.mask_BT
+    def add(self, recipe: Recipe, batch: Batch, scores: Scores) -> None:
+        mask_BT, adv_BT = batch.mask_BT, batch.adv_BT
+        assert adv_BT is not None
         logp_BT = scores.logp_BT.detach()
         d_BT = log_difference(logp_BT, batch.old_logp_BT, mask_BT)
         log_ratio_BT = recipe.ratio(logp_BT, batch.old_logp_BT, mask_BT).detach()
@@ -217,8 +218,9 @@ def reference_metrics(batch: Batch) -> dict[str, float]:
     return {"kl": float((k3(delta_BT) * batch.mask_BT).sum() / n), "kl_k1": float(k1(delta_BT).sum() / n)}
 
 
-def advantage_metrics(adv_BT: Tensor, batch: Batch, active: int) -> dict[str, float]:
-    inside = adv_BT[batch.loss_mask_BT]
+def advantage_metrics(batch: Batch, active: int) -> dict[str, float]:
+    assert batch.adv_BT is not None
+    inside = batch.adv_BT[batch.loss_mask_BT]
     return {
         "advantage/abs_mean": float(inside.abs().mean()) if len(inside) else 0.0,
         "advantage/mean": float(inside.mean()) if len(inside) else 0.0,

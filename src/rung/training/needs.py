@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rung.records import Batch, Tokens
+from rung.records import Batch
 
 if TYPE_CHECKING:
     from rung.training.learner import Learner
@@ -30,26 +30,26 @@ def collected(needs: frozenset[str]) -> dict[str, Any]:
 
 
 # -- fields of the batch, all of them without gradient and before any update ------------------------------------------
-def _old_logp(learner: Learner, batch: Batch, tokens: Tokens) -> Batch:
-    return replace(batch, old_logp_BT=learner.logp(learner.policy, tokens))
+def _old_logp(learner: Learner, batch: Batch) -> Batch:
+    return replace(batch, old_logp_BT=learner.logp(learner.policy, batch))
 
 
-def _ref_logp(learner: Learner, batch: Batch, tokens: Tokens) -> Batch:
+def _ref_logp(learner: Learner, batch: Batch) -> Batch:
     assert learner.reference is not None
-    return replace(batch, ref_logp_BT=learner.logp(learner.reference, tokens))
+    return replace(batch, ref_logp_BT=learner.logp(learner.reference, batch))
 
 
-def _values(learner: Learner, batch: Batch, tokens: Tokens) -> Batch:
+def _values(learner: Learner, batch: Batch) -> Batch:
     assert learner.critic is not None
-    return replace(batch, value_BT=learner.critic.predict(tokens))
+    return replace(batch, value_BT=learner.critic.predict(batch.spoken))
 
 
-def _bootstrap(learner: Learner, batch: Batch, tokens: Tokens) -> Batch:
+def _bootstrap(learner: Learner, batch: Batch) -> Batch:
     assert learner.critic is not None
-    return replace(batch, bootstrap_B=learner.critic.after(tokens, batch.truncated_B))
+    return replace(batch, bootstrap_B=learner.critic.after(batch.spoken, batch.truncated_B))
 
 
-PREPARED: Mapping[str, Callable[[Learner, Batch, Tokens], Batch]] = {
+PREPARED: Mapping[str, Callable[[Learner, Batch], Batch]] = {
     "old_logp": _old_logp,
     "ref_logp": _ref_logp,
     "values": _values,

@@ -6,7 +6,7 @@ Tokens come from main memory; what is said of them is given back on the model's 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -105,9 +105,14 @@ class Policy:
 @torch.no_grad()
 def in_parts(tokens: Tokens, budget: int, f: Callable[[Tokens], Tensor], rows: Tensor | None = None) -> Tensor:
     """f of the rows (None: of all), some at a time, put together in main memory: float32[B, T], without gradient."""
-    out_BT = torch.zeros(tokens.mask_BT.shape)
-    split = list(microbatches(tokens, torch.arange(len(out_BT)) if rows is None else rows, budget))
-    for index, part_BT in zip(split, fetch(*[f(tokens.rows(index)) for index in split]), strict=True):
+    every = torch.arange(len(tokens.length_B)) if rows is None else rows
+    split = list(microbatches(tokens, every, budget))
+    return put_back(torch.zeros(tokens.mask_BT.shape), split, fetch(*[f(tokens.rows(index)) for index in split]))
+
+
+def put_back(out_BT: Tensor, rows: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """Each part [b, t], as wide as the longest of its own rows, in their place in [B, T]."""
+    for index, part_BT in zip(rows, parts, strict=True):
         out_BT[index, : part_BT.shape[1]] = part_BT
     return out_BT
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from rung.records import Batch, Scores, Tokens, Totals
 from rung.training.metrics import Drift
 from rung.training.needs import FROZEN
 from rung.training.optimizer import MasterAdamW
-from rung.training.policy import Heads, Policy, microbatches, minibatches
+from rung.training.policy import Heads, Policy, microbatches, minibatches, put_back
 
 
 @dataclass
@@ -41,8 +40,6 @@ class Work:
     recipe: Recipe
     policy: Policy
     batch: Batch
-    tokens: Tokens
-    adv_BT: Tensor
     active: Tensor
     max_tokens: int
     micro_tokens: int
@@ -64,11 +61,11 @@ class Work:
         """What the last pass kept: ratios float[B, T], NaN where none was seen, and codes int8[B, T]."""
         if not self.seen:
             return None, None
-        ratio_BT, clip_BT = torch.full_like(self.adv_BT, math.nan), torch.zeros_like(self.adv_BT, dtype=torch.int8)
+        assert self.batch.adv_BT is not None
+        blank_BT, rows = torch.full_like(self.batch.adv_BT, math.nan), [rows for rows, *_ in self.seen.values()]
         found = fetch(*(x for _, *both in self.seen.values() for x in both))
-        for (rows, *_), ratio, code in zip(self.seen.values(), found[::2], found[1::2], strict=True):
-            ratio_BT[rows, : ratio.shape[1]], clip_BT[rows, : code.shape[1]] = ratio, code
-        return ratio_BT, clip_BT
+        clip_BT = put_back(torch.zeros_like(blank_BT, dtype=torch.int8), rows, found[1::2])
+        return put_back(blank_BT, rows, found[::2]), clip_BT
 
     def count(self, rows: Tensor | None = None) -> Totals:
         """The denominators of an optimizer step on all rows, or on some, where the objective reads them."""
@@ -77,12 +74,8 @@ class Work:
 
     def parts(self, rows: Tensor) -> Iterator[Part]:
         """Micro-batches of some active rows, each with the frozen distributions that a part of the recipe needs."""
-        for index in microbatches(self.tokens, rows, self.micro_tokens):
-            tokens = self.tokens.rows(index)
-            T = tokens.mask_BT.shape[1]
-            batch, adv_BT = _narrow(self.batch.rows(index), T), self.adv_BT[index, :T]
-            batch, adv_BT = send(self.policy.model.device, batch, adv_BT)
-            yield Part(batch, adv_BT, tokens, index)
+        for index in microbatches(self.batch.spoken, rows, self.micro_tokens):
+            yield Part(send(self.policy.model.device, self.batch.rows(index))[0], index)
 
     def freeze(self, parts: list[Part], needs: frozenset[str] = frozenset()) -> list[Part]:
         """Add what must be remembered from before the update, for the recipe and for `needs` of the rule's own."""
@@ -132,15 +125,22 @@ class Work:
 class Part:
     """A micro-batch: some rows of the step, narrowed to their longest answer.
 
-    batch, adv_BT: on the model's device, for the objective.  tokens, rows: in main memory.
+    batch: on the model's device, for the objective, but for its tokens.  rows: their numbers in the step.
     """
 
     batch: Batch
-    adv_BT: Tensor
-    tokens: Tokens
     rows: Tensor
     ref: Heads | None = None
     old: Heads | None = None
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.batch.spoken
+
+    @property
+    def adv_BT(self) -> Tensor:
+        assert self.batch.adv_BT is not None
+        return self.batch.adv_BT
 
 
 Plan = list[tuple[Totals, list[Part]]]  # the micro-batches of each optimizer step of a pass, and its denominators
@@ -148,11 +148,6 @@ Plan = list[tuple[Totals, list[Part]]]  # the micro-batches of each optimizer st
 
 def _with_old(part: Part, logp_BT: Tensor) -> Part:
     return replace(part, batch=replace(part.batch, old_logp_BT=logp_BT.detach()))
-
-
-def _narrow(batch: Batch, T: int) -> Batch:
-    wide: dict[str, Any] = {k: v[:, :T] for k, v in vars(batch).items() if isinstance(v, Tensor) and v.dim() == 2}
-    return replace(batch, **wide)
 
 
 # -- gradient steps ------------------------------------------------------------------------------------------------
@@ -175,7 +170,7 @@ def gradient_steps(
                 J, scores, seen = (*work.J(part, total), part) if norms else work.J_at_old(part, total)
                 (-J).backward()  # the one minus sign
                 own.append(seen)
-                work.drift.add(work.recipe, seen.batch, scores, seen.adv_BT)
+                work.drift.add(work.recipe, seen.batch, scores)
                 if several:
                     work.remember(seen, scores)
             if rule.target_kl is not None and work.drift.old_kl(begun) > 1.5 * rule.target_kl:
@@ -219,7 +214,7 @@ def natural_step(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> dic
         J, scores, own = work.J_at_old(replace(part, old=None), total)
         (-J).backward()
         gains.append(J.detach())
-        work.drift.add(work.recipe, own.batch, scores, own.adv_BT)
+        work.drift.add(work.recipe, own.batch, scores)
         parts[k] = replace(own, old=part.old)
     gain_old = total_of(gains)
     g = _flat([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]).neg_()
@@ -261,13 +256,13 @@ def _fisher_product(work: Work, rule: NaturalStep, parameters: list[Tensor]) -> 
 
     F v = grad (grad KL . v): two reverse passes through one graph, which is built once and kept for all iterations.
     """
-    rows, used = [], 0
+    rows, used, tokens = [], 0, work.batch.spoken
     for b in work.active[torch.randperm(len(work.active), generator=torch.Generator().manual_seed(0))].tolist():
         if rule.curvature_tokens is not None and used >= rule.curvature_tokens:
             break
         rows.append(b)
-        used += int(work.tokens.length_B[b])
-    tokens = work.tokens.rows(torch.tensor(sorted(rows)))
+        used += int(tokens.length_B[b])
+    tokens = tokens.rows(torch.tensor(sorted(rows)))
     model, T = work.policy.model, work.policy.temperature
     if model.packs:
         weight, bias = model.head
