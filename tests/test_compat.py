@@ -21,7 +21,7 @@ from rung.evaluation.conformance import tiny
 from rung.models import starter
 from rung.recipe_io import find, override
 from rung.records import Completion, Group
-from rung.tasks.environments.protocol import talks
+from rung.tasks.environments.protocol import Conversational
 
 ROWS = [{"prompt": f"Say {i}.", "gold": str(i)} for i in range(16)]
 
@@ -227,7 +227,8 @@ def test_an_environment_class_and_an_adapter_are_passed_on():
     session = env.session(env[0])
     session.reset()
     session.step(Completion('<tool_call>{"name": "push"}</tool_call>'))
-    assert talks(env) and env.score(Group(env[0], [Completion("?", session=session)])) == [{"right": 0.0, "Room": 1.0}]
+    assert isinstance(env, Conversational)
+    assert env.score(Group(env[0], [Completion("?", session=session)])) == [{"right": 0.0, "Room": 1.0}]
     assert made.settings["max_turns"] == 4
     assert (made.settings["lora_rank"], made.settings["lora_alpha"], made.settings["lora_targets"]) == (
         4,

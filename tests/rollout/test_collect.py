@@ -168,8 +168,8 @@ class Course(Dice):
         super().__init__(*args)
         self.told = []
 
-    def observe(self, groups):
-        self.told += groups
+    def observe(self, tasks, rewards):
+        self.told += rewards
 
 
 @pytest.mark.parametrize("greedy", [False, True])

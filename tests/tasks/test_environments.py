@@ -9,7 +9,7 @@ import pytest
 from rung.errors import InputError
 from rung.records import Completion, Group
 from rung.tasks.environments import named as environments
-from rung.tasks.environments.protocol import talks
+from rung.tasks.environments.protocol import Conversational
 from rung.tasks.environments.text_gymnasium import Gymnasium
 from rung.tasks.rewards.python_file import load_object
 
@@ -75,7 +75,7 @@ def test_a_trl_class_holds_a_conversation_and_rewards_it(files):
     env = splits.train
     task = env[0]
     goal = task.data["goal"]
-    assert talks(env) and len(splits.train) + len(splits.eval) == 24
+    assert isinstance(env, Conversational) and len(splits.train) + len(splits.eval) == 24
     assert task.prompt[0]["role"] == "system" and '"name": "up"' in task.prompt[0]["content"]
     assert not any(word in task.prompt[0]["content"] for word in ("_hidden", "get_reward", '"reset"'))
     one, two = env.session(task), env.session(task)
@@ -272,7 +272,7 @@ def test_gymnasium_by_id_with_numbers():
 
 def test_the_protocol_itself_is_cut_into_training_and_evaluation():
     splits = environments.load(None, environment="examples/guess_number.py:GuessNumber")
-    assert len(splits.train) == 36 and len(splits.eval) == 4 and talks(splits.train)
+    assert len(splits.train) == 36 and len(splits.eval) == 4 and isinstance(splits.train, Conversational)
     ids = [{env[i].id for i in range(len(env))} for env in (splits.train, splits.eval)]
     assert not ids[0] & ids[1] and sum(map(len, ids)) == 40
     with pytest.raises(IndexError):

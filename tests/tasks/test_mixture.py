@@ -91,13 +91,14 @@ def test_a_curriculum_goes_on_by_step_and_by_accuracy(files: tuple[Path, Path], 
     assert set(parts(train, 100)) == {"big"}
     assert train.begin_step(3) == {"task/stage": 1.0}
     assert parts(train, 100) == {"big": 50, "hard": 50}
-    train.observe([[0.0, math.nan]] * (WINDOW // 2 - 1) + [[1.0]] * (WINDOW // 2) + [[math.nan]] * WINDOW)
+    rewards = [[0.0, math.nan]] * (WINDOW // 2 - 1) + [[1.0]] * (WINDOW // 2) + [[math.nan]] * WINDOW
+    train.observe([train[0]] * len(rewards), rewards)
     assert train.begin_step(4) == {"task/stage": 1.0}, "half the window is not there yet"
     again = load(str(path)).train
     assert isinstance(again, Mixture)
     again.load_state_dict(json.loads(json.dumps(train.state_dict())))
     for copy in (train, again):  # a resumed run goes on where it stood
-        copy.observe([[1.0]])
+        copy.observe([train[0]], [[1.0]])
         assert copy.begin_step(5) == {"task/stage": 2.0}
         assert set(parts(copy, 100)) == {"hard"}
     assert set(parts(splits.eval, len(splits.eval))) == {"hard"}, "evaluation is about the goal"
@@ -115,7 +116,7 @@ def test_a_reward_function_judges_each_part_and_the_curriculum_goes_on(
     assert train.begin_step(3) == {"task/stage": 1.0}
     assert train.score(Group(train[0], [Completion("")])) == [{"big.pay": 3.5}]
     for i in range(WINDOW):
-        train.observe([[sum(row.values()) for row in train.score(Group(train[i], [Completion("")]))]])
+        train.observe([train[i]], [[sum(row.values()) for row in train.score(Group(train[i], [Completion("")]))]])
     assert train.begin_step(4) == {"task/stage": 2.0}
 
 

@@ -41,6 +41,10 @@ class Judged:
     def __getitem__(self, index: int) -> Task:
         return self.tasks[index]
 
+    @property
+    def waits(self) -> bool:
+        return any(judge.waits for judge in self.judges)
+
     def begin_step(self, step: int) -> dict[str, float]:
         self.progress.global_step = step
         return {}

@@ -26,7 +26,7 @@ from rung.network import model as models
 from rung.records import Completion
 from rung.rollout.sampler import TorchSampler
 from rung.tasks.environments import named as environments
-from rung.tasks.environments.protocol import Environment
+from rung.tasks.environments.protocol import Environment, Extracts
 from rung.tasks.sources.given import told
 from rung.training.answers import answer_row
 from rung.training.defaults import shortened, shortened_for
@@ -225,9 +225,11 @@ def measure_model(name: str, model: models.Model, environment: Environment, spec
             print(f"note: {note}.", file=sys.stderr)
     assert spec.samples is not None, "EvalSpec.filled says how many"
     result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
-    extract = getattr(environment, "extract", None)
-    found = extract and [extract(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]
-    return Measured(name, result, found, spec.samples)
+    answers = None
+    if isinstance(environment, Extracts):
+        said = [(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]
+        answers = [environment.extract(*pair) for pair in said]
+    return Measured(name, result, answers, spec.samples)
 
 
 def settled(measured: Sequence[Measured]) -> list[Measured]:

@@ -19,8 +19,8 @@ from rung.io.terminal import say_notes
 from rung.records import Prompt, Task
 from rung.settings.flags import Data
 from rung.tasks.environments import named as environments
-from rung.tasks.environments.protocol import Environment, Splits, talks
-from rung.tasks.sources.mixture import is_mixture
+from rung.tasks.environments.protocol import Conversational, Environment, Splits, judge_of
+from rung.tasks.sources.mixture_text import is_mixture
 from rung.tasks.sources.rows import is_path
 from rung.tasks.verify.golds import LEFT_OUT
 from rung.tasks.verify.probes import gold_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rung.network.model import Model
 
 MOST = 5_000  # problems of a side that are looked at, evenly spaced
+JUDGES_ASKED = 64  # problems that are asked who judges their answers
 SHOWN = 600  # characters of a prompt
 
 
@@ -103,7 +104,7 @@ def run_data(args: Data) -> int:
 def inspect(args: Data) -> Inspection:
     """The task as a run would have it, looked at problem by problem."""
     splits = environments.problems(_lenient(args))
-    if talks(splits.train):
+    if isinstance(splits.train, Conversational):
         raise InputError(
             f"{splits.name} is held in conversations, which begin only when a model answers. See docs/environments.md."
         )
@@ -113,11 +114,8 @@ def inspect(args: Data) -> Inspection:
     def length(prompt: Prompt) -> int:
         return len(plain(prompt)) if model is None else len(model.encode(prompt))
 
-    judge, needs_gold = judged_by(splits.train)
-    sides = [
-        look(name, env, length, room, needs_gold)
-        for name, env in (("training", splits.train), ("held out", splits.eval))
-    ]
+    sides = [look(name, env, length, room) for name, env in (("training", splits.train), ("held out", splits.eval))]
+    judge = judged_by(splits.train)
     first = [splits.train[i] for i in range(min(args.problems, len(splits.train)))]
     read = [
         (t, plain(t.prompt) if model is None else _decoded(model, t.prompt), gold_of(splits.train, t)) for t in first
@@ -133,7 +131,7 @@ def _lenient(args: Data) -> Data:
     return replace(args, task_options={"drop_unverifiable": True, **args.task_options})
 
 
-def look(name: str, env: Environment, length: Callable[[Prompt], int], room: int | None, needs_gold: bool) -> Side:
+def look(name: str, env: Environment, length: Callable[[Prompt], int], room: int | None) -> Side:
     """Every problem of a side, or MOST of them evenly spaced."""
     step = max(1, -(-len(env) // MOST))
     tasks = [env[i] for i in range(0, len(env), step)]
@@ -141,24 +139,15 @@ def look(name: str, env: Environment, length: Callable[[Prompt], int], room: int
     times = Counter(plain(task.prompt) for task in tasks)
     return Side(
         name, len(env), len(tasks), lengths, sum(n - 1 for n in times.values()),
-        sum(gold_of(env, task) is None for task in tasks) if needs_gold else 0,
+        sum(judge_of(env, task).needs_gold and gold_of(env, task) is None for task in tasks),
         0 if room is None else sum(n > room for n in lengths),
     )  # fmt: skip
 
 
-def judged_by(env: Environment) -> tuple[str, bool]:
-    """Who judges the answers, in words, and whether that takes a gold answer that can be shown."""
-    functions = [judge.function for judge in getattr(env, "judges", ())] or [
-        f for f in [getattr(env, "function", None)] if f
-    ]
-    if functions:
-        from rung.tasks.rewards.arguments import name_of
-
-        return f"answers are paid by {', '.join(map(name_of, functions))}", False
-    verifier = getattr(env, "verifier", None)
-    if verifier is not None:
-        return f"answers are judged by the verifier {verifier.name}", verifier.name != "code"
-    return "the task judges its answers itself", False
+def judged_by(env: Environment) -> str:
+    """Who judges the answers to the first problems, in words: of a mixture they may be several."""
+    tasks = [env[i] for i in range(min(JUDGES_ASKED, len(env)))]
+    return "; ".join(dict.fromkeys(judge_of(env, task).words for task in tasks))
 
 
 def _sketch(name: str, template_options: dict[str, Any]) -> Model:

@@ -13,7 +13,7 @@ from rung.io.tables import check_json_target, show
 from rung.io.terminal import say_notes
 from rung.records import Completion, Group, Task
 from rung.tasks.environments import named as environments
-from rung.tasks.environments.protocol import Environment, talks
+from rung.tasks.environments.protocol import Conversational, Counts, Environment
 from rung.tasks.verify.probes import Kind, Probe, gold_of, probes
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def run_verify(args: Verify) -> int:
     if args.task is None and args.environment is None:
         raise InputError("nothing says whose verifier is meant. Give a task's name or a file with --task.")
     splits = environments.problems(args)
-    if talks(splits.train):
+    if isinstance(splits.train, Conversational):
         raise InputError(f"{splits.name} judges conversations, and the answers that are tried here are single texts.")
     say_notes(splits.notes)
     sides = {"training": splits.train, "held-out": splits.eval}
@@ -181,8 +181,9 @@ def run_verify(args: Verify) -> int:
             print(f"... and {len(result.mistakes) - SHOWN} more; --json FILE has all counts")
         if not totals[0].seconds:
             print("no gold answers to try: false rejects are unknown")
-        if raised := sum(getattr(side, "scorer_raised", 0) for side in sides.values()):
-            print(f"the data set's own scorer raised at {raised} answers, which count as wrong")
+        counted = [side.counters for side in sides.values() if isinstance(side, Counts)]
+        if raised := sum(one.get("scorer_raised", 0.0) for one in counted):
+            print(f"the data set's own scorer raised at {raised:g} answers, which count as wrong")
         what = f"{result.false_accepts} false accepts, {result.false_rejects} false rejects"
         print(f"{what}, raised at {result.raised} answers" if result.raised else what)
     return 1 if result.false_accepts or result.raised else 0

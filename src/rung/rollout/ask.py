@@ -17,7 +17,7 @@ from rung.parts import Data
 from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
 from rung.rollout.conversation import Phase, Talk, converse, mix
 from rung.rollout.sampler import Sampler
-from rung.tasks.environments.protocol import Conversational, Environment, talks
+from rung.tasks.environments.protocol import Closes, Conversational, Environment, Waits
 from rung.text import begun
 
 __all__ = ["Phase", "ask", "encode", "mix", "score"]
@@ -36,14 +36,14 @@ def ask(
     phase: Phase = lambda name: nullcontext(),
 ) -> list[list[Scored]]:
     """`samples` scored answers to each task, task by task."""
-    if talks(env):
+    if isinstance(env, Conversational):
         return _talk(env, model, sampler, law, tasks, samples, seed, data, phase)
     with phase("sample"):
         prompts = [encode(model, task, law.max_new_tokens) for task in tasks]
         rollouts = sampler.sample(prompts, law, samples, seed)
     with phase("reward"):
         groups = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
-        if not getattr(env, "waits", False):
+        if not (isinstance(env, Waits) and env.waits):
             return [score(env, model, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
         with ThreadPoolExecutor(len(tasks)) as pool:  # a judge elsewhere is asked about all of them at once
             return list(pool.map(lambda t, g: score(env, model, t, g, law, data), tasks, groups))
@@ -168,7 +168,8 @@ def _close(held: Sequence[Talk], cause: BaseException | None) -> None:
     failed: InputError | None = None
     for talk in held:
         try:
-            getattr(talk.session, "close", lambda: None)()
+            if isinstance(talk.session, Closes):
+                talk.session.close()
         except Exception as error:  # noqa: BLE001  raised below, or noted on what came first
             said = f"{type(talk.session).__name__}.close for problem {talk.task.id!r} raised {type(error).__name__}: {error}."
             if cause is not None:

@@ -18,7 +18,15 @@ from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State,
 from rung.rollout.ask import Phase, ask, encode, mix, score
 from rung.rollout.sampler import Sampler
 from rung.rollout.walk import Walk
-from rung.tasks.environments.protocol import Environment, Stepwise, talks
+from rung.tasks.environments.protocol import (
+    Conversational,
+    Counts,
+    Environment,
+    Extracts,
+    Observes,
+    Staged,
+    Stepwise,
+)
 from rung.text import begun
 
 __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
@@ -70,8 +78,7 @@ class Collector:
 
     def collect(self, step: int, state: State) -> Collected:
         """The answers of one step. Dynamic sampling draws further problems in place of those without a signal."""
-        begin = getattr(self.env, "begin_step", None)  # a curriculum chooses what this step's problems are
-        stage: dict[str, float] = begin(step) if begin else {}
+        stage = self.env.begin_step(step) if isinstance(self.env, Staged) else {}  # it chooses this step's problems
         chosen: list[tuple[Task, list[Scored]]] = []
         dull: list[tuple[Task, list[Scored]]] = []
         too_long: list[Task] = []
@@ -95,14 +102,12 @@ class Collector:
         sampled += sum(row.rollout.sampled for row in greedy or ())
         counters = {"sampling/rounds": float(rounds), "sampling/prompts_drawn": float(drawn), **stage}
         counters["sampling/prompts_too_long"] = float(len(too_long))
-        extract = getattr(self.env, "extract", None)
-        if extract is not None:  # no answer found is another failure than a wrong answer
-            found = [extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) for r in rows]
+        if isinstance(self.env, Extracts):  # no answer found is another failure than a wrong answer
+            found = [self.env.extract(r.task, Completion(r.text, r.rollout.stop, r.rollout.tokens)) for r in rows]
             counters["completions/no_answer_ratio"] = found.count(None) / len(found)
             counters["rewards/any_answer"] = self._any_answer(rows, found)
-        raised = getattr(self.env, "scorer_raised", None)
-        if raised is not None:
-            counters["rewards/scorer_raised"] = float(raised)
+        if isinstance(self.env, Counts):
+            counters |= {f"rewards/{name}": float(number) for name, number in self.env.counters.items()}
         rewards = None if greedy is None else [row.reward for row in greedy]
         return self._layout(chosen, rows, rewards, state, sampled, counters)
 
@@ -115,9 +120,10 @@ class Collector:
 
     def _fitting(self, step: int, too_long: list[Task]) -> Iterator[Task]:
         """The step's problems whose prompts leave room for an answer; the others are counted, never cut."""
+        talks = isinstance(self.env, Conversational)
         for i in self.walk.problems(step):
             task = self.env[i]
-            if talks(self.env) or len(self.model.encode(task.prompt)) + self.law.max_new_tokens <= self.model.context:
+            if talks or len(self.model.encode(task.prompt)) + self.law.max_new_tokens <= self.model.context:
                 yield task
             else:
                 too_long.append(task)
@@ -125,8 +131,8 @@ class Collector:
     def _answers(self, tasks: Sequence[Task], seed: int) -> list[list[Scored]]:
         """Training answers, of which a curriculum is told what they earned; those of a greedy baseline are not among them."""
         groups = self._ask(tasks, self.law, self.samples, seed)
-        if observe := getattr(self.env, "observe", None):
-            observe([[row.task_reward for row in group] for group in groups])
+        if isinstance(self.env, Observes):
+            self.env.observe(tasks, [[row.task_reward for row in group] for group in groups])
         return groups
 
     def _greedy(self, tasks: Sequence[Task]) -> list[Scored]:
@@ -160,7 +166,7 @@ class Collector:
         for b, row in enumerate(rows):  # what a turn earned lies on its last token, the rest on the answer's last
             if row.episode is not None and math.isfinite(row.reward):
                 _spread(reward_BT[b], mask_BT[b], row.episode)
-        if self.steps and talks(self.env):
+        if self.steps and isinstance(self.env, Conversational):
             step_end_BT = outcome_to_token(torch.ones_like(reward_B), mask_BT) > 0
             for b, row in enumerate(rows):
                 for t, _ in row.episode.rewards if row.episode else ():

@@ -16,7 +16,7 @@ from rung.errors import InputError
 from rung.network.model import Model
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
 from rung.rollout.sampler import Sampler
-from rung.tasks.environments.protocol import Session, reward_of
+from rung.tasks.environments.protocol import Counts, Session, reward_of
 from rung.text import begun, inside
 
 Phase = Callable[[str], AbstractContextManager[object]]
@@ -91,7 +91,7 @@ class Talk:
         return Completion(self.text(model), stop, tuple(self.tokens), tuple(self.messages), self.session, first)
 
     def episode(self) -> Episode:
-        counters = dict(getattr(self.session, "counters", {}))
+        counters = dict(self.session.counters) if isinstance(self.session, Counts) else {}
         return Episode(tuple(self.messages), tuple(self.rewards), tuple(self.stops), self.cut, counters)
 
 

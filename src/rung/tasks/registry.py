@@ -12,7 +12,7 @@ from rung.errors import InputError, unknown
 from rung.settings.ranges import called
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.rewards import functions as adapters
-from rung.tasks.sources import dataset, given, gym, hub, mixture
+from rung.tasks.sources import dataset, given, gym, hub, mixture_text
 from rung.tasks.sources.rows import is_path
 
 BUILT_IN = ("chained_arithmetic", "gsm8k")
@@ -38,7 +38,7 @@ def load(
     """The task `name`: a built-in task, a reasoning-gym dataset, a file or dataset with rows, or a mixture of these.
 
     name:     also the path of a file of rows (rows.py), of a directory with train.* and test.* files, or of a saved
-              Hugging Face dataset; hf:NAME, one of the hub; A:3,B:1 or a .toml file, a mixture (mixture.py). Or the rows
+              Hugging Face dataset; hf:NAME, one of the hub; A:3,B:1 or a .toml file, a mixture (mixture_text.py). Or the rows
               themselves (given.py).
     path:     the data of a task that has none of its own (gsm8k).
     reward:   FILE.py:NAME, reward functions of TRL's signature that replace the task's verifier (adapters.py); or they
@@ -53,8 +53,8 @@ def load(
     given.refuse_told(name, "task")
     rows = None if isinstance(name, str) else given.sources(name, options)
     name = name if rows is None else rows.name
-    if rows is None and mixture.is_mixture(name):
-        return mixture.splits(name, path, options, load, reward)
+    if rows is None and mixture_text.is_mixture(name):
+        return mixture_text.splits(name, path, options, load, reward)
     on_error = str(options.pop("on_error", "stop")) if judges else "stop"
     if rows is None and name == "gsm8k":
         if path is None:

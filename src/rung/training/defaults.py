@@ -7,7 +7,7 @@ from dataclasses import replace
 from rung.errors import InputError
 from rung.network.model import Model
 from rung.plan.memory import sketch
-from rung.tasks.environments.protocol import Splits, talks
+from rung.tasks.environments.protocol import Conversational, Splits
 from rung.training.config import TrainConfig
 
 LOOKED_AT = 128  # problems of each side, for the lengths of their prompts
@@ -52,7 +52,7 @@ def by_model(given: TrainConfig, config: TrainConfig, splits: Splits, model: Mod
 
 def shortened(splits: Splits, model: Model) -> Splits:
     """The same problems with a limit of answers that leaves room for the prompts in the model's context."""
-    if talks(splits.train):
+    if isinstance(splits.train, Conversational):
         return splits
     sides = (splits.train, splits.eval)
     lengths = sorted(len(model.encode(env[i].prompt)) for env in sides for i in range(min(len(env), LOOKED_AT)))

@@ -14,7 +14,7 @@ from rung.records import Rollout, SamplingLaw, Scored
 from rung.rollout.ask import ask, encode
 from rung.rollout.sampler import Sampler
 from rung.statistics import Change, Z, change, is_binary, over_problems, problem_means, wilson
-from rung.tasks.environments.protocol import Environment, talks
+from rung.tasks.environments.protocol import Conversational, Environment
 
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
@@ -135,7 +135,8 @@ def evaluate(
     A problem whose prompt leaves no room for an answer is counted in `too_long`: its prompt is never cut.
     """
     tasks = [env[i] for i in range(min(problems, len(env)))]
-    fits = [talks(env) or len(model.encode(task.prompt)) + law.max_new_tokens <= model.context for task in tasks]
+    talks = isinstance(env, Conversational)
+    fits = [talks or len(model.encode(task.prompt)) + law.max_new_tokens <= model.context for task in tasks]
     if tasks and not any(fits):
         encode(model, tasks[0], law.max_new_tokens)  # refuses, and says why
     groups = iter(ask(env, model, sampler, law, [t for t, fit in zip(tasks, fits, strict=True) if fit], samples, seed))

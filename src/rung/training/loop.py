@@ -20,7 +20,7 @@ from rung.kernels.device import title
 from rung.network.model import Model
 from rung.recipe_io import brief
 from rung.recipes import Recipe
-from rung.tasks.environments.protocol import Splits
+from rung.tasks.environments.protocol import Splits, Stateful
 from rung.tasks.sources.given import MADE
 from rung.training.answers import Watched, examples, rollout_rows
 from rung.training.callbacks import Listeners, StepRecord
@@ -253,7 +253,7 @@ class _Loop:
         def write(directory: Path) -> None:
             setup.model.hf.save_pretrained(directory)
             setup.model.tokenizer.save_pretrained(directory)
-            curriculum: dict[str, Any] = getattr(setup.splits.train, "state_dict", dict)()
+            curriculum = setup.splits.train.state_dict() if isinstance(setup.splits.train, Stateful) else {}
             progress = {"step": step, "tokens": self.tokens, "walk": setup.collector.walk.state_dict()}
             save_state(directory, {"learner": setup.learner.state_dict(), **progress, "curriculum": curriculum})
 

@@ -30,7 +30,7 @@ from rung.rollout.collect import Collector, encode
 from rung.rollout.sampler import TorchSampler
 from rung.settings.shared import Weights
 from rung.tasks.environments import named as environments
-from rung.tasks.environments.protocol import Environment, Splits, talks
+from rung.tasks.environments.protocol import Conversational, Environment, Splits, Stateful
 from rung.tasks.sources.given import MADE
 from rung.text import listed
 from rung.training import defaults
@@ -200,7 +200,12 @@ def reach(model: Model, law: SamplingLaw, *envs: Environment) -> None:
     """Make room for the longest rows under `law`, where the model reads long rows in another way than short ones."""
     if model.limit is None:
         return
-    prompts = [env[i].prompt for env in envs if not talks(env) for i in range(min(len(env), PROMPTS_TRIED))]
+    prompts = [
+        env[i].prompt
+        for env in envs
+        if not isinstance(env, Conversational)
+        for i in range(min(len(env), PROMPTS_TRIED))
+    ]
     longest = max((len(model.encode(prompt)) for prompt in prompts), default=0) + law.max_new_tokens
     model.reach(max(longest, law.max_total_tokens or 0))
 
@@ -223,14 +228,16 @@ def plain_prompts(model: Model, splits: Splits) -> bool:
 
     Both splits are looked at, since a curriculum's later parts are only in the evaluation's first problems.
     """
-    if model.tokenizer.chat_template is None or talks(splits.train):
+    if model.tokenizer.chat_template is None or isinstance(splits.train, Conversational):
         return False
     return any(isinstance(env[i].prompt, str) for env in (splits.train, splits.eval) for i in range(min(len(env), 8)))
 
 
 def unread_letters(model: Model, *envs: Environment) -> str | None:
     """A sentence for people if the tokenizer reads some of the first prompts' letters as its token for the unknown."""
-    tasks = [env[i] for env in envs if not talks(env) for i in range(min(len(env), PROMPTS_LOOKED_AT))]
+    tasks = [
+        env[i] for env in envs if not isinstance(env, Conversational) for i in range(min(len(env), PROMPTS_LOOKED_AT))
+    ]
     found = [pieces for task in tasks if (pieces := model.unread(task.prompt))]
     if not found:
         return None
@@ -285,6 +292,11 @@ def go_on(setup: Setup, run: RunDir) -> tuple[int, int]:
     if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
         setup.collector.walk.load_state_dict(walk)
     if curriculum := state.get("curriculum"):
-        setup.splits.train.load_state_dict(curriculum)  # type: ignore[attr-defined]
+        if not isinstance(setup.splits.train, Stateful):
+            raise InputError(
+                f"the checkpoint of {run.path} says where its problems stood, and {setup.splits.name} as it is given now keeps no "
+                "such state. Give the task that the run was begun with."
+            )
+        setup.splits.train.load_state_dict(curriculum)
     run.truncate_metrics(int(state["step"]))
     return int(state["step"]), int(state["tokens"])

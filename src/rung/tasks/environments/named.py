@@ -14,9 +14,10 @@ from rung.advice import need
 from rung.errors import InputError
 from rung.settings.shared import Problems
 from rung.tasks import registry
-from rung.tasks.environments.protocol import Environment, Splits, talks
+from rung.tasks.environments.protocol import Conversational, Environment, Splits, half_stateful, title
 from rung.tasks.environments.text_gymnasium import Gymnasium, check
 from rung.tasks.environments.tool_class import ToolEnvironment
+from rung.tasks.environments.wrapper import Part
 from rung.tasks.rewards import functions as adapters
 from rung.tasks.rewards import python_file
 from rung.tasks.sources.given import refuse_told
@@ -84,7 +85,7 @@ def load(
 
 def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: dict[str, Any]) -> Splits:
     """Problems that judge their answers themselves, or are judged by reward functions."""
-    made = as_splits(task, getattr(task, "name", type(task).__name__))
+    made = as_splits(task, title(task))
     judges = adapters.functions(reward) if reward is not None else []
     on_error = str(options.pop("on_error", "stop")) if judges else "stop"
     if path is not None or options:
@@ -92,7 +93,7 @@ def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: 
             f"--{'task-path' if path else 'task-options'} {path or next(iter(options))} has no use for problems that Python "
             "made. Leave it out."
         )
-    if judges and talks(made.train):
+    if judges and isinstance(made.train, Conversational):
         raise InputError(f"reward has no use for {made.name}, whose answers are conversations that it judges itself.")
     return adapters.judged(made, judges, on_error) if judges else made
 
@@ -117,37 +118,21 @@ def with_tools(factory: Any, rows: Splits, *, judge: bool) -> Splits:
 
 def as_splits(made: Any, name: str) -> Splits:
     """A Splits as it is; an Environment as both training and evaluation problems would be no evaluation, so it is cut."""
+    if half := half_stateful(made.train if isinstance(made, Splits) else made):
+        raise InputError(
+            f"{name} has {half[0]} and no {half[1]}, so a run could not go on where its problems stood. Write both, or none."
+        )
     if isinstance(made, Splits):
         return made
     if isinstance(made, Environment):
         if len(made) < 2:
             raise InputError(f"the environment {name} has {len(made)} problems; training and evaluation need one each.")
         cut = max(1, len(made) // 10)
-        return Splits(name, _Part(made, cut, len(made)), _Part(made, 0, cut), TURN_TOKENS)
+        return Splits(name, Part(made, cut, len(made)), Part(made, 0, cut), TURN_TOKENS)
     raise InputError(
         f"{name} is a {type(made).__name__}, which is no environment. It needs __len__, __getitem__, score, and session for "
         "several turns; or give a Splits, a class with reset(**row), or a gymnasium environment."
     )
-
-
-class _Part:
-    """Problems first..last of an environment; everything else is the environment's own."""
-
-    def __init__(self, env: Environment, first: int, last: int) -> None:
-        self._env, self._first, self._last = env, first, last
-
-    def __len__(self) -> int:
-        return self._last - self._first
-
-    def __getitem__(self, index: int) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._env[self._first + index]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._env, name)
 
 
 def _rows(

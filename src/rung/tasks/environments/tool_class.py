@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from rung.errors import InputError
 from rung.records import Completion, Group, Message, Prompt, Step, Task
 from rung.tasks.environments import tools
-from rung.tasks.environments.protocol import Environment, reward_of
+from rung.tasks.environments.protocol import Environment, Observes, Staged, Stateful, reward_of
+from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.rewards.coroutines import settled
 
 NOT_TOOLS = ("reset", "get_reward", "close")
@@ -25,22 +26,23 @@ class ToolTask(Task):
 
 
 @dataclass(frozen=True)
-class ToolEnvironment:
-    """The problems of `rows`, answered with the help of an instance of `factory` per conversation.
+class ToolEnvironment(Wrapper):
+    """The problems of `environment` (rows), answered with the help of an instance of `factory` per conversation.
 
-    The reward is the instance's `get_reward()`; with `judge`, or if the class has none, what the problems' own verifier or
+    The reward is the instance's `get_reward()`; with `judged`, or if the class has none, what the problems' own verifier or
     reward function says about the last turn comes to it.
     """
 
-    rows: Environment
+    environment: Environment
     factory: Callable[[], Any]
-    judge: bool = False
+    judged: bool = False
+    passes_on: ClassVar[Sequence[type]] = (Staged, Observes, Stateful)  # a curriculum among the rows
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def own(self, task: Task) -> Task:
+        return Task(task.id, task.asked, task.data) if isinstance(task, ToolTask) else task
 
     def __getitem__(self, index: int) -> Task:
-        task = self.rows[index]
+        task = super().__getitem__(index)
         return ToolTask(task.id, _with_tools(task.prompt, self.described), task.data, task.prompt)
 
     @cached_property
@@ -51,23 +53,10 @@ class ToolEnvironment:
     def session(self, task: Task) -> ToolSession:
         return ToolSession(task, self.factory())
 
-    def begin_step(self, step: int) -> dict[str, float]:
-        begin = getattr(self.rows, "begin_step", None)
-        told: dict[str, float] = begin(step) if begin else {}
-        return told
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where a curriculum among the rows stands."""
-        state: dict[str, Any] = getattr(self.rows, "state_dict", dict)()
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        getattr(self.rows, "load_state_dict", lambda state: None)(state)
-
     def score(self, group: Group) -> list[dict[str, float]]:
         instances = [completion.session.instance for completion in group.completions]
         own = hasattr(instances[0], "get_reward")
-        judged = self.rows.score(_as_trl(group)) if self.judge or not own else [{} for _ in instances]
+        judged = self.environment.score(_as_trl(group)) if self.judged or not own else [{} for _ in instances]
         if not own:
             return judged
         name = type(instances[0]).__name__

@@ -19,6 +19,7 @@ from typing import Any
 
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group
+from rung.tasks.environments.tool_class import ToolSession
 
 # What TRL passes besides, or only sometimes: why it is missing.
 MISSING = {
@@ -78,7 +79,9 @@ def offer(group: Group, progress: Progress) -> dict[str, Any]:
     if isinstance(prompt, str):
         offered["completions"] = ["".join(m["content"] for m in _messages(c)) for c in said]
     if any(c.session is not None for c in said):
-        offered["environments"] = [getattr(c.session, "instance", c.session) for c in said]
+        offered["environments"] = [
+            c.session.instance if isinstance(c.session, ToolSession) else c.session for c in said
+        ]
     return offered
 
 

@@ -6,24 +6,38 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rung.errors import InputError, unknown
-from rung.records import Completion, Group, Task
-from rung.tasks.environments.protocol import Environment, Splits
+from rung.records import Group, Task
+from rung.tasks.environments.protocol import (
+    Environment,
+    Extracts,
+    HasGold,
+    Judge,
+    Observes,
+    Splits,
+    Staged,
+    Stateful,
+    Waits,
+)
+from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.rewards.arguments import Progress, arguments, name_of, plain
 from rung.tasks.rewards.coroutines import settled
 from rung.tasks.rewards.foreign import form_of
 from rung.tasks.rewards.python_file import folder_of, line_of, load_object
 from rung.tasks.sources.given import refuse_told, weighted
+from rung.tasks.verify.probes import gold_of
+
+# What a reward function leaves to the problems; how they would be judged, and at which steps, it replaces.
+PROBLEMS_OWN = (Extracts, HasGold, Observes, Stateful)
 
 
 @dataclass(frozen=True)
-class Rewarded:
+class Rewarded(Wrapper):
     """The problems of `environment`, judged by `function` instead of its verifier.
 
-    The function gets what reward_arguments.py says, and returns a float per answer, or None for "could not tell" (NaN,
-    left out).
+    The function gets what arguments.py says, and returns a float per answer, or None for "could not tell" (NaN, left out).
     on_error: "stop" raises when the function does; "skip" gives the whole group NaN and warns, once per function.
     weight:   the values are multiplied by it, and so reported.
     """
@@ -33,42 +47,21 @@ class Rewarded:
     on_error: Literal["stop", "skip"] = "stop"
     weight: float = 1.0
     progress: Progress = field(default_factory=Progress, compare=False)
-
-    @property
-    def name(self) -> str:
-        return str(getattr(self.environment, "name", type(self.environment).__name__))
+    passes_on: ClassVar[Sequence[type]] = PROBLEMS_OWN
 
     @property
     def waits(self) -> bool:
         """Whether the function waits for others, so that all groups are scored at once (`waits` of the function)."""
-        return bool(getattr(plain(self.function), "waits", False))
+        inner = plain(self.function)
+        return isinstance(inner, Waits) and bool(inner.waits)
 
-    def __len__(self) -> int:
-        return len(self.environment)
-
-    def __getitem__(self, index: int) -> Task:
-        return self.environment[index]
-
-    def extract(self, task: Task, completion: Completion) -> str | None:
-        """The answer as the task's own verifier reads it; None if it has none."""
-        extract = getattr(self.environment, "extract", None)
-        return extract(task, completion) if extract else None
-
-    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
-        """The task's own right answers, where its rows hold any; the function may want others."""
-        right = getattr(self.environment, "right_answers", None)
-        try:
-            found: tuple[str | None, list[str]] = right(task) if right else (None, [])
-        except KeyError:  # rows for a reward function need no answer column
-            return None, []
-        return found
+    def judge(self, task: Task) -> Judge:
+        return Judge(f"answers are paid by {name_of(self.function)}")
 
     def begin_step(self, step: int) -> dict[str, float]:
         """What the function sees as `trainer_state.global_step`, and what the environment does then."""
         self.progress.global_step = step
-        begin = getattr(self.environment, "begin_step", None)
-        told: dict[str, float] = begin(step) if begin else {}
-        return told
+        return self.environment.begin_step(step) if isinstance(self.environment, Staged) else {}
 
     def score(self, group: Group) -> list[dict[str, float]]:
         name = name_of(self.function)
@@ -92,36 +85,25 @@ class Rewarded:
         """What the function returns: called as TRL calls it, or as the project that it was written for."""
         form = form_of(self.function, list(group.task.data))
         if form is not None:
-            return form(self.function, group, self.right_answers(group.task)[0], self.name, where)
+            return form(self.function, group, gold_of(self.environment, group.task), self.name, where)
         positional, named = arguments(self.function, group, self.progress, where)
         return self.function(*positional, **named)
 
 
 @dataclass(frozen=True)
-class Several:
+class Several(Wrapper):
     """Several reward functions for the problems of one environment; their values are summed, NaN left out."""
 
+    environment: Environment
     judges: Sequence[Rewarded]
-
-    @property
-    def name(self) -> str:
-        return self.judges[0].name
+    passes_on: ClassVar[Sequence[type]] = PROBLEMS_OWN
 
     @property
     def waits(self) -> bool:
         return any(judge.waits for judge in self.judges)
 
-    def __len__(self) -> int:
-        return len(self.judges[0])
-
-    def __getitem__(self, index: int) -> Task:
-        return self.judges[0][index]
-
-    def extract(self, task: Task, completion: Completion) -> str | None:
-        return self.judges[0].extract(task, completion)
-
-    def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
-        return self.judges[0].right_answers(task)
+    def judge(self, task: Task) -> Judge:
+        return Judge(f"answers are paid by {', '.join(name_of(judge.function) for judge in self.judges)}")
 
     def begin_step(self, step: int) -> dict[str, float]:
         return self.judges[0].begin_step(step)  # they share one environment and one progress
@@ -139,7 +121,7 @@ def judged(splits: Splits, judges: Sequence[tuple[Callable[..., Any], float]], o
 
     def judge(environment: Environment) -> Environment:
         parts = [Rewarded(environment, function, on_error, weight, progress) for function, weight in judges]  # type: ignore[arg-type]
-        return parts[0] if len(parts) == 1 else Several(parts)
+        return parts[0] if len(parts) == 1 else Several(environment, parts)
 
     return replace(splits, train=judge(splits.train), eval=judge(splits.eval))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from rung.errors import InputError, unknown
 from rung.records import Completion, Group, Prompt, Task
-from rung.tasks.environments.protocol import Splits
+from rung.tasks.environments.protocol import Judge, Splits
 from rung.tasks.sources import hub
 from rung.tasks.sources.columns import extended, find, lookup, require
 from rung.tasks.sources.given import Sources
@@ -63,11 +63,15 @@ class Rows:
         """Whether answers are programs, and gold answers their tests."""
         return self.verifier.name == "code"
 
+    def judge(self, task: Task) -> Judge:
+        words = f"answers are judged by the verifier {self.verifier.name}"
+        return Judge(words, needs_gold=not self.runs_programs, reads="programs" if self.runs_programs else "text")
+
     def gold(self, task: Task) -> str:
         """The right answer as the verifier reads it."""
         value = lookup(task.data, self.answer_column, None)
         if value is None:
-            raise KeyError(self.answer_column)  # rows for a reward function need no answer
+            raise KeyError(self.answer_column)
         return _source(value) if self.runs_programs else gold_text(value)
 
     def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
@@ -75,6 +79,8 @@ class Rows:
         if self.runs_programs:  # the gold column holds tests; a program stands in some other column, or nowhere
             programs = [task.data[column] for column in PROGRAMS if isinstance(task.data.get(column), str)]
             return None, [f"```python\n{program}\n```" for program in programs]
+        if lookup(task.data, self.answer_column, None) is None:  # rows for a reward function need no answer
+            return None, []
         gold = self.gold(task)
         return gold, in_forms(gold, bare=self.verifier.name != "math" or number(gold) is not None)
 

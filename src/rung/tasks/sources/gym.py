@@ -153,9 +153,9 @@ class ReasoningGym:
         return 0.0
 
     @property
-    def scorer_raised(self) -> int:
-        """Answers of this split at which the dataset's scorer raised."""
-        return self.raised.total()
+    def counters(self) -> Mapping[str, float]:
+        """scorer_raised: answers of this split at which the dataset's scorer raised."""
+        return {"scorer_raised": float(self.raised.total())}
 
     @cached_property
     def _dataset(self) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rung.errors import InputError
-from rung.records import Completion, Group, Prompt, Task
+from rung.records import Prompt, Task
 from rung.settings.shared import Problems
-from rung.tasks.environments.protocol import Environment, Splits, Stepwise, talks
+from rung.tasks.environments.protocol import Conversational, Environment, Splits
+from rung.tasks.environments.wrapper import Wrapper
 
 SLOT = "{prompt}"
 LOOKED_AT = 64  # problems of each side, before anything is said about all of them
@@ -52,42 +52,21 @@ class WordedTask(Task):
     own: Prompt = ""
 
 
-class Worded:
+class Worded(Wrapper):
     """The problems of an environment in other words; everything else is the environment's own.
 
     What judges an answer reads what the model read; what computes from the problem itself gets the problem itself.
     """
 
     def __init__(self, environment: Environment, wording: Wording) -> None:
-        self._environment, self._wording = environment, wording
-
-    def __len__(self) -> int:
-        return len(self._environment)
+        self.environment, self.wording = environment, wording
 
     def __getitem__(self, index: int) -> Task:
-        task = self._environment[index]
-        return WordedTask(task.id, self._wording.of(task.prompt), task.data, task.prompt)
+        task = super().__getitem__(index)
+        return WordedTask(task.id, self.wording.of(task.prompt), task.data, task.prompt)
 
-    def score(self, group: Group) -> list[dict[str, float]]:
-        return self._environment.score(group)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        found = getattr(self._environment, name)
-        return (lambda task: found(_own(task))) if name == "right_answers" else found
-
-
-class WordedSteps(Worded):
-    """The same of an environment that knows how good each step is: a protocol is looked for in the class."""
-
-    def steps(self, task: Task, completion: Completion) -> list[tuple[int, float]]:
-        assert isinstance(self._environment, Stepwise)
-        return self._environment.steps(_own(task), completion)
-
-
-def _own(task: Task) -> Task:
-    return Task(task.id, task.own, task.data) if isinstance(task, WordedTask) else task
+    def own(self, task: Task) -> Task:
+        return Task(task.id, task.own, task.data) if isinstance(task, WordedTask) else task
 
 
 def wording_of(settings: Problems) -> Wording:
@@ -98,7 +77,7 @@ def worded(splits: Splits, wording: Wording) -> Splits:
     """The problems in these words, with a note that says what was done; words that would change nothing are refused."""
     if not wording:
         return splits
-    if talks(splits.train):
+    if isinstance(splits.train, Conversational):
         raise refused(wording, splits.name)
     sides = (splits.train, splits.eval)
     first = [env[i] for env in sides for i in range(min(len(env), LOOKED_AT))]
@@ -110,8 +89,8 @@ def worded(splits: Splits, wording: Wording) -> Splits:
         )
     if wording.chat and messages is not None and all(not isinstance(task.prompt, str) for task in first):
         raise InputError(f"--chat has no use for {splits.name}, whose problems are messages already. Leave it out.")
-    made = [(WordedSteps if isinstance(env, Stepwise) else Worded)(env, wording) for env in sides]
-    return replace(splits, train=made[0], eval=made[1], notes=(*splits.notes, _note(wording, first)))
+    train, held_out = (Worded(env, wording) for env in sides)
+    return replace(splits, train=train, eval=held_out, notes=(*splits.notes, _note(wording, first)))
 
 
 def refused(wording: Wording, what: str) -> InputError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rung.records import StopReason, Task
-from rung.tasks.environments.protocol import Environment
+from rung.tasks.environments.protocol import Environment, HasGold, judge_of
 from rung.tasks.verify.extract import question_text
 from rung.tasks.verify.number_probes import mistaken, other_formulas, spellings, value_of
 
@@ -48,10 +48,9 @@ def in_forms(gold: str, *, bare: bool = True) -> list[str]:
 
 def probes(environment: Environment, task: Task, others: Sequence[str] = ()) -> list[Probe]:
     """All probes for one problem. others: gold answers of other problems."""
-    right = getattr(environment, "right_answers", None)
-    gold, forms = right(task) if right else _from_data(task)
+    gold, forms = right_answers(environment, task)
     found = [Probe("gold", f"form {n}", form) for n, form in enumerate(forms, 1)]
-    if getattr(environment, "runs_programs", False):
+    if judge_of(environment, task).reads == "programs":
         return [*found, *(Probe("adversarial", name, f"```python\n{text}\n```") for name, text in PROGRAMS.items())]
     question = question_text(task.prompt)
     if gold is not None:
@@ -64,11 +63,13 @@ def probes(environment: Environment, task: Task, others: Sequence[str] = ()) -> 
 
 def gold_of(environment: Environment, task: Task) -> str | None:
     """The problem's gold answer as text; None if it has none."""
-    right = getattr(environment, "right_answers", None)
-    return (right(task) if right else _from_data(task))[0]
+    return right_answers(environment, task)[0]
 
 
-def _from_data(task: Task) -> tuple[str | None, list[str]]:
+def right_answers(environment: Environment, task: Task) -> tuple[str | None, list[str]]:
+    """The gold answer and answers that hold it; of an environment that does not say, what stands beside the problem."""
+    if isinstance(environment, HasGold):
+        return environment.right_answers(task)
     answer = task.data.get("answer")
     return (None, []) if answer is None else (str(answer), in_forms(str(answer)))
 
