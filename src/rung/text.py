@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, TemplateError, meta
 from transformers import PreTrainedTokenizerBase
 
+from rung.advice import command
 from rung.errors import InputError, unknown
 from rung.records import Message, Prompt
 
@@ -27,8 +28,23 @@ def to_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> l
         known = f" It knows only {' '.join(sorted(tokenizer.get_vocab()))}." if len(tokenizer) <= FEW else ""
         raise InputError(
             f"the model's tokenizer ({tokenizer.name_or_path or type(tokenizer).__name__}) has no token for {listed(letters)} "
-            f"in {_short(text)!r}.{known} Use a model that reads such text, or a task that this model can read."
+            f"in {_short(text)!r}.{known} Use a task that this model can read, or {a_model_that_reads()}."
         ) from error
+
+
+def a_model_that_reads() -> str:
+    """One that knows every letter and has a chat template."""
+    return f"a model that reads any text and chats, such as --model smollm2 (`{command('smollm2')}` fetches it)"
+
+
+def refuse_chat(tokenizer: PreTrainedTokenizerBase, chat: bool | None, system: str | None) -> None:
+    """Refuse flags that make messages of problems, for a model that has no form for messages."""
+    flag = "--system" if system is not None else "--chat" if chat else None
+    if flag is not None and not tokenizer.chat_template:
+        raise InputError(
+            f"{flag} makes messages of the problems, but this model's tokenizer has no chat template. Leave it out, or use "
+            f"{a_model_that_reads()}."
+        )
 
 
 def _has_token(tokenizer: PreTrainedTokenizerBase, letter: str) -> bool:

@@ -45,7 +45,7 @@ def letters(kind, unk=None):
 def test_letters_without_a_token_are_one_message(model, kind):
     lacking = replace(model, tokenizer=letters(kind))
     with pytest.raises(
-        InputError, match=r"no token for 'z', '\?' in 'z\?z'.*It knows only .*a b.*Use a model"
+        InputError, match=r"no token for 'z', '\?' in 'z\?z'.*It knows only .*a b.*Use a task that this model can read, or a model"
     ) as found:
         lacking.encode("z?z")
     assert len(str(found.value).splitlines()) == 1 and found.value.__cause__ is not None
@@ -246,3 +246,30 @@ def test_a_run_keeps_them_and_its_evaluation_uses_them(tmp_path, monkeypatch):
     assert main(["eval", str(run.path), "--problems", "1", "--max-new-tokens", "4"]) == 0
     assert used == [{"short": True}]
     assert GRPOConfig(max_steps=1, chat_template_kwargs={"short": 1}).settings()["template_options"] == {"short": 1}
+
+
+@pytest.mark.parametrize("flag", [("--chat",), ("--system", "Be brief.")])
+@pytest.mark.parametrize("command", ["train", "plan", "eval", "data", "variance"])
+def test_the_flag_that_made_messages_is_named_and_a_model_that_reads_them(command, flag, capsys):
+    """The starter has no chat template: the task is not to blame."""
+    from rung.cli import main
+
+    words = {"train": ["train", "--dry-run"], "plan": ["plan"], "eval": ["eval", "starter", "--problems", "2"],
+             "data": ["data", "chained_arithmetic", "--model", "starter"],
+             "variance": ["variance", "starter"]}[command]  # fmt: skip
+    assert main([*words, *flag]) == 2
+    said = capsys.readouterr().err
+    assert f"rung: {flag[0]} makes messages of the problems" in said and "the task's prompts" not in said
+    assert "--model smollm2" in said and "rung smollm2` fetches it" in said
+
+
+def test_what_a_model_cannot_read_names_one_that_can(tmp_path, capsys):
+    from rung.cli import main
+
+    for name, row in (("rows", '"How %d?"'), ("chat", '[{"role": "user", "content": "%d+1="}]')):
+        lines = [f'{{"prompt": {row % i}, "answer": "2"}}\n' for i in range(4)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    for name, what in (("rows", "has no token for 'H', 'o', 'w'"), ("chat", "the task's prompts are chat messages")):
+        assert main(["train", "--dry-run", "--task", str(tmp_path / f"{name}.jsonl")]) == 2
+        said = capsys.readouterr().err
+        assert what in said and "--model smollm2" in said and "smollm2` fetches it" in said

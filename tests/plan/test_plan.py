@@ -252,3 +252,26 @@ def test_the_table_comes_as_json(capsys):
 def test_a_mean_length_that_is_none_is_refused(capsys):
     assert main(["plan", "--answer-tokens", "many"]) == 2
     assert "--answer-tokens is 'many'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("times", "best", "busy"),
+    [
+        ([5.0, 0.05, 0.05], 0.05, False),  # one slow call, such as the first beside another process: not believed
+        ([5.0, 5.0, 0.05], 0.05, True),  # the shortest is believed, and that it was alone is said
+        ([0.3, 0.3, 0.3], 0.3, False), ([1.0, 1.1, 1.9], 1.0, False),
+        ([0.01] * 5 + [0.001] + [0.01] * 3, 0.001, True),  # short ones are timed more often
+    ],
+)  # fmt: skip
+def test_the_shortest_of_several_timings_is_taken_and_a_busy_machine_is_said(times, best, busy):
+    rehearsal.spreads.clear()
+    left = list(times)
+    assert rehearsal._shortest(lambda: left.pop(0)) == best and not left
+    said = rehearsal.unsteady()
+    assert (said is not None and "the machine was busy: half the timings took " in said) == busy
+
+
+def test_a_plan_beside_a_load_says_so(monkeypatch):
+    monkeypatch.setattr(rehearsal, "UNSTEADY", 0.0)
+    found = plan.plan(TrainConfig(prompts_per_step=2, samples_per_prompt=2, steps=1))
+    assert any(note.startswith("the machine was busy") for note in found.notes)

@@ -185,7 +185,7 @@ def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None
     dtype = getattr(torch, spec.dtype)
     model = models.bring(*pair, device) if pair else models.load(directory, device=device, dtype=dtype)
     if spec.max_new_tokens is None:
-        model.use_template(spec.template_options)
+        model.write_as(spec)
         splits = shortened(splits, model)
     say_notes(splits.notes)
     environment = splits.eval if spec.split == "eval" else splits.train
@@ -218,7 +218,7 @@ def measure(
 
 def measure_model(name: str, model: models.Model, environment: Environment, spec: EvalSpec) -> Measured:
     """The same of a model that is loaded."""
-    model.use_template(spec.template_options)
+    model.write_as(spec)
     reach(model, spec.law, environment)
     for note in (unread_letters(model, environment), model.slow):
         if note:

@@ -18,6 +18,7 @@ from rung.io.tables import check_json_target, say_verdict, show, write_document
 from rung.io.terminal import say_notes
 from rung.records import Prompt, Task
 from rung.settings.flags import Data
+from rung.settings.shared import Problems
 from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, judge_of
 from rung.tasks.sources.mixture_text import is_mixture
@@ -108,7 +109,7 @@ def inspect(args: Data) -> Inspection:
         raise InputError(
             f"{splits.name} is held in conversations, which begin only when a model answers. See docs/environments.md."
         )
-    model = None if args.model is None else _sketch(args.model, args.template_options)
+    model = None if args.model is None else _sketch(args.model, args)
     room = None if model is None else model.context - splits.max_new_tokens
 
     def length(prompt: Prompt) -> int:
@@ -150,13 +151,13 @@ def judged_by(env: Environment) -> str:
     return "; ".join(dict.fromkeys(judge_of(env, task).words for task in tasks))
 
 
-def _sketch(name: str, template_options: dict[str, Any]) -> Model:
+def _sketch(name: str, asked: Problems) -> Model:
     """Its tokenizer and its configuration, without weights."""
     from rung.plan.memory import sketch
     from rung.training.setup import locate
 
     model = sketch(locate(name), "float32")
-    model.use_template(template_options)
+    model.write_as(asked)
     return model
 
 

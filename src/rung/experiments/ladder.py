@@ -276,7 +276,7 @@ def gradient(args: Ladder, recipes: Sequence[Recipe], compared: Sequence[Row]) -
     splits = _splits(args)
     law = SamplingLaw(max_new_tokens=_limit(args))
     model = load_weights(locate(args.model), args, args.device)
-    prepare_weights(model, args, args.template_options)
+    prepare_weights(model, args, args)
     frozen = Frozen(model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, middle)
     found, _ = qualities(frozen.gradients(recipes, args.gradient_batches, 20, SWEEP_SEED))
     rows = [

@@ -111,7 +111,7 @@ def run_variance(args: Variance) -> int:
     splits = environments.problems(asked)
     weights = Weights(**{k: v for k, v in stored.items() if k in settings_of(args, Weights)} | given(args, Weights))
     model = load_weights(directory, weights, args.device, merge=not stored.get("lora_rank"))
-    ready(model, weights, asked.template_options)
+    ready(model, weights, asked)
     splits = splits if args.max_new_tokens else shortened(splits, model)
     say_notes(splits.notes)
     turns = {name: own[name] for name in TALK if name in own and name != "max_new_tokens"}

@@ -20,6 +20,7 @@ from rung.maths.products import through_onednn
 from rung.network.place import Place, place, unusable
 from rung.network.ways import settle
 from rung.records import Message, Prompt
+from rung.settings.shared import Problems
 
 
 @dataclass
@@ -74,6 +75,11 @@ class Model:
         layer: Any = self.hf.get_output_embeddings()
         return layer(hidden).float()  # type: ignore[no-any-return]
 
+    def write_as(self, asked: Problems) -> None:
+        """Write prompts as these settings ask for from now on; what the model has no form for is refused by its flag."""
+        text.refuse_chat(self.tokenizer, asked.chat, asked.system)
+        self.use_template(asked.template_options)
+
     def use_template(self, options: Mapping[str, Any]) -> None:
         """Pass these arguments to the chat template from now on (enable_thinking=False)."""
         text.check_options(self.tokenizer, options)
@@ -102,7 +108,7 @@ class Model:
             if not tok.chat_template:
                 raise InputError(
                     "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
-                    "Use an instruction-tuned model, or a task whose prompts are plain text."
+                    f"Use a task whose prompts are plain text, or {text.a_model_that_reads()}."
                 )
             ids = self.ids(self.render(prompt, answer=True))
         if tok.bos_token_id is not None and ids[:2] == [tok.bos_token_id] * 2:

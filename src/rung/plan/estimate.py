@@ -17,7 +17,7 @@ from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.plan import fit
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
-from rung.plan.rehearsal import Line, Rates, Timings, measure_rates, rehearse
+from rung.plan.rehearsal import Line, Rates, Timings, measure_rates, rehearse, unsteady
 from rung.recipes import Recipe
 from rung.rollout.sampler import TorchSampler
 from rung.training import defaults
@@ -173,7 +173,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     given = config
     config, recipe, splits = settle(given)
     model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
-    model.use_template(config.template_options)
+    model.write_as(config)
     config, splits = defaults.by_model(given, config, splits, model)
     shape = Shape.of(model, config)
     work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)
@@ -183,6 +183,8 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
         fit.refuse(config, recipe, model, work, on, room)
     rates = measure_rates(shape, DTYPES[config.dtype], on)
     timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
+    busy = unsteady()
+    splits = splits if busy is None else replace(splits, notes=(*splits.notes, busy))
     if timings is None:
         slow = "the time of a step is not estimated: this kind of model runs by its own forward, which is not rehearsed"
         return Plan(config, shape, work, need, room, rates, [], 0.0, (*splits.notes, slow))

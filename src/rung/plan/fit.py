@@ -101,7 +101,7 @@ def check(config: TrainConfig, recipe: Recipe, located: str | Model, envs: Seque
             model = sketch(located, config.dtype, trust_remote_code=config.trust_remote_code)
         except InputError:
             return  # loading it will say what is wrong with it
-    model.use_template(config.template_options)
+    model.write_as(config)
     refuse(config, recipe, model, Workload.of(config, model, envs), on, has)
 
 

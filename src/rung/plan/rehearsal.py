@@ -30,7 +30,10 @@ from rung.rollout.sampler import TorchSampler
 
 CACHE_BYTES = 100 << 20  # weights that decoding must come past, so that they are read from memory and not from a cache
 PROBE_FLOPS = 1e10  # work of one call of a probe, about: a tenth of a second on a core
-SHORT = 0.1  # seconds; what takes less is measured again
+LEAST, MOST = 3, 9  # calls that are timed; more than LEAST only where they take less than SHORT
+SHORT = 0.2  # seconds together
+UNSTEADY = 2.0  # half the calls took this many times the shortest one: something else runs on this machine
+spreads: list[float] = []  # of what this rehearsal has timed: median over shortest
 STREAM_ELEMENTS = 1 << 24  # 64 MiB of float32
 
 
@@ -80,6 +83,7 @@ class Timings:
 
 def measure_rates(s: Shape, dtype: torch.dtype, on: torch.device) -> Rates:
     """A product [n, D] x [D, F], the one that the model makes most; and a long copy."""
+    spreads.clear()
     n = int(min(max(PROBE_FLOPS / (4 * s.D * s.F), 64), 4096))
     x, weight = (torch.full(size, 0.5, dtype=dtype, device=on) for size in ((n, s.D), (s.F, s.D)))
     with torch.no_grad():
@@ -110,6 +114,17 @@ def rehearse(sketch: Model, s: Shape, w: Workload, dtype: torch.dtype, on: torch
         forward=Line.through((small[0], small[1]), (large[0], large[1])).times(stretch),
         update=Line.through((small[0], small[2]), (large[0], large[2])).times(stretch),
         head=_head(s, w, dtype, on),
+    )
+
+
+def unsteady() -> str | None:
+    """A sentence if the times of this rehearsal differed by much."""
+    worst = max(spreads, default=1.0)
+    if worst < UNSTEADY:
+        return None
+    return (
+        f"the machine was busy: half the timings took {worst:.1f} times the shortest or more. The estimate is of the shortest, "
+        "so of a machine that does nothing else; beside the same load the run takes longer"
     )
 
 
@@ -165,13 +180,17 @@ def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:
 
 
 def _sample(model: Model, prompts: int, length: int, samples: int, new: int) -> tuple[float, float]:
-    """Seconds of one call of the sampler: (inside the trunk, besides); the best of three where it is short."""
+    """Seconds of one call of the sampler, the shortest of a few: (inside the trunk, besides)."""
     sampler, law = TorchSampler(model), SamplingLaw(max_new_tokens=new)
     seen: list[tuple[float, float]] = []
-    while len(seen) < 3 and sum(map(sum, seen)) < SHORT:
+
+    def total() -> float:
         with _clock(model) as inside:
-            total = _once(lambda: sampler.sample([[1] * length] * prompts, law, samples, 0), model.device)
-        seen.append((sum(inside), total - sum(inside)))
+            whole = _once(lambda: sampler.sample([[1] * length] * prompts, law, samples, 0), model.device)
+        seen.append((sum(inside), whole - sum(inside)))
+        return whole
+
+    _shortest(total)
     return min(seen, key=sum)
 
 
@@ -245,9 +264,14 @@ def _once(call: Callable[[], object], on: torch.device) -> float:
 
 
 def _best(call: Callable[[], object], on: torch.device) -> float:
-    """The shortest of up to three calls, after one that does not count; of one where it is long."""
+    """The shortest of LEAST calls or more, after one that does not count: what else runs here only ever adds time."""
     call()
-    seen = [_once(call, on)]
-    while len(seen) < 3 and sum(seen) < SHORT:
-        seen.append(_once(call, on))
+    return _shortest(lambda: _once(call, on))
+
+
+def _shortest(time_it: Callable[[], float]) -> float:
+    seen = [time_it() for _ in range(LEAST)]
+    while len(seen) < MOST and sum(seen) < SHORT:
+        seen.append(time_it())
+    spreads.append(sorted(seen)[len(seen) // 2] / max(min(seen), 1e-9))
     return min(seen)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
@@ -28,7 +26,7 @@ from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector, encode
 from rung.rollout.sampler import TorchSampler
-from rung.settings.shared import Weights
+from rung.settings.shared import Problems, Weights
 from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, Stateful
 from rung.tasks.sources.given import MADE
@@ -122,7 +120,7 @@ def prepare(
     where = locate(config.model) if brought is None else _usable(config, brought)
     fit.check(config, recipe, where, (splits.train, splits.eval))
     model = where if isinstance(where, Model) else load_weights(where, config, config.device)
-    ready(model, config, config.template_options)
+    ready(model, config, config)
     try_saving(model)
     config, splits = defaults.by_model(given, config, splits, model)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
@@ -163,7 +161,7 @@ def load_weights(where: str, weights: Weights, device: str, *, merge: bool = Tru
     )  # fmt: skip
 
 
-def ready(model: Model, weights: Weights, template_options: Mapping[str, Any]) -> None:
+def ready(model: Model, weights: Weights, asked: Problems) -> None:
     """Which of its weights are trained, the new adapter if there is one, and how prompts are written."""
     if names := weights.trained_names():
         train_only(model, names)
@@ -171,7 +169,7 @@ def ready(model: Model, weights: Weights, template_options: Mapping[str, Any]) -
         adapter.train_alone(model.hf)
     elif weights.lora_rank:
         adapter.add(model, weights.lora_rank, weights.lora_alpha, weights.lora_targets)
-    model.use_template(template_options)
+    model.write_as(asked)
     if weights.gradient_checkpointing:
         checkpointing.enable(model)
 
