@@ -85,6 +85,20 @@ def test_a_hanging_answer_is_nan_once_and_never_zero(file: Path) -> None:
     pool.close()
 
 
+def test_many_hanging_calls_cost_little_more_than_one(file: Path) -> None:
+    pool = Pool(file, "check", deadline=2.0, size=4)
+    pool.map([("value", 0)] * 4)
+    began = time.monotonic()
+    values = pool.map([("hang", 0)] * 12 + [("value", 1)])
+    assert time.monotonic() - began < 5  # three rounds of 2 s, and three starts, would be more than 6
+    assert all(map(math.isnan, values[:12])) and values[12] == 1
+    assert pool.counts["timeouts"] == 12
+    assert pool._seconds() < 1.0
+    pool._looked -= 60  # a minute later
+    assert pool._seconds() == 2.0
+    pool.close()
+
+
 def test_a_verifier_that_cannot_start_says_so(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("import no_such_module_anywhere")

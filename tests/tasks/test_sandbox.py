@@ -13,11 +13,13 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rung.errors import InputError
+from rung.records import Completion, Group
 from rung.tasks.sandbox import calls, jail, tests
 from rung.tasks.sources import dataset
 from rung.tasks.verify.code import Code
@@ -206,6 +208,17 @@ def test_the_trial_sees_what_is_not_confined(missing: str, tmp_path: Path) -> No
         assert set(lets) >= ({"files"} if missing == "confine_files" else {"network", "processes"})
 
 
+def test_slow_answers_are_counted(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps({"prompt": f"p{n}", "answer": "assert f(2) == 4"}) for n in range(9)))
+    train = dataset.splits(rows, verifier="code").train
+    train = replace(train, verifier=Code(seconds=0.3))
+    texts = ["def f(x): return x * x", "def f(x):\n    while True: pass"]
+    scores = train.score(Group(train[0], [Completion(text) for text in texts]))
+    assert [score["correct"] for score in scores] == [1.0, 0.0]
+    assert train.counters == {"verifier_slow": 1.0}
+
+
 # -- deadlines, and what is left ---------------------------------------------------------------------------------------
 def test_hanging_tests_cost_their_deadline_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rung.tasks.verify.code.GRACE", 0.3)
@@ -217,7 +230,7 @@ def test_hanging_tests_cost_their_deadline_once(monkeypatch: pytest.MonkeyPatch)
     for _ in range(3):
         assert all(map(math.isnan, judge.correct(programs, gold)))
     assert time.monotonic() - began < 2
-    assert judge.counts["timeouts"] == 24
+    assert judge.counts["timeouts"] == judge.slow == 24
 
 
 def test_a_program_cannot_make_its_tests_hang_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

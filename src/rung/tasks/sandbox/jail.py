@@ -271,14 +271,14 @@ def chosen(unsafe: bool) -> tuple[Sandbox, tuple[str, ...]]:
             directory = sandbox.settings()["scratch"]
             return sandbox, () if directory else ("programs have no directory of their own: they cannot write files",)
         missed.append(f"{sandbox.name}: {', '.join(lets)}")
-    if not unsafe:
-        raise InputError(
-            "the verifier 'code' runs a model's programs, and this machine has no sandbox for them ("
-            + "; ".join(missed or ["only Linux has one"])
-            + "). Install bubblewrap (apt install bubblewrap), use Linux 5.13 or later with Landlock, or say "
-            "--task-options.unsafe_code true to run them with your own rights."
-        )
-    return Unconfined(), (f"programs run with your own rights; not limited: {', '.join(trial(Unconfined()))}",)
+    if unsafe:
+        return Unconfined(), (f"programs run with your own rights; not limited: {', '.join(trial(Unconfined()))}",)
+    raise InputError(
+        "the verifier 'code' runs a model's programs, and this machine has no sandbox for them ("
+        + "; ".join(missed or ["only Linux has one"])
+        + "). Install bubblewrap (apt install bubblewrap), use Linux 5.13 or later with Landlock, or say "
+        "--task-options.unsafe_code true to run them with your own rights."
+    )
 
 
 def _candidates() -> list[Sandbox]:

@@ -196,7 +196,8 @@ def _run(code: CodeType, called: Sequence[str], names: dict[str, Any]) -> None:
 def _names(asker: Asker, sources: Sequence[str], marks: list[int]) -> dict[str, Any]:
     """What the tests see: helper modules, and of the program only what they name and do not have themselves."""
     names: dict[str, Any] = {name: importlib.import_module(name) for name in tests.HELPERS}
-    names |= {tests.CHANGE: _changing, tests.MARK: _marking(marks), "__name__": "__tests__"}
+    names |= {tests.CHANGE: _changing, tests.MARK: _marking(marks), tests.NEXT: _next, tests.ZIP: _zip}
+    names["__name__"] = "__tests__"
     for name in tests.asked_of_program(sources):
         found = asker.ask("name", None, [name])
         if type(found) is tuple and len(found) == 2 and found[0] is True:
@@ -210,6 +211,28 @@ def _changing(function: Any, *args: Any, **named: Any) -> Any:
     if isinstance(function, Remote):
         return function._asker.ask("change", function._number, args, named)
     return function(*args, **named)
+
+
+def _next(iterator: Any) -> Any:
+    try:
+        return next(iterator)
+    except StopIteration:
+        raise AssertionError("next() was at its end") from None
+
+
+def _zip(known: Sequence[bool], *values: Any) -> Iterator[tuple[Any, ...]]:
+    """zip, in which what the program gave (not `known`) may not end before what it is held against."""
+    iterators = list(map(iter, values))
+    while True:
+        items: list[Any] = [None] * len(iterators)
+        for at in sorted(range(len(iterators)), key=lambda at: not known[at]):
+            try:
+                items[at] = next(iterators[at])
+            except StopIteration:
+                if known[at]:
+                    return
+                raise AssertionError("zip() was given too few items by the program") from None
+        yield tuple(items)
 
 
 def _marking(marks: list[int]) -> Callable[[], None]:

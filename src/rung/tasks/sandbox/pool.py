@@ -25,6 +25,8 @@ from rung.tasks.sandbox.spawn import start
 
 _WORKER = Path(__file__).with_name("worker.py")
 _START_SECONDS = 120.0  # a cold file system can take long to import sympy
+_LEAST = 0.2  # of the deadline, once others used it up
+_REFILL = 0.1  # of the time that passes
 
 
 @dataclass(eq=False)
@@ -35,6 +37,7 @@ class _Worker:
     due: float
     ready: bool = False
     call: int | None = None
+    given: float = 0.0  # seconds for the call
     buffer: bytearray = field(default_factory=bytearray)
 
     def kill(self) -> None:
@@ -46,7 +49,7 @@ class _Worker:
                 pipe.close()
 
     def send(self, call: int, arguments: Sequence[object], deadline: float) -> None:
-        self.call, self.due = call, time.monotonic() + deadline
+        self.call, self.given, self.due = call, deadline, time.monotonic() + deadline
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # a dead worker is seen when its output ends
             self.process.stdin.write(json.dumps(list(arguments)).encode() + b"\n")
@@ -57,7 +60,10 @@ class Pool:
     """Calls FILE:FUNCTION with JSON arguments in worker processes.
 
     function: a path and a name in that file, taking JSON values and returning a float.
-    deadline: seconds that one call may take.  size: workers at most; None means one per processor.
+    deadline: seconds that one call may take. Calls that hang use up a common patience of as many seconds, which comes
+              back with a tenth of the time: further ones get what is left, at least a fifth. So eight answers that hang
+              cost little more than one.
+    size:     workers at most; None means one per processor.
     counts:   calls, timeouts, crashes (the worker died), errors (the function raised); all but `calls` gave NaN.
     """
 
@@ -69,6 +75,7 @@ class Pool:
         self.counts: Counter[str] = Counter()
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
+        self._patience, self._looked = deadline, time.monotonic()
         self._close = weakref.finalize(self, _kill_all, self._workers)  # also runs at exit
 
     def map(self, calls: Sequence[Sequence[object]]) -> list[float]:
@@ -94,10 +101,17 @@ class Pool:
         idle = [worker for worker in self._workers if worker.ready and worker.call is None]
         for worker in idle[: len(waiting)]:
             call = waiting.popleft()
-            worker.send(call, calls[call], self.deadline)
+            worker.send(call, calls[call], self._seconds())
         starting = sum(not worker.ready for worker in self._workers)
         for _ in range(min(self.size - len(self._workers), len(waiting) - starting)):
             self._workers.append(self._start())
+
+    def _seconds(self) -> float:
+        """What the next call may take."""
+        now = time.monotonic()
+        self._patience = min(self.deadline, self._patience + _REFILL * (now - self._looked))
+        self._looked = now
+        return max(_LEAST * self.deadline, self._patience)
 
     def _take(self, values: list[float]) -> None:
         """Waits for the first reply or deadline, and handles everything that is there."""
@@ -117,6 +131,7 @@ class Pool:
         if any(not worker.ready for worker in late):
             self._fail_start(f"it did not start within {_START_SECONDS:.0f} s")
         self.counts["timeouts"] += len(late)
+        self._patience = max(0.0, self._patience - sum(worker.given for worker in late) / self.size)
         self._drop(late)
 
     def _read(self, worker: _Worker, values: list[float]) -> None:

@@ -13,7 +13,7 @@ from importlib.machinery import PathFinder
 from types import CodeType
 
 HELPERS = ("bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "random", "re", "string", "sys")
-CHANGE, MARK = "_rung_change", "_rung_mark"
+CHANGE, MARK, NEXT, ZIP = "_rung_change", "_rung_mark", "_rung_next", "_rung_zip"
 FIXTURES = {"candidate"}  # HumanEval's check(candidate)
 
 
@@ -209,16 +209,20 @@ def _compared_with_itself(trees: Sequence[ast.Module]) -> str | None:
 
 # -- preparation -------------------------------------------------------------------------------------------------------
 class _Prepare(ast.NodeTransformer):
-    """Marks each assertion that is reached, and calls that may change their arguments."""
+    """Marks each assertion that is reached, calls that may change their arguments, and where iteration may end too early.
+
+    next(it) that is at its end would end a `map` around it; zip(f(x), [1, 2]) would not see that f gave too few.
+    """
 
     def __init__(self, kept: set[str], made: set[str]) -> None:
-        self.kept, self.made, self.marks = kept, made, 0
+        self.kept, self.made, self.marks, self.guarded = kept, made, 0, 0
 
     def _mark(self, like: ast.AST) -> ast.stmt:
         self.marks += 1
         return ast.copy_location(ast.Expr(ast.Call(ast.Name(MARK, ast.Load()), [], [])), like)
 
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+        self.generic_visit(node)
         return [node, self._mark(node)]
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
@@ -226,11 +230,32 @@ class _Prepare(ast.NodeTransformer):
         node.body.insert(0, self._mark(node))
         return node
 
-    def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
+    def visit_Call(self, node: ast.Call) -> ast.Call:
         self.generic_visit(node)
+        if not isinstance(node.func, ast.Name) or node.keywords or any(isinstance(p, ast.Starred) for p in node.args):
+            return node
+        if node.func.id == "next" and len(node.args) == 1 and not self.guarded:
+            node.func.id = NEXT
+        known = [not _loads(part) & self.made for part in node.args]
+        if node.func.id == "zip" and any(known) and not all(known):
+            node.func.id = ZIP
+            node.args.insert(0, ast.copy_location(ast.Constant(tuple(known)), node))
+        return node
+
+    def visit_Try(self, node: ast.Try) -> ast.Try:
+        self.guarded += 1
+        self.generic_visit(node)
+        self.guarded -= 1
+        return node
+
+    def visit_With(self, node: ast.With) -> ast.AST | list[ast.stmt]:
+        self.guarded += 1
+        self.generic_visit(node)
+        self.guarded -= 1
         return [node, self._mark(node)] if _raises(node) else node
 
     def _alone(self, node: ast.Expr | ast.Assign) -> ast.stmt:
+        self.generic_visit(node)
         call = node.value
         spread = isinstance(call, ast.Call) and any(isinstance(part, ast.Starred) for part in call.args)
         if isinstance(call, ast.Call) and not spread and not _handed(call, self.made) & self.kept:

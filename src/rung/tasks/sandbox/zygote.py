@@ -162,14 +162,14 @@ def serve(control: socket.socket, settings: Settings) -> NoReturn:
     children: list[int] = []
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1 << 12, 4)
-        if not data:
-            os._exit(0)
-        request = json.loads(data)
+        request = json.loads(data or b'{"end": true}')
         if "end" in request:
             for child in children:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
             children.clear()
+            if not data:
+                os._exit(0)
             clean = not (settings.scratch and os.listdir(settings.scratch))
             control.sendall(json.dumps({"clean": clean}).encode())
             continue

@@ -25,6 +25,7 @@ from rung.tasks.sources.rows import SUFFIXES, Row, read, stem
 from rung.tasks.verify import golds
 from rung.tasks.verify.code import Code
 from rung.tasks.verify.extract import marked, question_text, uncut
+from rung.tasks.verify.formula import Math
 from rung.tasks.verify.probes import in_forms
 from rung.tasks.verify.quantity import number
 from rung.tasks.verify.verifiers import Verifier, by_name, fitting
@@ -57,6 +58,11 @@ class Rows:
         answers = [self.extract(group.task, completion) for completion in group.completions]
         verdicts = self.verifier.correct(answers, self.gold(group.task))
         return [{"correct": verdict} for verdict in verdicts]
+
+    @property
+    def counters(self) -> Mapping[str, float]:
+        """verifier_slow: answers so far at which a verifier with a deadline took the whole of it."""
+        return {"verifier_slow": float(self.verifier.slow)} if isinstance(self.verifier, (Code, Math)) else {}
 
     @property
     def runs_programs(self) -> bool:

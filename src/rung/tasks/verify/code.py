@@ -82,6 +82,11 @@ class Code:
             threads.shutdown(cancel_futures=True)
         return [verdicts.get(answer or "", 0.0) for answer in answers]
 
+    @property
+    def slow(self) -> int:
+        """Programs so far that took the whole of their time, or whose tests did."""
+        return self.counts["slow"] + self.counts["timeouts"]
+
     def jails(self) -> jail.Jails:
         """Where programs run. Refuses a machine that has no sandbox; warns once of what it does not limit."""
         for missing in jail.chosen(self.unsafe)[1]:

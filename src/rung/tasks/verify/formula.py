@@ -70,6 +70,11 @@ class Math:
     pool: Pool = field(default_factory=shared_pool, repr=False, compare=False)
     _memory: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @property
+    def slow(self) -> int:
+        """Answers so far that took the whole of their time."""
+        return self.pool.counts["timeouts"]
+
     def extract(self, text: str, prompt: str = "") -> str | None:
         said = spoken(text, prompt)
         place = marked(said)
