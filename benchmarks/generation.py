@@ -13,6 +13,7 @@ import json
 import resource
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 
@@ -36,7 +37,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
-    model.end_ids = frozenset({-1})
+    model.codec = replace(model.codec, end_ids=frozenset({-1}))
     samples = min(args.samples, args.batch)
     rows = encoded(model, args.batch // samples)
     repeated = [row for row in rows for _ in range(samples)]
@@ -77,10 +78,10 @@ def main() -> None:
 
 def encoded(model: models.Model, count: int) -> list[list[int]]:
     """Word problems by the chat template; for a model without one (the starter) its own task's problems."""
-    if model.tokenizer.chat_template:
-        return [model.encode([{"role": "user", "content": text}]) for text in prompts(count)]
+    if model.codec.chats:
+        return [model.codec.encode([{"role": "user", "content": text}]) for text in prompts(count)]
     env = registry.load("chained_arithmetic").train
-    return [model.encode(env[i].prompt) for i in range(count)]
+    return [model.codec.encode(env[i].prompt) for i in range(count)]
 
 
 if __name__ == "__main__":

@@ -24,8 +24,11 @@ from rung.tasks import registry
 @torch.no_grad()
 def measure(model: models.Model, question: str, problem: str, result: str) -> tuple[float, float, float]:
     """(probability of the result, of a minus sign, whether greedy decoding says it) after `problem =`."""
-    encode = model.tokenizer.encode
-    begun = [*model.encode([{"role": "user", "content": question}]), *encode(f"{problem} =", add_special_tokens=False)]
+    encode = model.codec.tokenizer.encode
+    begun = [
+        *model.codec.encode([{"role": "user", "content": question}]),
+        *encode(f"{problem} =", add_special_tokens=False),
+    ]
     said = encode(f" {result}", add_special_tokens=False)
     logits = model.hf(torch.tensor([[*begun, *said]])).logits[0, len(begun) - 1 : -1].float()
     right = logits.log_softmax(-1).gather(1, torch.tensor(said)[:, None]).sum().exp()

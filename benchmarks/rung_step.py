@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -62,11 +63,11 @@ def main() -> None:
 
     recipe = find("dr_grpo")
     model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
-    model.end_ids = frozenset({-1})  # nothing ends an answer
+    model.codec = replace(model.codec, end_ids=frozenset({-1}))  # nothing ends an answer
     law = SamplingLaw(max_new_tokens=args.tokens)
     learner = Learner(recipe, model, Hyper(max_new_tokens=args.tokens, activation_gib=args.activation_gib))
     sampler = TorchSampler(model)
-    collector = Collector(Problems(args.prompts), model, sampler, law, recipe.data, args.prompts, args.samples, 0)
+    collector = Collector(Problems(args.prompts), model.codec, sampler, law, recipe.data, args.prompts, args.samples, 0)
     seconds: dict[str, float] = {}
 
     @contextmanager

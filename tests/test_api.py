@@ -200,7 +200,9 @@ def test_a_class_is_an_environment_over_rows(tmp_path):
     model.hf.config.max_position_embeddings = 2048
     rows = [{"prompt": [{"role": "user", "content": f"w{i}"}], "item": f"w{i}"} for i in range(4, 30)]
     settings = {**SMALL, "max_new_tokens": 12, "prompts_per_step": 2, "samples_per_prompt": 2, "steps": 1}
-    run = rung.train(model=(model.hf, model.tokenizer), task=rows, environment=Shop, out=tmp_path / "run", **settings)
+    run = rung.train(
+        model=(model.hf, model.codec.tokenizer), task=rows, environment=Shop, out=tmp_path / "run", **settings
+    )
     assert run.config["environment"] == "python:Shop" and "Shop" in run.rollouts[1][0]["rewards"]
     assert "Shop" in repr(run)
 

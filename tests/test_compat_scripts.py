@@ -26,7 +26,7 @@ def model(tmp_path_factory):
     ready = tiny("llama")
     ready.hf.config.max_position_embeddings = 2048
     ready.hf.save_pretrained(path)
-    ready.tokenizer.save_pretrained(path)
+    ready.codec.tokenizer.save_pretrained(path)
     return str(path)
 
 

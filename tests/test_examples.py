@@ -33,7 +33,7 @@ def model(tmp_path_factory) -> str:
     ready = tiny("llama")
     ready.hf.config.max_position_embeddings = 2048  # the tools' description is long
     ready.hf.save_pretrained(path)
-    ready.tokenizer.save_pretrained(path)
+    ready.codec.tokenizer.save_pretrained(path)
     return str(path)
 
 

@@ -133,7 +133,7 @@ class Run:
 
         dtype, trust = getattr(torch, self.config["dtype"]), self.config["trust_remote_code"]
         model = load(str(self.model_path), dtype=dtype, trust_remote_code=trust, merge=True)
-        return model.hf, model.tokenizer
+        return model.hf, model.codec.tokenizer
 
     def ask(
         self, question: str, samples: int = 1, *, before: bool = True, temperature: float | None = None,

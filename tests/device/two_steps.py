@@ -44,7 +44,9 @@ def made(
     if learner.critic is not None:
         learner.critic.micro_tokens = micro
     env, greedy = registry.load("chained_arithmetic").train, "greedy" in recipe.needs
-    return learner, Collector(env, model, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy)
+    return learner, Collector(
+        env, model.codec, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy
+    )
 
 
 def two_steps(recipe, device, **settings):

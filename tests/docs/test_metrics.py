@@ -53,7 +53,7 @@ def test_every_name_in_the_source_is_defined(file):
 def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     names: set[str] = set()
     chat_model = tmp_path_factory.mktemp("model")
-    for part in ((ready := tiny("llama")).hf, ready.tokenizer):
+    for part in ((ready := tiny("llama")).hf, ready.codec.tokenizer):
         part.save_pretrained(chat_model)
     for recipe in RECIPES:
         out = tmp_path_factory.mktemp("runs") / recipe

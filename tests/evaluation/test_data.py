@@ -30,7 +30,7 @@ def rows(tmp_path):
 def model(tmp_path_factory):
     path, ready = tmp_path_factory.mktemp("model"), tiny("llama")
     ready.hf.save_pretrained(path)
-    ready.tokenizer.save_pretrained(path)
+    ready.codec.tokenizer.save_pretrained(path)
     return str(path)
 
 
@@ -63,9 +63,9 @@ def test_lengths_are_the_model_s_and_what_leaves_no_room_is_counted(tmp_path, mo
     assert "3 prompts leave the model no room" not in found.words
     held_out, loaded = found.sides[1], models.load(model)
     assert held_out.lengths == sorted(
-        len(loaded.encode([{"role": "user", "content": "w5 " * n}])) for n in (1, 2, 3, 150, 200)
+        len(loaded.codec.encode([{"role": "user", "content": "w5 " * n}])) for n in (1, 2, 3, 150, 200)
     )
-    assert held_out.too_long == sum(n > loaded.context - 256 for n in held_out.lengths) == 5
+    assert held_out.too_long == sum(n > loaded.codec.context - 256 for n in held_out.lengths) == 5
     assert (
         "the training side is empty, and 5 prompts leave the model no room for an answer of 256 tokens" in found.words
     )

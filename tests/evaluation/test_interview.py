@@ -29,7 +29,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("interview")
     model = tiny("llama")
     model.hf.save_pretrained(home / "base")
-    model.tokenizer.save_pretrained(home / "base")
+    model.codec.tokenizer.save_pretrained(home / "base")
     (home / "rows.jsonl").write_text(ROWS)
     task = {"task": str(home / "rows.jsonl"), "task_options": {"instruction": "w9 w9"}}
     more = {"recipe": "reinforce", "learning_rate": 0.5, "task_options": {**task["task_options"]}, "reward": None}
@@ -72,7 +72,7 @@ def test_a_base_that_is_gone_is_said_and_what_was_trained_is_asked(home, tmp_pat
 def test_a_run_with_an_adapter_is_asked_with_it(tmp_path):
     model = tiny("llama")
     model.hf.save_pretrained(tmp_path / "base")
-    model.tokenizer.save_pretrained(tmp_path / "base")
+    model.codec.tokenizer.save_pretrained(tmp_path / "base")
     (tmp_path / "rows.jsonl").write_text(ROWS)
     more = {"learning_rate": 1e-2, "lora_rank": 2, "recipe": "reinforce"}
     rung.train(model=str(tmp_path / "base"), task=str(tmp_path / "rows.jsonl"), out=tmp_path / "run", **more, **SMALL)

@@ -210,7 +210,7 @@ def check_training(recipe: Recipe) -> None:
     model.hf.load_state_dict(start)
     learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=6))
     env, greedy, steps = registry.load("chained_arithmetic").train, "greedy" in recipe.needs, "steps" in recipe.needs
-    collector = Collector(env, model, TorchSampler(model), LAW, recipe.data, 3, 2, 0, greedy=greedy, steps=steps)
+    collector = Collector(env, model.codec, TorchSampler(model), LAW, recipe.data, 3, 2, 0, greedy=greedy, steps=steps)
     for step in range(2):
         metrics = learner.step(collector.collect(step, learner.state)).metrics
         unknown = {k for k, v in metrics.items() if v != v or abs(v) == float("inf")} - {"critic/explained_variance"}

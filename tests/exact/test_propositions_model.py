@@ -24,7 +24,7 @@ def tiny(packs: bool) -> Model:
         vocab_size=11, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
-    return Model(LlamaForCausalLM(config).eval(), None, frozenset({2}), packs)  # type: ignore[arg-type]
+    return Model(LlamaForCausalLM(config).eval(), None, packs)  # type: ignore[arg-type]
 
 
 def tokens(junk: int = 0) -> Tokens:

@@ -55,7 +55,7 @@ def policy() -> Policy:
         vocab_size=11, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
-    return Policy(Model(LlamaForCausalLM(config).eval(), None, frozenset({2}), True), 0.8)  # type: ignore[arg-type]
+    return Policy(Model(LlamaForCausalLM(config).eval(), None, True), 0.8)  # type: ignore[arg-type]
 
 
 def tokens() -> Tokens:

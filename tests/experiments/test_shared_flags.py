@@ -45,7 +45,7 @@ def rows(tmp_path_factory):
 def model(tmp_path_factory):
     path, ready = tmp_path_factory.mktemp("model"), tiny("llama")
     ready.hf.save_pretrained(path)
-    ready.tokenizer.save_pretrained(path)
+    ready.codec.tokenizer.save_pretrained(path)
     return str(path)
 
 

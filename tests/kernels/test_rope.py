@@ -42,9 +42,9 @@ def test_each_law_is_transformers_own_on_its_side():
 @pytest.mark.parametrize("longest", [0, 32])
 def test_sampler_trainer_and_forward_agree_across_the_original_length(longest):
     model = tiny("phi3 longrope")
-    assert model.context == ORIGINAL
+    assert model.codec.context == ORIGINAL
     model.reach(longest)
-    assert model.context == (128 if longest else ORIGINAL)
+    assert model.codec.context == (128 if longest else ORIGINAL)
     tokens, sampled = draw(model)
     assert max(len(p) for p in tokens.prompts) + int(tokens.length_B.max()) > ORIGINAL
     logp, _ = trained(model, tokens)
@@ -65,12 +65,12 @@ def test_a_run_takes_the_law_that_its_rows_need(tmp_path):
     model = tiny("phi3 longrope")
     prompts = [Task(str(i), p) for i, p in enumerate(PROMPTS)]
     reach(model, SamplingLaw(max_new_tokens=4), prompts)
-    assert model.context == ORIGINAL
+    assert model.codec.context == ORIGINAL
     reach(model, SamplingLaw(max_new_tokens=NEW), prompts)
-    assert model.context == 128
+    assert model.codec.context == 128
     saved = tiny("phi3 longrope")
     saved.hf.save_pretrained(tmp_path / "model")
-    saved.tokenizer.save_pretrained(tmp_path / "model")
+    saved.codec.tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "w5 w{i}", "answer": "w6"}}\n' for i in range(6, 14)))
     (tmp_path / "reward.py").write_text("def f(completions, **rest):\n    return [len(c) % 7 for c in completions]\n")
     run = rung.train(

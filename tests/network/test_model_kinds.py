@@ -74,7 +74,7 @@ def test_a_gguf_file_is_a_model(tmp_path):
     loaded = models.load(str(tmp_path / "tiny.gguf"))
     ids = torch.tensor([[1, 5, 6, 7, 8]])
     torch.testing.assert_close(loaded.hf(ids).logits, model.hf(ids).logits, rtol=0, atol=1e-5)
-    assert loaded.packs and loaded.end_ids == {EOS} and loaded.encode("ab")[-1:] == [6]
+    assert loaded.packs and loaded.codec.end_ids == {EOS} and loaded.codec.encode("ab")[-1:] == [6]
     assert len(TorchSampler(loaded).sample([(1, 5, 6)], SamplingLaw(max_new_tokens=4), 2, 0)) == 2
 
 
@@ -121,21 +121,26 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(kind):
 
 def test_several_end_tokens_end_an_answer_and_pad_may_be_one_of_them():
     model = tiny("llama")
-    assert model.end_ids == {EOS, TURN} and model.tokenizer.pad_token_id == EOS
-    rollouts = TorchSampler(model).sample([model.encode("w5")], SamplingLaw(max_new_tokens=64), 64, 0)
+    assert model.codec.end_ids == {EOS, TURN} and model.codec.tokenizer.pad_token_id == EOS
+    rollouts = TorchSampler(model).sample([model.codec.encode("w5")], SamplingLaw(max_new_tokens=64), 64, 0)
     ended = [r for r in rollouts if r.stop == "stop"]
     assert {r.tokens[-1] for r in ended} == {EOS, TURN}
-    assert all(t not in model.end_ids for r in ended for t in r.tokens[:-1])
+    assert all(t not in model.codec.end_ids for r in ended for t in r.tokens[:-1])
 
 
 def test_a_template_is_applied_in_one_place_with_one_bos():
     model = tiny("llama")
     chat = [{"role": "user", "content": "w5"}]
-    assert model.encode(chat).count(BOS) == model.encode("w5").count(BOS) == model.encode("<s> w5").count(BOS) == 1
+    assert (
+        model.codec.encode(chat).count(BOS)
+        == model.codec.encode("w5").count(BOS)
+        == model.codec.encode("<s> w5").count(BOS)
+        == 1
+    )
     bare = tokenizer()
     bare.chat_template = None
     with pytest.raises(InputError, match="no chat template"):
-        replace(model, tokenizer=bare).encode(chat)
+        replace(model.codec, tokenizer=bare).encode(chat)
 
 
 def test_a_template_that_refuses_a_role_is_the_users_mistake_not_a_crash():
@@ -143,4 +148,4 @@ def test_a_template_that_refuses_a_role_is_the_users_mistake_not_a_crash():
     strict = tokenizer()
     strict.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(InputError, match="System role not supported"):
-        replace(model, tokenizer=strict).encode([{"role": "system", "content": "w5"}])
+        replace(model.codec, tokenizer=strict).encode([{"role": "system", "content": "w5"}])

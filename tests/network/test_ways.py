@@ -115,7 +115,7 @@ def test_what_is_slow_is_said_and_still_right():
 def test_a_run_says_once_that_it_is_slow(tmp_path, capsys):
     model = tiny("rwkv")
     model.hf.save_pretrained(tmp_path / "model")
-    model.tokenizer.save_pretrained(tmp_path / "model")
+    model.codec.tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "w5 w{i}", "answer": "w6"}}\n' for i in range(6, 14)))
     rung.train(
         model=str(tmp_path / "model"), task=str(tmp_path / "rows.jsonl"), recipe="a2c", out=tmp_path / "run", steps=2,

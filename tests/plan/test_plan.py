@@ -36,7 +36,7 @@ def test_the_shape_of_a_model_is_the_one_worked_out_by_hand():
     )  # fmt: skip
     with torch.device("meta"):
         hf = AutoModelForCausalLM.from_config(config)
-    model = memory.Model(hf, None, frozenset())
+    model = memory.Model(hf, None)
     # 16 D + 4 F = 96 numbers a layer are kept per token: 768 bytes in float32, so that 1 MiB holds 1365 tokens
     expected = replace(SHAPE, micro_tokens=1365)
     assert Shape.of(model, TrainConfig(activation_gib=1 / 1024)) == expected
@@ -200,7 +200,7 @@ def starter_run(**settings):
     config = TrainConfig(task="chained_arithmetic", max_new_tokens=16, **settings).resolved()
     splits = registry.load("chained_arithmetic")
     model = memory.sketch(str(starter.path()), "float32")
-    return config, model, Workload.of(config, model, (splits.train, splits.eval))
+    return config, model, Workload.of(config, model.codec, (splits.train, splits.eval))
 
 
 def test_what_is_proposed_fits_by_the_same_estimate():

@@ -46,11 +46,11 @@ def test_what_the_user_wrote_already_is_not_written_again():
 
 
 def test_probabilities_are_the_models_own_at_any_temperature():
-    ids, law = MODEL.encode("w5 w6"), SamplingLaw(max_new_tokens=9)
+    ids, law = MODEL.codec.encode("w5 w6"), SamplingLaw(max_new_tokens=9)
     drawn = TorchSampler(MODEL).sample([ids], law, 3, 7)
     said = answers(MODEL, "w5 w6", law, 3, 7, probabilities=True)
     for rollout, answer in zip(drawn, said, strict=True):
-        assert answer.text == MODEL.decode(rollout.tokens) and len(answer.tokens) == len(rollout.tokens)
+        assert answer.text == MODEL.codec.decode(rollout.tokens) and len(answer.tokens) == len(rollout.tokens)
         for token, logp in zip(answer.tokens, rollout.logp, strict=True):
             assert math.log(token.p) == pytest.approx(logp, abs=1e-4)
     greedy = answers(MODEL, "w5 w6", SamplingLaw(0.0, max_new_tokens=9), probabilities=True)[0]

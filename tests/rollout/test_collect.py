@@ -1,6 +1,7 @@
 """Collecting a step: no problem twice, dynamic sampling with a cap, and what a reward that is not a number does."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ def model():
 
 
 def collector(model, env, data=Data(), prompts=4, samples=2, **more):  # noqa: B008
-    return Collector(env, model, TorchSampler(model), LAW, data, prompts, samples, 0, **more)
+    return Collector(env, model.codec, TorchSampler(model), LAW, data, prompts, samples, 0, **more)
 
 
 def mixed(_, n):
@@ -80,16 +81,16 @@ class Uneven(Dice):
         return Task(str(i), "1+1+1=" if i % 3 == 0 else "1+1=")
 
 
-def test_a_prompt_that_is_too_long_is_passed_over_and_counted(model, monkeypatch):
+def test_a_prompt_that_is_too_long_is_passed_over_and_counted(model):
     env = Uneven(12, mixed)
-    room = len(model.encode("1+1=")) + LAW.max_new_tokens
-    monkeypatch.setattr(type(model), "context", property(lambda self: room))
-    collected = collector(model, env, prompts=8).collect(0, State())
+    room = len(model.codec.encode("1+1=")) + LAW.max_new_tokens
+    tight = replace(model, codec=replace(model.codec, context=room))
+    collected = collector(tight, env, prompts=8).collect(0, State())
     assert {s.task.id for s in collected.scored} == {str(i) for i in range(12) if i % 3}
     assert 0 < collected.counters["sampling/prompts_too_long"] <= 4
-    monkeypatch.setattr(type(model), "context", property(lambda self: room - 1))
+    tight = replace(model, codec=replace(model.codec, context=room - 1))
     with pytest.raises(InputError, match="context holds"):
-        collector(model, env).collect(0, State())
+        collector(tight, env).collect(0, State())
 
 
 def test_an_unknown_reward_is_no_zero(model):
@@ -117,7 +118,7 @@ def test_overlong_shaping_is_a_reward_of_its_own(model):
 
 def test_truncated_answers_can_stay_out_of_the_loss_but_in_the_statistics(model):
     law = SamplingLaw(max_new_tokens=3)
-    c = Collector(Dice(4, mixed), model, TorchSampler(model), law, Data(drop_truncated=True), 4, 8, 0)
+    c = Collector(Dice(4, mixed), model.codec, TorchSampler(model), law, Data(drop_truncated=True), 4, 8, 0)
     batch = c.collect(0, State()).batch
     assert batch.truncated_B.any() and (batch.keep_B == ~batch.truncated_B).all() and batch.valid_B.all()
 
@@ -127,7 +128,7 @@ def test_process_rewards_lie_on_the_token_that_ends_their_step(model):
 
     env = registry.load("chained_arithmetic").train
     collected = Collector(
-        env, model, TorchSampler(model), SamplingLaw(max_new_tokens=16), Data(), 4, 4, 0, steps=True
+        env, model.codec, TorchSampler(model), SamplingLaw(max_new_tokens=16), Data(), 4, 4, 0, steps=True
     ).collect(0, State())
     for b, row in enumerate(collected.scored):
         ends = collected.batch.step_end_BT[b].nonzero()[:, 0].tolist()
@@ -153,10 +154,10 @@ def test_dynamic_sampling_leaves_the_next_steps_their_own_problems(model):
     assert len(drawn[0]) > 4 and len(set(first)) == len(first), "each once before any comes again"
 
 
-def test_prompts_without_room_are_not_met_again_in_the_next_step(model, monkeypatch):
-    room = len(model.encode("1+1=")) + LAW.max_new_tokens
-    monkeypatch.setattr(type(model), "context", property(lambda self: room))
-    c = collector(model, Uneven(30, mixed), prompts=4)
+def test_prompts_without_room_are_not_met_again_in_the_next_step(model):
+    room = len(model.codec.encode("1+1=")) + LAW.max_new_tokens
+    tight = replace(model, codec=replace(model.codec, context=room))
+    c = collector(tight, Uneven(30, mixed), prompts=4)
     seen = [s.task.id for step in range(5) for s in c.collect(step, State()).scored[::2]]
     assert len(seen) == len(set(seen)) == 20
 

@@ -12,9 +12,22 @@ from rung.errors import InputError
 from rung.parts import Data, Overlong
 from rung.records import Rollout, SamplingLaw, State, Task
 from rung.rollout.collect import Collector, differs
+from rung.text import Codec
 
 NAN = math.nan
-MODEL = SimpleNamespace(device=torch.device("cpu"), context=40, encode=lambda prompt: [7] * len(prompt), decode=str)
+
+
+class Letters(Codec):
+    """A token for each letter, and answers as their numbers."""
+
+    def encode(self, prompt):
+        return [7] * len(prompt)
+
+    def decode(self, tokens):
+        return str(tokens)
+
+
+CODEC = Letters(None, frozenset(), 8, context=40)
 
 
 class Problems:
@@ -61,7 +74,7 @@ def collector(reward, sampler=None, prompts=2, count=2, data=Data(), **more) -> 
     sampler = sampler or Script(*ANSWERS)
     law = SamplingLaw(max_new_tokens=5)
     samples = len(sampler.answers)
-    return Collector(Problems(count, reward), MODEL, sampler, law, data, prompts, samples, seed=0, **more)
+    return Collector(Problems(count, reward), CODEC, sampler, law, data, prompts, samples, seed=0, **more)
 
 
 def by_length(i: int, completion) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The sampler's law: what is drawn is what is reported, whatever the batch looks like around a row."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_top_p_keeps_the_smallest_set_and_renormalizes():
 
 
 def test_an_answer_does_not_depend_on_its_neighbors(model):
-    prompts = [model.encode(x) for x in ("1+2+3=", "4*5-6*7=", "9-9+9*9-1=")]
+    prompts = [model.codec.encode(x) for x in ("1+2+3=", "4*5-6*7=", "9-9+9*9-1=")]
     law = SamplingLaw(max_new_tokens=16)
     together = TorchSampler(model).sample(prompts, law, 4, seed=3)
     apart = TorchSampler(model, max_batch=4).sample(prompts, law, 4, seed=3)
@@ -64,19 +65,22 @@ def test_an_answer_does_not_depend_on_its_neighbors(model):
 
 
 def test_stop_reasons_come_from_the_sampler_and_the_end_token_is_kept(model):
-    rollouts = TorchSampler(model, version=7).sample([model.encode("1+2+3=")], SamplingLaw(max_new_tokens=3), 64, 0)
+    rollouts = TorchSampler(model, version=7).sample(
+        [model.codec.encode("1+2+3=")], SamplingLaw(max_new_tokens=3), 64, 0
+    )
     for r in rollouts:
-        ended = r.tokens[-1] in model.end_ids
+        ended = r.tokens[-1] in model.codec.end_ids
         assert r.stop == ("stop" if ended else "length")
         assert len(r.tokens) == len(r.logp) == len(r.entropy) <= 3 and r.version == 7
-        assert not any(t in model.end_ids for t in r.tokens[:-1])
+        assert not any(t in model.codec.end_ids for t in r.tokens[:-1])
     assert {r.stop for r in rollouts} == {"stop", "length"}
 
 
 def test_every_end_token_ends_an_answer(model):
-    both = models.Model(model.hf, model.tokenizer, frozenset({*model.end_ids, model.encode(">")[0]}), model.packs)
-    rollouts = TorchSampler(both).sample([model.encode("1+2+3=")], SamplingLaw(max_new_tokens=16), 32, 0)
-    assert {r.tokens[-1] for r in rollouts if r.stop == "stop"} == both.end_ids
+    ends = frozenset({*model.codec.end_ids, model.codec.encode(">")[0]})
+    both = replace(model, codec=replace(model.codec, end_ids=ends))
+    rollouts = TorchSampler(both).sample([model.codec.encode("1+2+3=")], SamplingLaw(max_new_tokens=16), 32, 0)
+    assert {r.tokens[-1] for r in rollouts if r.stop == "stop"} == ends
 
 
 def test_end_tokens_are_gathered_from_everywhere_and_padding_keeps_its_gradient(model):
@@ -91,17 +95,18 @@ def test_end_tokens_are_gathered_from_everywhere_and_padding_keeps_its_gradient(
         )
     )
     hf.generation_config.eos_token_id, hf.config.eos_token_id = [2, 5], 2
-    ready = models.wrap(hf, model.tokenizer)
-    assert {2, 5} <= ready.end_ids
+    ready = models.wrap(hf, model.codec.tokenizer)
+    assert {2, 5} <= ready.codec.end_ids
     assert hf.get_input_embeddings().padding_idx is None, "pad == eos: its embedding must be trained"
 
 
 def test_a_prompt_is_templated_in_one_place_with_one_bos(model):
     with pytest.raises(InputError, match="no chat template"):
-        model.encode([{"role": "user", "content": "1+1="}])
-    assert model.tokenizer.decode(model.encode("1+1=")) == "1+1="
+        model.codec.encode([{"role": "user", "content": "1+1="}])
+    assert model.codec.whole(model.codec.encode("1+1=")) == "1+1="
 
 
 def test_decoding_drops_the_end_token_only(model):
-    end = next(iter(model.end_ids))
-    assert model.decode((*model.encode("1>2#2"), end)) == "1>2#2" == model.decode(tuple(model.encode("1>2#2")))
+    codec = model.codec
+    said = codec.encode("1>2#2")
+    assert codec.decode((*said, *codec.end_ids)) == "1>2#2" == codec.decode(said)

@@ -82,14 +82,14 @@ class Script:
 
 def talk(sampler, env=None, law=LAW, samples=2, tasks=1):
     env = env or World()
-    return ask(env, MODEL, sampler, law, [env[i] for i in range(tasks)], samples, seed=0)
+    return ask(env, MODEL.codec, sampler, law, [env[i] for i in range(tasks)], samples, seed=0)
 
 
 def test_tokens_grow_to_what_the_template_would_have_written():
     row = talk(Script(((7, 8, TURN),)))[0][0]
     whole = [*PROMPT, {"role": "assistant", "content": "w7 w8"}, *HINT]
     whole += [{"role": "assistant", "content": "w7 w8"}, *HINT]
-    assert row.rollout.prompt + row.rollout.tokens == (*MODEL.encode(whole), 7, 8, TURN)
+    assert row.rollout.prompt + row.rollout.tokens == (*MODEL.codec.encode(whole), 7, 8, TURN)
     assert row.rollout.tokens.count(BOS) == 0, "no second BOS"
 
 
@@ -106,7 +106,7 @@ def test_what_was_sampled_is_never_encoded_again():
 
 def test_observations_have_no_logp_no_entropy_no_reward_and_do_not_count():
     env = World()
-    collector = Collector(env, MODEL, Script(((7, 8, TURN),)), LAW, find("grpo").data, 2, 2, 0)
+    collector = Collector(env, MODEL.codec, Script(((7, 8, TURN),)), LAW, find("grpo").data, 2, 2, 0)
     got = collector.collect(0, State())
     batch, row = got.batch, got.scored[0]
     said = torch.tensor([1] * 3 + [0] * 7 + [1] * 3 + [0] * 7 + [1] * 3).bool()
@@ -125,11 +125,11 @@ def test_observations_have_no_logp_no_entropy_no_reward_and_do_not_count():
 
 def test_the_outcome_comes_to_the_turns_rewards():
     env = World(outcome={"right": 0.5})
-    got = Collector(env, MODEL, Script(((7, TURN),)), LAW, find("grpo").data, 2, 2, 0).collect(0, State())
+    got = Collector(env, MODEL.codec, Script(((7, TURN),)), LAW, find("grpo").data, 2, 2, 0).collect(0, State())
     assert got.scored[0].reward == 7.5 and got.batch.reward_BT[0].sum() == 7.5
     assert got.batch.reward_BT[0, -1] == 4.5 and got.batch.reward_BT[0, 1] == 1.0
     unknown = Collector(
-        World(outcome={"right": float("nan")}), MODEL, Script(((7, TURN),)), LAW, find("grpo").data, 2, 2, 0
+        World(outcome={"right": float("nan")}), MODEL.codec, Script(((7, TURN),)), LAW, find("grpo").data, 2, 2, 0
     )
     assert not unknown.collect(0, State()).batch.valid_B.any()
 
@@ -152,7 +152,7 @@ def test_every_turn_of_all_conversations_is_one_batch_and_the_first_shares_its_p
     ],
 )
 def test_limits_end_a_conversation_and_say_so(law, turns, tokens, cut, stops):
-    assert len(MODEL.encode(PROMPT)) == 8
+    assert len(MODEL.codec.encode(PROMPT)) == 8
     row = talk(Script(((7, 8, TURN),)), World(session_of=lambda task: Echo(task, turns)), law)[0][0]
     assert (row.rollout.sampled, row.episode.cut, list(row.episode.stops)) == (tokens, cut, stops)
     assert row.rollout.stop == ("length" if cut else "stop")
@@ -184,13 +184,13 @@ TEMPLATES = {
 def test_only_the_text_behind_an_answer_is_encoded(name, role):
     tok = tokenizer()
     tok.chat_template = TEMPLATES[name] + "{% if add_generation_prompt %}<t> assistant {% endif %}"
-    model = replace(MODEL, tokenizer=tok)
-    ids = extension(model, PROMPT, [{"role": role, "content": "w9"}], TURN)
+    codec = replace(MODEL.codec, tokenizer=tok)
+    ids = extension(codec, PROMPT, [{"role": role, "content": "w9"}], TURN)
     text = tok.convert_ids_to_tokens(ids)
     assert "w9" in text and text[-2:] == ["<t>", "assistant"] and "w5" not in text and "rung-answer" not in text
     if name != "silent end":
         assert text[0] == "<t>" and text[1] in ("user", "tool"), "the end of turn that the model said is not said again"
-        assert extension(model, PROMPT, [{"role": role, "content": "w9"}], 7)[0] == TURN, (
+        assert extension(codec, PROMPT, [{"role": role, "content": "w9"}], 7)[0] == TURN, (
             "but is where it did not say it"
         )
 
@@ -200,11 +200,11 @@ def test_a_template_that_rewrites_answers_is_refused():
     kept = "{% if m['role'] != 'assistant' or loop.last %}{{ m['content'] }} {% endif %}"
     tok.chat_template = "{% for m in messages %}" + kept + "{% endfor %}"
     with pytest.raises(InputError, match="drops an answer"):
-        extension(replace(MODEL, tokenizer=tok), PROMPT, HINT, TURN)
+        extension(replace(MODEL.codec, tokenizer=tok), PROMPT, HINT, TURN)
 
 
 def test_plain_text_goes_on_as_plain_text():
-    assert extension(MODEL, "w5", [{"role": "user", "content": "w9 w8"}], TURN) == [9, 8]
+    assert extension(MODEL.codec, "w5", [{"role": "user", "content": "w9 w8"}], TURN) == [9, 8]
 
 
 def broken(task):
@@ -283,14 +283,16 @@ def learner(name):
     recipe = find(name)
     step = Learner(recipe, tiny("llama"), Hyper(learning_rate=1e-2, max_new_tokens=LAW.max_new_tokens))
     needs = {"greedy": "greedy" in recipe.needs, "steps": "steps" in recipe.needs}
-    collector = Collector(World(), step.model, TorchSampler(step.model), LAW, recipe.data, 3, 4, 1, **needs)
+    collector = Collector(World(), step.model.codec, TorchSampler(step.model), LAW, recipe.data, 3, 4, 1, **needs)
     return step, collector.collect(0, step.state)
 
 
 def test_turns_are_the_steps_of_a_process_reward():
     """Turns that pay 1, 2, 4 end steps at their last tokens; GRPO's process credit sums what comes after them."""
     recipe = find("grpo_process")
-    collector = Collector(World(), MODEL, Script(((7, 8, TURN), (7, TURN))), LAW, recipe.data, 1, 2, 0, steps=True)
+    collector = Collector(
+        World(), MODEL.codec, Script(((7, 8, TURN), (7, TURN))), LAW, recipe.data, 1, 2, 0, steps=True
+    )
     batch = collector.collect(0, State()).batch
     ends = batch.step_end_BT[0].nonzero().flatten().tolist()
     own = batch.mask_BT[0]

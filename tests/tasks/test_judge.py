@@ -152,7 +152,7 @@ def test_all_groups_of_a_step_are_judged_at_once(server, tmp_path):
     server.delay = 0.2
     env = Rewarded(SimpleNamespace(name="x"), mine)
     model = tiny("llama")
-    found = ask(env, model, TorchSampler(model), SamplingLaw(max_new_tokens=3), tasks, 1, 0)
+    found = ask(env, model.codec, TorchSampler(model), SamplingLaw(max_new_tokens=3), tasks, 1, 0)
     assert server.most >= 3 and [group[0].task.id for group in found] == ["4", "5", "6", "7"]
     assert all(
         group[0].rewards["judge"] == len(f"{t.prompt}|{group[0].text}") for t, group in zip(tasks, found, strict=True)

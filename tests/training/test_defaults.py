@@ -71,13 +71,13 @@ def test_every_command_lowers_alike(tmp_path, capsys, command):
 
 
 def test_one_long_prompt_does_not_cut_every_answer():
-    model = tiny("llama")
-    splits = Splits("p", Problems(*[10] * 63), Problems(*[10] * 36, model.context - 5), max_new_tokens=10**6)
-    assert defaults.shortened(splits, model).max_new_tokens == model.context - len(model.encode(splits.train[0].prompt))
+    codec = tiny("llama").codec
+    splits = Splits("p", Problems(*[10] * 63), Problems(*[10] * 36, codec.context - 5), max_new_tokens=10**6)
+    assert defaults.shortened(splits, codec).max_new_tokens == codec.context - len(codec.encode(splits.train[0].prompt))
     fits = replace(splits, max_new_tokens=7)
-    assert defaults.shortened(fits, model) is fits
-    none = Splits("p", Problems(model.context + 1), Problems(model.context + 1))
-    assert defaults.shortened(none, model) is none, "that no prompt fits is said with numbers where it is met"
+    assert defaults.shortened(fits, codec) is fits
+    none = Splits("p", Problems(codec.context + 1), Problems(codec.context + 1))
+    assert defaults.shortened(none, codec) is none, "that no prompt fits is said with numbers where it is met"
 
 
 @pytest.mark.parametrize("sides", [((), (4,)), ((4,), ())])

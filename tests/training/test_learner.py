@@ -35,7 +35,7 @@ def fresh(recipe, *, prompts=6, samples=4, law=LAW, **hyper):
     learner = Learner(recipe, model, Hyper(**{**settings, **hyper}))
     env = registry.load("chained_arithmetic").train
     greedy = "greedy" in recipe.needs
-    collector = Collector(env, model, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy)
+    collector = Collector(env, model.codec, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy)
     return learner, collector.collect(0, learner.state)
 
 
@@ -208,7 +208,7 @@ def test_trpo_on_a_subset_of_the_parameters_moves_only_those():
     train_only(model, r"layers\.1\.mlp")
     learner = Learner(TRPO, model, Hyper(max_new_tokens=16))
     env = registry.load("chained_arithmetic").train
-    collected = Collector(env, model, TorchSampler(model), LAW, TRPO.data, 8, 4, 0).collect(0, learner.state)
+    collected = Collector(env, model.codec, TorchSampler(model), LAW, TRPO.data, 8, 4, 0).collect(0, learner.state)
     before = {k: v.clone() for k, v in model.hf.state_dict().items()}
     assert learner.step(collected).metrics["trpo/fraction"] > 0
     moved = {k for k, v in model.hf.state_dict().items() if not torch.equal(v, before[k])}

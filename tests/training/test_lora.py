@@ -36,7 +36,7 @@ def fresh(name: str, rank: int = 4):
     learner = Learner(recipe, model, Hyper(learning_rate=4e-3, max_new_tokens=16))
     env = registry.load("chained_arithmetic").train
     law = SamplingLaw(max_new_tokens=16)
-    return learner, Collector(env, model, TorchSampler(model), law, recipe.data, 6, 4, 0)
+    return learner, Collector(env, model.codec, TorchSampler(model), law, recipe.data, 6, 4, 0)
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "trpo", "ppo_kl"])

@@ -34,7 +34,7 @@ def step(recipe, tokens=12, prompts=4, samples=2):
     learner = Learner(recipe, MODEL, Hyper(learning_rate=1e-3, max_new_tokens=tokens))
     law = SamplingLaw(max_new_tokens=tokens)
     collector = Collector(
-        TASK, MODEL, TorchSampler(MODEL), law, recipe.data, prompts, samples, 0, **collected(recipe.needs)
+        TASK, MODEL.codec, TorchSampler(MODEL), law, recipe.data, prompts, samples, 0, **collected(recipe.needs)
     )
     return learner, collector.collect(0, learner.state)
 

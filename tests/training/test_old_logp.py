@@ -43,7 +43,7 @@ def same_weights():
 def answers(dtype=F32):
     """Some answers of the starter in this precision, with all that any recipe needs."""
     model, env = load(dtype), registry.load("chained_arithmetic").train
-    collector = Collector(env, model, TorchSampler(model), LAW, p.Data(), 8, 4, 0, greedy=True)
+    collector = Collector(env, model.codec, TorchSampler(model), LAW, p.Data(), 8, 4, 0, greedy=True)
     return collector.collect(0, find("grpo").initial_state())
 
 

@@ -39,7 +39,7 @@ def fresh(recipe, reward):
     torch.manual_seed(0)
     model = models.load(str(starter.path()))
     learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=8))
-    collector = Collector(Paid(reward), model, TorchSampler(model), LAW, recipe.data, 4, 4, 0)
+    collector = Collector(Paid(reward), model.codec, TorchSampler(model), LAW, recipe.data, 4, 4, 0)
     return learner, collector
 
 

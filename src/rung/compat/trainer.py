@@ -141,7 +141,7 @@ class GRPOTrainer:
 
                 dtype, trust = getattr(torch, self.settings["dtype"]), self.settings["trust_remote_code"]
                 ready = load(locate(self._source or ""), dtype=dtype, trust_remote_code=trust, merge=True)
-                self._pair = (ready.hf, self._own_tokenizer or ready.tokenizer)
+                self._pair = (ready.hf, self._own_tokenizer or ready.codec.tokenizer)
         return self._pair
 
     @property

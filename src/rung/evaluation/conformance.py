@@ -87,7 +87,7 @@ def tiny(kind: str, seed: int = 0) -> Model:
 def check(kind: str) -> Conformance:
     """Every figure of one row."""
     model = tiny(kind)
-    model.reach(max(len(model.encode(p)) for p in PROMPTS) + NEW)
+    model.reach(max(len(model.codec.encode(p)) for p in PROMPTS) + NEW)
     tokens, sampled_BT = draw(model)
     logp_BT, gradient = trained(model, tokens)
     truth_BT, truth = defined(model, tokens)
@@ -98,7 +98,7 @@ def check(kind: str) -> Conformance:
         kind, model.packs, model.decodes, model.compacts, tied, window, frozenset(tokens.length_B.tolist()),
         gap(sampled_BT, logp_BT), gap(logp_BT, truth_BT), relative(gradient, truth), _checkpointed(kind, tokens, truth),
         *_lora(model, logp_BT, tokens),
-        bos=(model.encode("w5").count(BOS), model.encode(prompt).count(BOS)), ends=len(model.end_ids),
+        bos=(model.codec.encode("w5").count(BOS), model.codec.encode(prompt).count(BOS)), ends=len(model.codec.end_ids),
     )  # fmt: skip
 
 
@@ -131,8 +131,8 @@ def _lora(model: Model, base_BT: Tensor, tokens: Tokens) -> tuple[float | None, 
 
 def draw(model: Model, samples: int = 3) -> tuple[Tokens, Tensor]:
     """Answers of the sampler as the trainer reads them, and the sampler's own log-probabilities [B, T]."""
-    prompts = [model.encode(p) for p in PROMPTS]
-    ending = replace(model, end_ids=model.end_ids | ENDING)
+    prompts = [model.codec.encode(p) for p in PROMPTS]
+    ending = replace(model, codec=replace(model.codec, end_ids=model.codec.end_ids | ENDING))
     rollouts = TorchSampler(ending).sample(prompts, SamplingLaw(max_new_tokens=NEW), samples, seed=0)
     length_B = torch.tensor([len(r.tokens) for r in rollouts])
     T = int(length_B.max())

@@ -71,7 +71,7 @@ class Interview:
         path, where = Path(name).expanduser(), choose(device)
         if not is_run(path):
             now = models.load(locate(str(name)), device=where)
-            return cls(now, frame=Frame(chat=bool(now.tokenizer.chat_template)))
+            return cls(now, frame=Frame(chat=now.codec.chats))
         run = RunDir.open(path)
         stored = run.config()
         how: dict[str, Any] = {
@@ -86,7 +86,7 @@ class Interview:
                 missing = str(error)
         for model in (now, first):
             if model is not None:
-                model.use_template(stored.get("template_options", {}))
+                model.codec = model.codec.using(stored.get("template_options", {}))
         law = SamplingLaw(stored.get("temperature", 1.0), max_new_tokens=stored.get("max_new_tokens", MAX_NEW_TOKENS))
         before_it, _, behind = stored.get("prompt_template", SLOT).partition(SLOT)
         return cls(now, first, Frame.of(stored_prompts(run), (before_it, behind)), law, missing)

@@ -185,8 +185,8 @@ def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None
     dtype = getattr(torch, spec.dtype)
     model = models.bring(*pair, device) if pair else models.load(directory, device=device, dtype=dtype)
     if spec.max_new_tokens is None:
-        model.write_as(spec)
-        splits = shortened(splits, model)
+        model.codec = model.codec.writing(spec)
+        splits = shortened(splits, model.codec)
     say_notes(splits.notes)
     environment = splits.eval if spec.split == "eval" else splits.train
     return measure_model(args.model, model, environment, spec.filled(environment, splits.max_new_tokens))
@@ -218,13 +218,13 @@ def measure(
 
 def measure_model(name: str, model: models.Model, environment: Environment, spec: EvalSpec) -> Measured:
     """The same of a model that is loaded."""
-    model.write_as(spec)
+    model.codec = model.codec.writing(spec)
     reach(model, spec.law, environment)
-    for note in (unread_letters(model, environment), model.slow):
+    for note in (unread_letters(model.codec, environment), model.slow):
         if note:
             print(f"note: {note}.", file=sys.stderr)
     assert spec.samples is not None, "EvalSpec.filled says how many"
-    result = evaluate(environment, model, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
+    result = evaluate(environment, model.codec, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
     answers = None
     if isinstance(environment, Extracts):
         said = [(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]

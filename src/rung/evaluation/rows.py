@@ -27,7 +27,7 @@ from rung.tasks.verify.golds import LEFT_OUT
 from rung.tasks.verify.probes import gold_of
 
 if TYPE_CHECKING:
-    from rung.network.model import Model
+    from rung.text import Codec
 
 MOST = 5_000  # problems of a side that are looked at, evenly spaced
 JUDGES_ASKED = 64  # problems that are asked who judges their answers
@@ -109,19 +109,20 @@ def inspect(args: Data) -> Inspection:
         raise InputError(
             f"{splits.name} is held in conversations, which begin only when a model answers. See docs/environments.md."
         )
-    model = None if args.model is None else _sketch(args.model, args)
-    room = None if model is None else model.context - splits.max_new_tokens
+    codec = None if args.model is None else _codec(args.model, args)
+    room = None if codec is None else codec.context - splits.max_new_tokens
 
     def length(prompt: Prompt) -> int:
-        return len(plain(prompt)) if model is None else len(model.encode(prompt))
+        return len(plain(prompt)) if codec is None else len(codec.encode(prompt))
 
     sides = [look(name, env, length, room) for name, env in (("training", splits.train), ("held out", splits.eval))]
     judge = judged_by(splits.train)
     first = [splits.train[i] for i in range(min(args.problems, len(splits.train)))]
     read = [
-        (t, plain(t.prompt) if model is None else _decoded(model, t.prompt), gold_of(splits.train, t)) for t in first
+        (t, plain(t.prompt) if codec is None else codec.whole(codec.encode(t.prompt)), gold_of(splits.train, t))
+        for t in first
     ]
-    return Inspection(splits, judge, "characters" if model is None else "tokens", room, sides, read)
+    return Inspection(splits, judge, "characters" if codec is None else "tokens", room, sides, read)
 
 
 def _lenient(args: Data) -> Data:
@@ -151,18 +152,12 @@ def judged_by(env: Environment) -> str:
     return "; ".join(dict.fromkeys(judge_of(env, task).words for task in tasks))
 
 
-def _sketch(name: str, asked: Problems) -> Model:
-    """Its tokenizer and its configuration, without weights."""
+def _codec(name: str, asked: Problems) -> Codec:
+    """The model's, without its weights."""
     from rung.plan.memory import sketch
     from rung.training.setup import locate
 
-    model = sketch(locate(name), "float32")
-    model.write_as(asked)
-    return model
-
-
-def _decoded(model: Model, prompt: Prompt) -> str:
-    return str(model.tokenizer.decode(model.encode(prompt), skip_special_tokens=False))
+    return sketch(locate(name), "float32").codec.writing(asked)
 
 
 def plain(prompt: Prompt) -> str:

@@ -54,7 +54,7 @@ class Frozen:
     def collect(self, n: int, seed: int, first: int = 0, greedy: bool = False) -> list[Collected]:
         """n batches of different problems."""
         collector = Collector(
-            self.env, self.model, TorchSampler(self.model), self.law, Data(), self.prompts, self.samples, seed,
+            self.env, self.model.codec, TorchSampler(self.model), self.law, Data(), self.prompts, self.samples, seed,
             greedy=greedy, steps=self.process,
         )  # fmt: skip
         state = LADDER["reinforce"].initial_state()
@@ -112,7 +112,7 @@ def run_variance(args: Variance) -> int:
     weights = Weights(**{k: v for k, v in stored.items() if k in settings_of(args, Weights)} | given(args, Weights))
     model = load_weights(directory, weights, args.device, merge=not stored.get("lora_rank"))
     ready(model, weights, asked)
-    splits = splits if args.max_new_tokens else shortened(splits, model)
+    splits = splits if args.max_new_tokens else shortened(splits, model.codec)
     say_notes(splits.notes)
     turns = {name: own[name] for name in TALK if name in own and name != "max_new_tokens"}
     law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens, **turns)

@@ -1,9 +1,8 @@
-"""A Hugging Face causal model as this project uses it: its trunk, its head, its end tokens, and how it may be run."""
+"""A Hugging Face causal model as this project uses it: its trunk, its head, its codec, and how it may be run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from logging import ERROR, getLogger
 from typing import Any, Literal
 
@@ -12,20 +11,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from rung import text
 from rung.errors import InputError
 from rung.kernels import rope
 from rung.kernels.device import CPU
 from rung.maths.products import through_onednn
 from rung.network.place import Place, place, unusable
 from rung.network.ways import settle
-from rung.records import Message, Prompt
-from rung.settings.shared import Problems
+from rung.text import Codec, end_tokens
 
 
 @dataclass
 class Model:
-    """hf: the causal model; tokenizer: its tokenizer; end_ids: every token that ends an answer.
+    """hf: the causal model; codec: between its tokens and text.
 
     How it is run is found out by comparing each way with the model's own forward once (ways.py), not from a list of names:
     packs: known tokens run with packed attention and the head is a plain linear map; else by its own padded forward.
@@ -35,30 +32,23 @@ class Model:
     """
 
     hf: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    end_ids: frozenset[int]
+    codec: Codec
     packs: bool = False
     decodes: Literal["packed", "cache", "state", "even", "whole"] = "cache"
     compacts: bool = False
     steps: bool = False
     slow: str | None = None
     limit: int | None = None
-    template: Mapping[str, Any] = field(default_factory=dict)  # arguments of the chat template
 
     @property
     def device(self) -> torch.device:
         on: torch.device = self.hf.device
         return on
 
-    @property
-    def context(self) -> int:
-        """Tokens of the longest row."""
-        known = int(getattr(self.hf.config, "max_position_embeddings", 0) or 1 << 30)
-        return known if self.limit is None else min(known, self.limit)
-
     def reach(self, longest: int) -> None:
         """Make room for rows of this many tokens, where how the model reads depends on it (rope.py)."""
         self.limit = rope.fix(self.hf, longest)
+        self.codec = replace(self.codec, context=longest_row(self.hf, self.limit))
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:
@@ -75,57 +65,16 @@ class Model:
         layer: Any = self.hf.get_output_embeddings()
         return layer(hidden).float()  # type: ignore[no-any-return]
 
-    def write_as(self, asked: Problems) -> None:
-        """Write prompts as these settings ask for from now on; what the model has no form for is refused by its flag."""
-        text.refuse_chat(self.tokenizer, asked.chat, asked.system)
-        self.use_template(asked.template_options)
 
-    def use_template(self, options: Mapping[str, Any]) -> None:
-        """Pass these arguments to the chat template from now on (enable_thinking=False)."""
-        text.check_options(self.tokenizer, options)
-        self.template = dict(options)
+def longest_row(hf: PreTrainedModel, limit: int | None = None) -> int:
+    """Tokens of the longest row that the configuration, and a limit below it, allow."""
+    known = int(getattr(hf.config, "max_position_embeddings", 0) or 1 << 30)
+    return known if limit is None else min(known, limit)
 
-    def ids(self, words: str, *, special: bool = False) -> list[int]:
-        """Text -> token ids that the model has embeddings for."""
-        ids = text.to_ids(self.tokenizer, words, special=special)
-        rows = self.hf.get_input_embeddings().weight.shape[0]
-        if beyond := sorted({i for i in ids if i >= rows}):
-            names = text.listed([str(x) for x in self.tokenizer.convert_ids_to_tokens(beyond)])
-            raise InputError(
-                f"the tokenizer gives {names} the ids {text.listed(beyond)}, but the model's embedding has only {rows} rows. "
-                "Resize the embedding (resize_token_embeddings) and save the model, or use its own tokenizer."
-            )
-        return ids
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Prompt -> token ids: the only place where a chat template is applied, and at most one BOS stands in front."""
-        tok = self.tokenizer
-        if isinstance(prompt, str):
-            ids = self.ids(prompt, special=True)
-            if ids and ids[-1] in self.end_ids and len(ids) > 1:  # tokenizers that close a sequence by themselves
-                ids = ids[:-1]
-        else:
-            if not tok.chat_template:
-                raise InputError(
-                    "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
-                    f"Use a task whose prompts are plain text, or {text.a_model_that_reads()}."
-                )
-            ids = self.ids(self.render(prompt, answer=True))
-        if tok.bos_token_id is not None and ids[:2] == [tok.bos_token_id] * 2:
-            ids = ids[1:]
-        return ids
-
-    def unread(self, prompt: Prompt) -> list[str]:
-        """Pieces of the prompt that the tokenizer does not know and replaces."""
-        return text.unread(self.tokenizer, prompt if isinstance(prompt, str) else self.render(prompt, answer=True))
-
-    def render(self, messages: Sequence[Message], *, answer: bool) -> str:
-        """Messages as the chat template writes them; with `answer`, up to where the model goes on."""
-        return text.render(self.tokenizer, messages, self.template, answer=answer)
-
-    def decode(self, tokens: tuple[int, ...]) -> str:
-        """Answer tokens -> text, without the tokens that frame an answer; special tokens inside it stay."""
-        return text.to_text(self.tokenizer, tokens, self.end_ids)
+def codec_of(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> Codec:
+    """The tokenizer as this model reads it."""
+    return Codec(tokenizer, ends, hf.get_input_embeddings().weight.shape[0], longest_row(hf))
 
 
 def load(
@@ -171,7 +120,7 @@ def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
 
 def _check_pair(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: str, do: str) -> None:
     rows = hf.get_input_embeddings().weight.shape[0]
-    if tokenizer.vocab_size > rows:  # tokens added behind may go unused: `Model.ids` looks at those
+    if tokenizer.vocab_size > rows:  # tokens added behind may go unused: `Codec.ids` looks at those
         raise InputError(
             f"{model}: its tokenizer has {tokenizer.vocab_size} tokens, but its embedding only {rows} rows, so they do "
             f"not belong together. {do}"
@@ -211,16 +160,8 @@ def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None  # pad == eos in many models: its gradient must not be dropped
     hf.eval()
-    ends: set[int] = set()
-    for source in (hf.generation_config, hf.config, tokenizer):
-        value = getattr(source, "eos_token_id", None)
-        ends |= set(value if isinstance(value, list | tuple) else [value]) - {None}
-    if not ends:
-        raise InputError(
-            "the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json."
-        )
     through_onednn(hf)
-    model = Model(hf, tokenizer, frozenset(int(x) for x in ends))
+    model = Model(hf, codec_of(hf, tokenizer, end_tokens(hf.generation_config, hf.config, tokenizer)))
     model.reach(0)
     settle(model)
     return model

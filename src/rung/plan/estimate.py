@@ -173,10 +173,10 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     given = config
     config, recipe, splits = settle(given)
     model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
-    model.write_as(config)
-    config, splits = defaults.by_model(given, config, splits, model)
+    model.codec = model.codec.writing(config)
+    config, splits = defaults.by_model(given, config, splits, model.codec)
     shape = Shape.of(model, config)
-    work = Workload.of(config, model, (splits.train, splits.eval), answer_tokens)
+    work = Workload.of(config, model.codec, (splits.train, splits.eval), answer_tokens)
     on = choose(config.device)
     room, need = fit.room(on), fit.estimate(config, recipe, model, work, on)
     if not config.ignore_memory:

@@ -101,8 +101,8 @@ def check(config: TrainConfig, recipe: Recipe, located: str | Model, envs: Seque
             model = sketch(located, config.dtype, trust_remote_code=config.trust_remote_code)
         except InputError:
             return  # loading it will say what is wrong with it
-    model.write_as(config)
-    refuse(config, recipe, model, Workload.of(config, model, envs), on, has)
+    model.codec = model.codec.writing(config)
+    refuse(config, recipe, model, Workload.of(config, model.codec, envs), on, has)
 
 
 def refuse(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device, has: Room) -> None:

@@ -18,12 +18,13 @@ from transformers.pytorch_utils import Conv1D
 from rung.errors import InputError
 from rung.kernels.packed_weights import few
 from rung.maths.logprob import CHUNK_ELEMENTS
-from rung.network.model import Model, quiet
+from rung.network.model import Model, codec_of, quiet
 from rung.network.place import place, unusable
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
 from rung.rollout.sampler import TorchSampler
 from rung.tasks.environments.protocol import Environment
+from rung.text import Codec
 from rung.training.config import TrainConfig
 from rung.training.evaluation import answers_per_problem
 from rung.training.policy import activation_bytes_per_token, typical
@@ -100,12 +101,12 @@ class Workload:
 
     @classmethod
     def of(
-        cls, config: TrainConfig, sketch: Model, envs: Sequence[Environment], answer: float | None = None
+        cls, config: TrainConfig, codec: Codec, envs: Sequence[Environment], answer: float | None = None
     ) -> Workload:
         """The work that a resolved `config` asks for; prompt lengths from the first problems of the task."""
         assert config.prompts_per_step and config.max_new_tokens
         problems = [env[i] for env in envs for i in range(min(len(env), PROMPTS_LOOKED_AT))]
-        lengths = [len(sketch.encode(task.prompt)) for task in problems]
+        lengths = [len(codec.encode(task.prompt)) for task in problems]
         samples = answers_per_problem(config.eval_samples, config.eval_problems, len(envs[-1]))
         return cls(
             P=config.prompts_per_step,
@@ -136,7 +137,7 @@ def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:
         if (why := unusable(error)) is None:
             raise
         raise InputError(f"model {name!r} could not be planned: {why}") from error
-    return Model(hf, tokenizer, frozenset({tokenizer.eos_token_id} - {None}))
+    return Model(hf, codec_of(hf, tokenizer, frozenset({tokenizer.eos_token_id} - {None})))
 
 
 # -- counts in bytes -----------------------------------------------------------------------------------------------

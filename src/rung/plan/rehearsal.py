@@ -157,7 +157,7 @@ def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device
             )
     hf.get_input_embeddings().requires_grad_(False)  # its gradient does not grow with depth
     few = replace(sketch, hf=hf.eval(), packs=True, decodes="packed", compacts=True, steps=fits(hf))
-    return replace(few, end_ids=frozenset({-1}))
+    return replace(few, codec=replace(few.codec, end_ids=frozenset({-1})))
 
 
 def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:

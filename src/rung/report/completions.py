@@ -10,6 +10,7 @@ from typing import Any
 import zstandard
 
 from rung.io.run_dir import RunDir
+from rung.text import whole_by
 
 STEPS = 40  # files of rollouts that are read, spread evenly over the run
 EVALUATIONS = 6
@@ -160,10 +161,8 @@ def _tokenizer(run: RunDir) -> Pieces | None:
     path = checkpoint / "tokenizer.json" if checkpoint else None
     if path is None or not path.is_file():
         return None
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    return lambda ids: token_pieces(lambda part: str(tokenizer.decode(list(part), skip_special_tokens=False)), ids)
+    decode = whole_by(path)
+    return lambda ids: token_pieces(decode, ids)
 
 
 def token_pieces(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> list[str]:

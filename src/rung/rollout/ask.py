@@ -12,20 +12,19 @@ from contextlib import contextmanager, nullcontext
 
 from rung.errors import InputError
 from rung.maths.returns import EQUAL
-from rung.network.model import Model
 from rung.parts import Data
 from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
 from rung.rollout.conversation import Phase, Talk, converse, mix
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Closes, Conversational, Environment, Waits
-from rung.text import begun
+from rung.text import Codec, begun
 
 __all__ = ["Phase", "ask", "encode", "mix", "score"]
 
 
 def ask(
     env: Environment,
-    model: Model,
+    codec: Codec,
     sampler: Sampler,
     law: SamplingLaw,
     tasks: Sequence[Task],
@@ -37,35 +36,35 @@ def ask(
 ) -> list[list[Scored]]:
     """`samples` scored answers to each task, task by task."""
     if isinstance(env, Conversational):
-        return _talk(env, model, sampler, law, tasks, samples, seed, data, phase)
+        return _talk(env, codec, sampler, law, tasks, samples, seed, data, phase)
     with phase("sample"):
-        prompts = [encode(model, task, law.max_new_tokens) for task in tasks]
+        prompts = [encode(codec, task, law.max_new_tokens) for task in tasks]
         rollouts = sampler.sample(prompts, law, samples, seed)
     with phase("reward"):
         groups = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
         if not (isinstance(env, Waits) and env.waits):
-            return [score(env, model, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
+            return [score(env, codec, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
         with ThreadPoolExecutor(len(tasks)) as pool:  # a judge elsewhere is asked about all of them at once
-            return list(pool.map(lambda t, g: score(env, model, t, g, law, data), tasks, groups))
+            return list(pool.map(lambda t, g: score(env, codec, t, g, law, data), tasks, groups))
 
 
-def encode(model: Model, task: Task, max_new_tokens: int) -> list[int]:
+def encode(codec: Codec, task: Task, max_new_tokens: int) -> list[int]:
     """The prompt's tokens. A prompt that leaves no room for the answer is refused, never cut."""
-    ids = model.encode(task.prompt)
-    if len(ids) + max_new_tokens > model.context:
+    ids = codec.encode(task.prompt)
+    if len(ids) + max_new_tokens > codec.context:
         raise InputError(
             f"problem {task.id!r}: its prompt has {len(ids)} tokens and the answer may have {max_new_tokens}, but the model's "
-            f"context holds {model.context}. Shorten the prompt, lower --max-new-tokens, or use a model with a longer context."
+            f"context holds {codec.context}. Shorten the prompt, lower --max-new-tokens, or use a model with a longer context."
         )
     return ids
 
 
 def score(
-    env: Environment, model: Model, task: Task, rollouts: Sequence[Rollout], law: SamplingLaw, data: Data
+    env: Environment, codec: Codec, task: Task, rollouts: Sequence[Rollout], law: SamplingLaw, data: Data
 ) -> list[Scored]:
     """Rewards of all answers to one task; `reward` is the sum of the finite ones, NaN if there is none."""
     said = begun(task.prompt)
-    completions = [Completion(said + model.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
+    completions = [Completion(said + codec.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
     rewards = _rewards(env, Group(task, completions))
     out = []
     for rollout, completion, parts in zip(rollouts, completions, rewards, strict=True):
@@ -105,7 +104,7 @@ def _total(named: dict[str, float], rollout: Rollout, law: SamplingLaw, data: Da
 
 def _talk(
     env: Conversational,
-    model: Model,
+    codec: Codec,
     sampler: Sampler,
     law: SamplingLaw,
     tasks: Sequence[Task],
@@ -116,14 +115,14 @@ def _talk(
 ) -> list[list[Scored]]:
     """Conversations: held side by side, a batch for each turn of all of them, then scored."""
     with _talks(env, tasks, samples) as held:
-        converse(model, sampler, law, held, samples, seed, phase)
+        converse(codec, sampler, law, held, samples, seed, phase)
         with phase("reward"):
-            return _scored(env, model, law, tasks, held, samples, data)
+            return _scored(env, codec, law, tasks, held, samples, data)
 
 
 def _scored(
     env: Conversational,
-    model: Model,
+    codec: Codec,
     law: SamplingLaw,
     tasks: Sequence[Task],
     held: Sequence[Talk],
@@ -134,7 +133,7 @@ def _scored(
     paid = any(reward for talk in held for _, reward in talk.rewards)
     for i, task in enumerate(tasks):
         group = held[i * samples : (i + 1) * samples]
-        completions = [talk.completion(model) for talk in group]
+        completions = [talk.completion(codec) for talk in group]
         rows = []
         for talk, said, parts in zip(group, completions, _rewards(env, Group(task, completions)), strict=True):
             named = dict(parts)

@@ -12,7 +12,6 @@ import torch
 
 from rung.errors import InputError
 from rung.maths.returns import EQUAL, outcome_to_token
-from rung.network.model import Model
 from rung.parts import Data
 from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State, Task, Tokens
 from rung.rollout.ask import Phase, ask, encode, mix, score
@@ -27,7 +26,7 @@ from rung.tasks.environments.protocol import (
     Staged,
     Stepwise,
 )
-from rung.text import begun
+from rung.text import Codec, begun
 
 __all__ = ["Collected", "Collector", "Phase", "differs", "encode", "score"]
 
@@ -55,7 +54,7 @@ class Collector:
     """
 
     env: Environment
-    model: Model
+    codec: Codec
     sampler: Sampler
     law: SamplingLaw
     data: Data
@@ -93,7 +92,7 @@ class Collector:
             if rounds > self.data.resample:
                 break
         if not rounds:
-            encode(self.model, too_long[0], self.law.max_new_tokens)  # refuses, and says why
+            encode(self.codec, too_long[0], self.law.max_new_tokens)  # refuses, and says why
         drawn = len(chosen) + len(dull)
         sampled = sum(row.rollout.sampled for _, group in chosen + dull for row in group)
         chosen += dull[: self.prompts - len(chosen)]
@@ -123,7 +122,7 @@ class Collector:
         talks = isinstance(self.env, Conversational)
         for i in self.walk.problems(step):
             task = self.env[i]
-            if talks or len(self.model.encode(task.prompt)) + self.law.max_new_tokens <= self.model.context:
+            if talks or self.codec.room(task.prompt) >= self.law.max_new_tokens:
                 yield task
             else:
                 too_long.append(task)
@@ -141,7 +140,7 @@ class Collector:
         return [row[0] for row in self._ask(tasks, law, 1, 0)]
 
     def _ask(self, tasks: Sequence[Task], law: SamplingLaw, samples: int, seed: int) -> list[list[Scored]]:
-        return ask(self.env, self.model, self.sampler, law, tasks, samples, seed, data=self.data, phase=self.phase)
+        return ask(self.env, self.codec, self.sampler, law, tasks, samples, seed, data=self.data, phase=self.phase)
 
     def _layout(
         self,
@@ -213,7 +212,7 @@ class Collector:
         assert isinstance(self.env, Stepwise)
         ids = row.rollout.tokens
         said = len(begun(row.task.prompt))
-        read = [said + len(self.model.decode(ids[: t + 1])) for t in range(len(ids))]
+        read = [said + len(self.codec.decode(ids[: t + 1])) for t in range(len(ids))]
         ends = self.env.steps(row.task, Completion(row.text, row.rollout.stop, ids))
         return [(next(t for t, n in enumerate(read) if n >= at), reward) for at, reward in ends]
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rung.errors import InputError
-from rung.network.model import Model
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Counts, Session, reward_of
-from rung.text import begun, inside
+from rung.text import Codec, begun, inside
 
 Phase = Callable[[str], AbstractContextManager[object]]
 MARK = "rung-answer"  # stands for an answer where only what the template writes after it is wanted
@@ -81,14 +80,14 @@ class Talk:
             tuple(self.actions[:n]),
         )  # fmt: skip
 
-    def text(self, model: Model) -> str:
+    def text(self, codec: Codec) -> str:
         """The newest turn; the first one goes on from what the opening has begun."""
-        return (begun(self.opening) if len(self.stops) <= 1 else "") + model.decode(self.said)
+        return (begun(self.opening) if len(self.stops) <= 1 else "") + codec.decode(self.said)
 
-    def completion(self, model: Model) -> Completion:
+    def completion(self, codec: Codec) -> Completion:
         stop = self.rollout().stop
         first = len(_messages(self.opening)) - inside(self.opening)
-        return Completion(self.text(model), stop, tuple(self.tokens), tuple(self.messages), self.session, first)
+        return Completion(self.text(codec), stop, tuple(self.tokens), tuple(self.messages), self.session, first)
 
     def episode(self) -> Episode:
         counters = dict(self.session.counters) if isinstance(self.session, Counts) else {}
@@ -96,17 +95,17 @@ class Talk:
 
 
 def converse(
-    model: Model, sampler: Sampler, law: SamplingLaw, talks: Sequence[Talk], samples: int, seed: int, phase: Phase
+    codec: Codec, sampler: Sampler, law: SamplingLaw, talks: Sequence[Talk], samples: int, seed: int, phase: Phase
 ) -> None:
     """Hold all conversations to their ends. `talks` come task by task, `samples` of each."""
     with phase("reward"):
         for i in range(0, len(talks), samples):
-            _open(model, law, talks[i : i + samples])
+            _open(codec, law, talks[i : i + samples])
     for turn in range(law.max_turns):
         live = [talk for talk in talks if not talk.over]
         if not live:
             return
-        rooms = [talk.room(law, model.context) for talk in live]
+        rooms = [talk.room(law, codec.context) for talk in live]
         with phase("sample"):
             now = replace(law, max_new_tokens=max(rooms))
             if turn == 0:  # answers to one prompt share its prefill
@@ -116,10 +115,10 @@ def converse(
         with phase("reward"):
             for talk, rollout, room in zip(live, rollouts, rooms, strict=True):
                 talk.hear(rollout, room)
-                _answer(model, law, talk, last=turn + 1 == law.max_turns)
+                _answer(codec, law, talk, last=turn + 1 == law.max_turns)
 
 
-def _open(model: Model, law: SamplingLaw, group: Sequence[Talk]) -> None:
+def _open(codec: Codec, law: SamplingLaw, group: Sequence[Talk]) -> None:
     """The first messages of all conversations about one task, which must be equal: their rewards are compared."""
     for talk in group:
         talk.opening = talk.session.reset()
@@ -129,19 +128,19 @@ def _open(model: Model, law: SamplingLaw, group: Sequence[Talk]) -> None:
                 "answers are only comparable if they answer the same. Let reset() depend on the problem's row alone."
             )
         talk.messages = list(_messages(talk.opening))
-    ids = tuple(model.encode(group[0].opening))
+    ids = tuple(codec.encode(group[0].opening))
     for talk in group:
         talk.prompt = ids
-    if group[0].room(law, model.context) < 1:
+    if group[0].room(law, codec.context) < 1:
         raise InputError(
             f"problem {group[0].task.id!r}: its first messages have {len(ids)} tokens and leave no room for an answer. "
             "Shorten them, raise --max-total-tokens, or use a model with a longer context."
         )
 
 
-def _answer(model: Model, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
+def _answer(codec: Codec, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
     """Let the environment answer the model's newest turn."""
-    text = talk.text(model)
+    text = talk.text(codec)
     if len(talk.stops) == 1 and inside(talk.opening):
         talk.messages.pop()
     talk.messages.append({"role": "assistant", "content": text})
@@ -161,8 +160,8 @@ def _answer(model: Model, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
             f"{type(talk.session).__name__}.step for problem {talk.task.id!r} gave no message and did not end the "
             "conversation, so the model has nothing to answer. Return a message or done=True."
         )
-    talk.told(extension(model, talk.opening, step.messages, talk.tokens[-1]))
-    if talk.room(law, model.context) < 1:
+    talk.told(extension(codec, talk.opening, step.messages, talk.tokens[-1]))
+    if talk.room(law, codec.context) < 1:
         talk.over, talk.cut = True, "tokens"
 
 
@@ -179,7 +178,7 @@ def _step(talk: Talk, completion: Completion) -> Step:
         ) from error
 
 
-def extension(model: Model, opening: Prompt, observation: Sequence[Message], last: int) -> list[int]:
+def extension(codec: Codec, opening: Prompt, observation: Sequence[Message], last: int) -> list[int]:
     """Tokens that carry `observation` after an answer that ended with token `last`, up to where the next answer begins.
 
     Of a chat template, only the text behind an answer is used: what stands before it is never encoded again, so a
@@ -195,18 +194,18 @@ def extension(model: Model, opening: Prompt, observation: Sequence[Message], las
         before = opening[:-1] if inside(opening) else opening
         history = [*before, {"role": "assistant", "content": begun(opening) + mark}]
         try:
-            whole = model.render([*history, *observation], answer=True)
+            whole = codec.render([*history, *observation], answer=True)
         except InputError:  # a template without the role "tool"
-            whole = model.render([*history, *_as_user(observation)], answer=True)
+            whole = codec.render([*history, *_as_user(observation)], answer=True)
         _, found, text = whole.partition(mark)
-        alone = model.render(history, answer=False).partition(mark)[2]
+        alone = codec.render(history, answer=False).partition(mark)[2]
         if not found or not text.startswith(alone.rstrip()):
             raise InputError(
                 "the model's chat template changes or drops an answer once another message follows, so a conversation cannot "
                 "be continued token by token. Use a template that only appends."
             )
-    ids = model.ids(text)
-    return ids[1:] if ids and last in model.end_ids and ids[0] in model.end_ids else ids
+    ids = codec.ids(text)
+    return ids[1:] if ids and last in codec.end_ids and ids[0] in codec.end_ids else ids
 
 
 def _as_user(observation: Sequence[Message]) -> list[Message]:

@@ -100,18 +100,19 @@ def answers(
     model: Model, prompt: Prompt, law: SamplingLaw, samples: int = 1, seed: int = 0, *, probabilities: bool = False
 ) -> list[Answer]:
     """`samples` answers to one prompt, as long as `law` and the model's context allow."""
-    ids = model.encode(prompt)
-    room = model.context - len(ids)
+    codec = model.codec
+    ids = codec.encode(prompt)
+    room = codec.context - len(ids)
     if room < 1:
         raise InputError(
-            f"the question has {len(ids)} tokens and the model's context holds {model.context}, which leaves no room for an "
+            f"the question has {len(ids)} tokens and the model's context holds {codec.context}, which leaves no room for an "
             "answer. Ask something shorter."
         )
     law = replace(law, max_new_tokens=min(law.max_new_tokens, room))
     out = []
     for rollout in TorchSampler(model).sample([ids], law, samples, seed):
         tokens = _tokens(model, ids, rollout.tokens) if probabilities else ()
-        out.append(Answer(model.decode(rollout.tokens), rollout.stop, tokens))
+        out.append(Answer(codec.decode(rollout.tokens), rollout.stop, tokens))
     return out
 
 
@@ -120,4 +121,4 @@ def _tokens(model: Model, prompt: Sequence[int], said: Sequence[int]) -> tuple[T
     hf: Any = model.hf
     logits_TV = hf(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
     p_T = logits_TV.softmax(-1).gather(-1, row[0, len(prompt) :, None])[:, 0].tolist()
-    return tuple(Token(str(model.tokenizer.decode([i])), p) for i, p in zip(said, p_T, strict=True))
+    return tuple(Token(model.codec.whole([i]), p) for i, p in zip(said, p_T, strict=True))

@@ -82,7 +82,8 @@ class TorchSampler:
         logp_BT, entropy_BT = torch.zeros(2, B, T, device=device)
         length_B = torch.zeros(B, dtype=torch.long, device=device)
         alive_B = torch.ones(B, dtype=torch.bool, device=device)
-        ends, row_R = send(device, torch.tensor(sorted(self.model.end_ids)), torch.arange(B))  # rows still in the batch
+        ends = torch.tensor(sorted(self.model.codec.end_ids))
+        ends, row_R = send(device, ends, torch.arange(B))  # rows still in the batch
         logits_RV = stream.first()
         for t in range(T):
             token_R, logp_BT[row_R, t], entropy_BT[row_R, t] = draw(logits_RV, law, chance_TB[t, row_R])

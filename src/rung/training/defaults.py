@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rung.errors import InputError
-from rung.network.model import Model
 from rung.plan.memory import sketch
 from rung.tasks.environments.protocol import Conversational, Splits
+from rung.text import Codec
 from rung.training.config import TrainConfig
 
 LOOKED_AT = 128  # problems of each side, for the lengths of their prompts
@@ -38,7 +38,7 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
     return replace(given, prompts_per_step=sizes["training"]).resolved(), _noted(splits, note)
 
 
-def by_model(given: TrainConfig, config: TrainConfig, splits: Splits, model: Model) -> tuple[TrainConfig, Splits]:
+def by_model(given: TrainConfig, config: TrainConfig, splits: Splits, codec: Codec) -> tuple[TrainConfig, Splits]:
     """The settings with answers no longer than the model's context has room for behind the prompts, likewise.
 
     A conversation has limits of its own, and room is looked for at every turn. Prompts that leave no room at all are
@@ -46,22 +46,22 @@ def by_model(given: TrainConfig, config: TrainConfig, splits: Splits, model: Mod
     """
     if given.max_new_tokens is not None:
         return config, splits
-    splits = shortened(splits, model)
+    splits = shortened(splits, codec)
     return replace(config, max_new_tokens=splits.max_new_tokens), splits
 
 
-def shortened(splits: Splits, model: Model) -> Splits:
+def shortened(splits: Splits, codec: Codec) -> Splits:
     """The same problems with a limit of answers that leaves room for the prompts in the model's context."""
     if isinstance(splits.train, Conversational):
         return splits
     sides = (splits.train, splits.eval)
-    lengths = sorted(len(model.encode(env[i].prompt)) for env in sides for i in range(min(len(env), LOOKED_AT)))
+    lengths = sorted(len(codec.encode(env[i].prompt)) for env in sides for i in range(min(len(env), LOOKED_AT)))
     longest = lengths[int((1 - LEFT_OUT) * (len(lengths) - 1))]
-    room = model.context - longest
+    room = codec.context - longest
     if not 0 < room < splits.max_new_tokens:
         return splits
     note = (
-        f"answers of at most {room} tokens and not {splits.max_new_tokens}, for the model's context holds {model.context} and "
+        f"answers of at most {room} tokens and not {splits.max_new_tokens}, for the model's context holds {codec.context} and "
         f"prompts have up to {longest}"
     )
     return _noted(replace(splits, max_new_tokens=room), note)
@@ -70,7 +70,7 @@ def shortened(splits: Splits, model: Model) -> Splits:
 def shortened_for(splits: Splits, name: str) -> Splits:
     """`shortened` for a model that is not loaded yet."""
     try:
-        return shortened(splits, sketch(name, "float32"))
+        return shortened(splits, sketch(name, "float32").codec)
     except InputError:
         return splits  # loading it will say what is wrong with it
 

@@ -9,12 +9,12 @@ from functools import cached_property
 from statistics import stdev
 
 from rung.io.shown import Shown
-from rung.network.model import Model
 from rung.records import Rollout, SamplingLaw, Scored
 from rung.rollout.ask import ask, encode
 from rung.rollout.sampler import Sampler
 from rung.statistics import Change, Z, change, is_binary, over_problems, problem_means, wilson
 from rung.tasks.environments.protocol import Conversational, Environment
+from rung.text import Codec
 
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
@@ -128,7 +128,7 @@ def unasked(answer: Scored) -> bool:
 
 
 def evaluate(
-    env: Environment, model: Model, sampler: Sampler, law: SamplingLaw, problems: int, samples: int, seed: int
+    env: Environment, codec: Codec, sampler: Sampler, law: SamplingLaw, problems: int, samples: int, seed: int
 ) -> Evaluation:
     """`samples` answers to each of the first `problems` problems, sampled under `law` from a seed of their own.
 
@@ -136,15 +136,15 @@ def evaluate(
     """
     tasks = [env[i] for i in range(min(problems, len(env)))]
     talks = isinstance(env, Conversational)
-    fits = [talks or len(model.encode(task.prompt)) + law.max_new_tokens <= model.context for task in tasks]
+    fits = [talks or codec.room(task.prompt) >= law.max_new_tokens for task in tasks]
     if tasks and not any(fits):
-        encode(model, tasks[0], law.max_new_tokens)  # refuses, and says why
-    groups = iter(ask(env, model, sampler, law, [t for t, fit in zip(tasks, fits, strict=True) if fit], samples, seed))
+        encode(codec, tasks[0], law.max_new_tokens)  # refuses, and says why
+    groups = iter(ask(env, codec, sampler, law, [t for t, fit in zip(tasks, fits, strict=True) if fit], samples, seed))
     answers: list[Scored] = []
     for task, fit in zip(tasks, fits, strict=True):
         if fit:
             answers += next(groups)
         else:
-            absent = Rollout(tuple(model.encode(task.prompt)), (), (), (), "abort")
+            absent = Rollout(tuple(codec.encode(task.prompt)), (), (), (), "abort")
             answers += [Scored(task, absent, "", {}, math.nan)] * samples
     return Evaluation(answers, len(tasks), fits.count(False))

@@ -33,8 +33,8 @@ class HeldOut:
         """The policy of now on the held-out problems; what an earlier process has logged of it is not logged again."""
         config, env = self.setup.config, self.setup.splits.eval
         samples = answers_per_problem(config.eval_samples, config.eval_problems, len(env))
-        model, sampler = self.setup.model, self.setup.sampler
-        result = evaluate(env, model, sampler, config.law(), config.eval_problems, samples, EVAL_SEED)
+        codec, sampler = self.setup.model.codec, self.setup.sampler
+        result = evaluate(env, codec, sampler, config.law(), config.eval_problems, samples, EVAL_SEED)
         self.graded = self.graded or not result.binary
         result = replace(self.settled(result), step=step)
         path = _path(self.run, step)

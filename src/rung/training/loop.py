@@ -252,7 +252,7 @@ class _Loop:
 
         def write(directory: Path) -> None:
             setup.model.hf.save_pretrained(directory)
-            setup.model.tokenizer.save_pretrained(directory)
+            setup.model.codec.save(directory)
             curriculum = setup.splits.train.state_dict() if isinstance(setup.splits.train, Stateful) else {}
             progress = {"step": step, "tokens": self.tokens, "walk": setup.collector.walk.state_dict()}
             save_state(directory, {"learner": setup.learner.state_dict(), **progress, "curriculum": curriculum})
@@ -291,6 +291,6 @@ def _facts(setup: Setup) -> Facts:
     assert config.prompts_per_step
     samples = config.samples_per_prompt
     return Facts(
-        config.prompts_per_step * samples, samples, config.dtype, plain_prompts(setup.model, setup.splits),
-        unread_letters(setup.model, setup.splits.train, setup.splits.eval),
+        config.prompts_per_step * samples, samples, config.dtype, plain_prompts(setup.model.codec, setup.splits),
+        unread_letters(setup.model.codec, setup.splits.train, setup.splits.eval),
     )  # fmt: skip

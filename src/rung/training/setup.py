@@ -30,7 +30,7 @@ from rung.settings.shared import Problems, Weights
 from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, Stateful
 from rung.tasks.sources.given import MADE
-from rung.text import listed
+from rung.text import Codec, listed
 from rung.training import defaults
 from rung.training.config import TrainConfig
 from rung.training.learner import Hyper, Learner
@@ -122,13 +122,13 @@ def prepare(
     model = where if isinstance(where, Model) else load_weights(where, config, config.device)
     ready(model, config, config)
     try_saving(model)
-    config, splits = defaults.by_model(given, config, splits, model)
+    config, splits = defaults.by_model(given, config, splits, model.codec)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
     reach(model, config.law(), splits.train, splits.eval)
     for env in (splits.train, splits.eval):  # a task none of whose prompts fit is refused now
         first = [env[i] for i in range(min(len(env), PROMPTS_TRIED))]
-        if first and not any(len(model.encode(task.prompt)) + config.max_new_tokens <= model.context for task in first):
-            encode(model, first[0], config.max_new_tokens)
+        if first and not any(model.codec.room(task.prompt) >= config.max_new_tokens for task in first):
+            encode(model.codec, first[0], config.max_new_tokens)
     hyper = Hyper(
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
@@ -147,7 +147,7 @@ def prepare(
     learner = Learner(recipe, model, hyper)
     sampler = TorchSampler(model)
     collector = Collector(
-        splits.train, model, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
+        splits.train, model.codec, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
         config.seed, **collected(recipe.needs),
     )  # fmt: skip
     return Setup(config, recipe, splits, model, learner, sampler, collector)
@@ -169,7 +169,7 @@ def ready(model: Model, weights: Weights, asked: Problems) -> None:
         adapter.train_alone(model.hf)
     elif weights.lora_rank:
         adapter.add(model, weights.lora_rank, weights.lora_alpha, weights.lora_targets)
-    model.write_as(asked)
+    model.codec = model.codec.writing(asked)
     if weights.gradient_checkpointing:
         checkpointing.enable(model)
 
@@ -204,7 +204,7 @@ def reach(model: Model, law: SamplingLaw, *envs: Environment) -> None:
         if not isinstance(env, Conversational)
         for i in range(min(len(env), PROMPTS_TRIED))
     ]
-    longest = max((len(model.encode(prompt)) for prompt in prompts), default=0) + law.max_new_tokens
+    longest = max((len(model.codec.encode(prompt)) for prompt in prompts), default=0) + law.max_new_tokens
     model.reach(max(longest, law.max_total_tokens or 0))
 
 
@@ -213,7 +213,7 @@ def try_saving(model: Model) -> None:
     with TemporaryDirectory() as directory:
         try:
             model.hf.save_pretrained(directory, state_dict={})
-            model.tokenizer.save_pretrained(directory)
+            model.codec.save(directory)
         except Exception as error:  # whatever saving raises, it would raise after the training too
             raise InputError(
                 f"this model cannot be saved, so a training would be lost ({type(error).__name__}: {error}). Give the model "
@@ -221,28 +221,28 @@ def try_saving(model: Model) -> None:
             ) from error
 
 
-def plain_prompts(model: Model, splits: Splits) -> bool:
+def plain_prompts(codec: Codec, splits: Splits) -> bool:
     """Whether problems are plain text although the model has a chat template, which then stays unused.
 
     Both splits are looked at, since a curriculum's later parts are only in the evaluation's first problems.
     """
-    if model.tokenizer.chat_template is None or isinstance(splits.train, Conversational):
+    if not codec.chats or isinstance(splits.train, Conversational):
         return False
     return any(isinstance(env[i].prompt, str) for env in (splits.train, splits.eval) for i in range(min(len(env), 8)))
 
 
-def unread_letters(model: Model, *envs: Environment) -> str | None:
+def unread_letters(codec: Codec, *envs: Environment) -> str | None:
     """A sentence for people if the tokenizer reads some of the first prompts' letters as its token for the unknown."""
     tasks = [
         env[i] for env in envs if not isinstance(env, Conversational) for i in range(min(len(env), PROMPTS_LOOKED_AT))
     ]
-    found = [pieces for task in tasks if (pieces := model.unread(task.prompt))]
+    found = [pieces for task in tasks if (pieces := codec.unread(task.prompt))]
     if not found:
         return None
     pieces = list(dict.fromkeys(p for part in found for p in part))
     return (
         f"{len(found)} of {len(tasks)} prompts contain {listed(pieces)}, which the model's tokenizer does not know: it "
-        f"reads each of them as {model.tokenizer.unk_token!r}"
+        f"reads each of them as {codec.tokenizer.unk_token!r}"
     )
 
 

@@ -1,6 +1,8 @@
 """Text and tokens: letters nobody knows, tags that are special tokens, answers that the prompt has begun, templates."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +17,11 @@ from rung.errors import InputError
 from rung.evaluation.conformance import BOS, EOS, TURN, tiny, tokenizer
 from rung.models import starter
 from rung.network import model as models
+from rung.network.model import codec_of
 from rung.records import Completion, Group, Rollout, SamplingLaw, Step, Task
 from rung.rollout.ask import ask
 from rung.tasks.environments import tools
+from rung.text import Codec, whole_by
 from rung.training.setup import unread_letters
 
 torch.set_num_threads(1)
@@ -43,9 +47,10 @@ def letters(kind, unk=None):
 
 @pytest.mark.parametrize("kind", ["WordLevel", "WordPiece", "Unigram"])
 def test_letters_without_a_token_are_one_message(model, kind):
-    lacking = replace(model, tokenizer=letters(kind))
+    lacking = replace(model.codec, tokenizer=letters(kind))
     with pytest.raises(
-        InputError, match=r"no token for 'z', '\?' in 'z\?z'.*It knows only .*a b.*Use a task that this model can read, or a model"
+        InputError,
+        match=r"no token for 'z', '\?' in 'z\?z'.*It knows only .*a b.*Use a task that this model can read, or a model",
     ) as found:
         lacking.encode("z?z")
     assert len(str(found.value).splitlines()) == 1 and found.value.__cause__ is not None
@@ -59,16 +64,34 @@ def test_another_failure_of_a_tokenizer_is_not_called_an_unknown_letter(model):
                 raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
-        models.text.to_ids(Broken(), "ab", special=False)
+        replace(model.codec, tokenizer=Broken()).ids("ab")
 
 
 @pytest.mark.parametrize("kind", ["WordLevel", "WordPiece", "BPE", "Unigram"])
 def test_letters_read_as_the_unknown_token_are_said_once(model, kind):
-    reading = replace(model, tokenizer=letters(kind, "<u>"))
+    reading = replace(model.codec, tokenizer=letters(kind, "<u>"))
     assert reading.encode("z") == [2] and reading.unread("a") == [] and reading.unread("z") == ["z"]
     note = unread_letters(reading, [Task("0", "a"), Task("1", "z")], [Task("2", "b")])
     assert note and "1 of 3 prompts contain 'z'" in note and "'<u>'" in note
     assert unread_letters(reading, [Task("0", "a")]) is None
+
+
+def test_text_and_tokens_meet_in_one_place():
+    """Whoever makes a tokenizer may use it, to make and to measure the model that it belongs to."""
+    source = Path(rung.__file__).parent
+    crossing = re.compile(r"tok(enizer)?(\.(decode|encode|batch_decode|apply_chat_template)\(|\()|Tokenizer\.from_file")
+    files = {str(p.relative_to(source)): p.read_text(encoding="utf-8") for p in source.rglob("*.py")}
+    found = {name for name, text in files.items() if any(
+        crossing.search(line) and not re.search(r"def _?\w*tokenizer\(|build_tokenizer\(\)|_tokenizer\(\w+\)|, tokenizer\(\)", line)
+        for line in text.splitlines()
+    )}  # fmt: skip
+    assert found == {"text.py", "models/starter/make.py"}
+
+
+def test_a_report_reads_tokens_as_the_codec_does(model, tmp_path):
+    model.codec.save(tmp_path)
+    ids = [*model.codec.encode("1+2="), *model.codec.end_ids]
+    assert whole_by(tmp_path / "tokenizer.json")(ids) == model.codec.whole(ids) == "1+2=<eos>"
 
 
 def test_the_default_model_meets_an_english_prompt(tmp_path):
@@ -91,16 +114,16 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused_with_numbers(model, tm
 
 def test_a_token_that_was_added_without_an_embedding_is_refused_where_it_is_used(model):
     added = models.load(str(starter.path()))
-    added.tokenizer.add_tokens(["<think>"])
-    assert added.encode("1+1=") == model.encode("1+1=")
+    added.codec.tokenizer.add_tokens(["<think>"])
+    assert added.codec.encode("1+1=") == model.codec.encode("1+1=")
     with pytest.raises(InputError, match=r"gives '<think>' the ids 19, but the model's embedding has only 19 rows"):
-        added.encode("1+<think>")
+        added.codec.encode("1+<think>")
 
 
 # -- special tokens --------------------------------------------------------------------------------------------------
 @pytest.fixture
 def tagged():
-    """A byte-level tokenizer with tags as special tokens, and pad, begin and end tokens."""
+    """The codec of a byte-level tokenizer with tags as special tokens, and pad, begin and end tokens."""
     alphabet = {c: i for i, c in enumerate(sorted(ByteLevel.alphabet()))}
     inner = Tokenizer(kinds.BPE(alphabet, []))
     inner.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -111,7 +134,7 @@ def tagged():
     fast.add_special_tokens({"additional_special_tokens": list(TAGS)})
     ready = tiny("llama")
     ready.hf.resize_token_embeddings(len(fast))
-    return replace(ready, tokenizer=fast, end_ids=frozenset({fast.eos_token_id}))
+    return codec_of(ready.hf, fast, frozenset({fast.eos_token_id}))
 
 
 def test_only_what_frames_an_answer_is_dropped(tagged):
@@ -151,15 +174,15 @@ class Says:
 
 def test_the_models_turn_goes_on_and_is_not_closed():
     model = tiny("llama")
-    ids, opened = model.encode(CHAT), model.encode(CHAT[:1])
-    assert ids == [*opened, *model.ids("w6 w7")], "up to the assistant's header it is the usual prompt"
+    ids, opened = model.codec.encode(CHAT), model.codec.encode(CHAT[:1])
+    assert ids == [*opened, *model.codec.ids("w6 w7")], "up to the assistant's header it is the usual prompt"
     assert ids.count(TURN) == opened.count(TURN) and ids[0] == BOS
     shouting = tokenizer()
     shouting.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
     )
     with pytest.raises(InputError, match="changes or drops that message"):
-        replace(model, tokenizer=shouting).encode(CHAT)
+        replace(model.codec, tokenizer=shouting).encode(CHAT)
 
 
 class Judge(list):
@@ -173,9 +196,11 @@ class Judge(list):
 def test_the_whole_message_is_judged():
     model = tiny("llama")
     env = Judge([Task("0", CHAT)])
-    ((scored,),) = ask(env, model, Says([*model.ids("w8"), EOS]), SamplingLaw(max_new_tokens=4), list(env), 1, 0)
+    ((scored,),) = ask(
+        env, model.codec, Says([*model.codec.ids("w8"), EOS]), SamplingLaw(max_new_tokens=4), list(env), 1, 0
+    )
     assert env.seen == [scored.text] and scored.text.split() == ["w6", "w7w8"]
-    assert scored.rollout.tokens == (*model.ids("w8"), EOS), "only what the model has said is trained"
+    assert scored.rollout.tokens == (*model.codec.ids("w8"), EOS), "only what the model has said is trained"
 
 
 class Once:
@@ -201,36 +226,36 @@ class Talking(Judge):
 
 def test_a_conversation_may_begin_inside_the_models_turn():
     model = tiny("llama")
-    env, sampler = Talking([Task("0", CHAT)]), Says([*model.ids("w8"), TURN])
-    ((scored,),) = ask(env, model, sampler, SamplingLaw(max_new_tokens=8), list(env), 1, 0)
+    env, sampler = Talking([Task("0", CHAT)]), Says([*model.codec.ids("w8"), TURN])
+    ((scored,),) = ask(env, model.codec, sampler, SamplingLaw(max_new_tokens=8), list(env), 1, 0)
     assert [x.split() for x in env.last.heard] == [["w6", "w7w8"], ["w8"]], "the second turn is the model's alone"
     roles = [m["role"] for m in scored.episode.messages]
     assert roles == ["user", "assistant", "user", "assistant"]
     again = [*CHAT[:1], {"role": "assistant", "content": "w6 w7 w8"}, {"role": "user", "content": "w9"}]
-    assert list(sampler.asked[1]) == model.encode(again), "token by token what the template writes"
+    assert list(sampler.asked[1]) == model.codec.encode(again), "token by token what the template writes"
 
 
 # -- arguments of the template -------------------------------------------------------------------------------------------
 def test_arguments_reach_the_template_and_unknown_ones_are_refused(tmp_path):
     model = tiny("llama")
-    plain = model.encode(CHAT[:1])
-    model.tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %}w4{% endif %}"
-    assert model.encode(CHAT[:1]) == plain
-    model.use_template({"enable_thinking": False})
-    assert model.encode(CHAT[:1]) == [*plain, *model.ids("w4")]
+    plain = model.codec.encode(CHAT[:1])
+    model.codec.tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %}w4{% endif %}"
+    assert model.codec.encode(CHAT[:1]) == plain
+    model.codec = model.codec.using({"enable_thinking": False})
+    assert model.codec.encode(CHAT[:1]) == [*plain, *model.codec.ids("w4")]
     for wrong, hint in (("enable_thinkin", "Did you mean 'enable_thinking'"), ("messages", "Known: enable_thinking")):
         with pytest.raises(InputError, match=hint):
-            model.use_template({wrong: False})
-    model.tokenizer.chat_template = None
+            model.codec = model.codec.using({wrong: False})
+    model.codec.tokenizer.chat_template = None
     with pytest.raises(InputError, match="no chat template that could read it"):
-        model.use_template({"enable_thinking": False})
+        model.codec = model.codec.using({"enable_thinking": False})
 
 
 def test_a_run_keeps_them_and_its_evaluation_uses_them(tmp_path, monkeypatch):
     model = tiny("llama")
-    model.tokenizer.chat_template += "{% if short is defined %}w4{% endif %}"
+    model.codec.tokenizer.chat_template += "{% if short is defined %}w4{% endif %}"
     model.hf.save_pretrained(tmp_path / "model")
-    model.tokenizer.save_pretrained(tmp_path / "model")
+    model.codec.tokenizer.save_pretrained(tmp_path / "model")
     rows = [f'{{"prompt": [{{"role": "user", "content": "w{i}"}}], "answer": "1"}}\n' for i in range(4, 12)]
     (tmp_path / "rows.jsonl").write_text("".join(rows))
     from rung.cli import main
@@ -242,7 +267,7 @@ def test_a_run_keeps_them_and_its_evaluation_uses_them(tmp_path, monkeypatch):
     run = RunDir.open(tmp_path / "run")
     assert run.config()["template_options"] == {"short": True}
     used = []
-    monkeypatch.setattr(models.Model, "use_template", lambda self, options: used.append(dict(options)))
+    monkeypatch.setattr(Codec, "using", lambda self, options: used.append(dict(options)) or self)
     assert main(["eval", str(run.path), "--problems", "1", "--max-new-tokens", "4"]) == 0
     assert used == [{"short": True}]
     assert GRPOConfig(max_steps=1, chat_template_kwargs={"short": 1}).settings()["template_options"] == {"short": 1}
