@@ -2,6 +2,9 @@
 
 A worker that misses its deadline or dies is killed and replaced; the other calls go on. Workers start when they are
 first needed and end with the program, whatever ends it. They are separate interpreters over pipes (see worker.py).
+
+Pebble 5.2, a pool with deadlines, was tried in its place: as fast a call (.15 s for 500 against .18), but a worker takes .8 s to
+start instead of .12, since it imports its parent's main module, and a busy one outlives a parent that is killed.
 """
 
 from __future__ import annotations
