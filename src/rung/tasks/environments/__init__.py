@@ -5,5 +5,5 @@ protocol        What a task is: data, sessions and scoring. A single-turn task w
 text_gymnasium  A gymnasium environment whose actions and observations are text.
 tool_class      A class in TRL's form as an environment: `reset(**row)`, public methods are tools, `get_reward()` if it has one.
 tools           Tools that a model may call in its text.
-wrapper         An environment around another one, able to do what the inner one can: a method of its own passes on each ability.
+wrapper         An environment around another one, with its abilities: each is passed on by a method that is written out.
 """

@@ -1,4 +1,4 @@
-"""An environment around another one, able to do what the inner one can: every ability is passed on by a method of its own.
+"""An environment around another one, with its abilities: each is passed on by a method that is written out.
 
 isinstance looks for an ability in the class and does not see what `__getattr__` would find (since Python 3.12). So the
 class of a wrapper is put together when it is made: its own, and one small class for each ability of what is inside.
