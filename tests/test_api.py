@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import rung
 from rung import InputError
 from rung.evaluation.conformance import tiny
+from rung.io.recorded import Metrics
 from rung.io.run_dir import RunDir
 from rung.models import starter
 from rung.network.adapter import has_adapter
@@ -90,9 +91,9 @@ def test_the_function_says_what_it_takes():
         (lambda: rung.train("grpo", lerning_rate=1.0), "Did you mean 'learning_rate'"),
         (lambda: rung.train("grpo", callback=[print]), "Did you mean 'callbacks'"),
         (lambda: rung.train("gropo"), "Did you mean 'grpo'"),
-        (lambda: rung.train(task=3), "task is of type int"),
-        (lambda: rung.train(task=[]), "rows holds no rows"),
-        (lambda: rung.train(task=["a"]), "rows, row 1: a str, and each row must be a dict"),
+        (lambda: rung.train(task=3), "task is 3, of type int"),
+        (lambda: rung.train(task=[]), r"task \(rows\) holds no rows"),
+        (lambda: rung.train(task=["a"]), "task, row 1 is 'a', of type str. Each row must be a dict"),
         (lambda: rung.train(task={"train": []}), "holds no rows"),
         (lambda: rung.train(task=ROWS, reward=3), "reward holds 3, which is no reward function"),
         (lambda: rung.train(task=ROWS, reward=[]), "empty list"),
@@ -268,7 +269,12 @@ def test_a_notebook_shows_a_table_and_a_curve(run):
     assert page.count("<circle") == 2, "an evaluation before and one after"
     points = page.partition('points="')[2].partition('"')[0].split()
     assert len(points) == 2 and f"{run.after.reward:.3f}" in page
+    assert page.count(str(run.path)) == 1, "the title says where it lies"
     table = run.metrics._repr_html_()
+    right = Metrics([{"step": 0, "eval/accuracy": 0.5, "eval/reward": 0.5}])._repr_html_()
+    assert "eval/reward" in table and "eval/accuracy" in right and "eval/reward" not in right, (
+        "no number stands there twice"
+    )
     assert table.count("<tr>") == 1 + len(run.metrics) and "grad_norm" in table
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import InputError, unknown
 from rung.run import Loaded, Objects, Run
+from rung.settings.calls import takes
 from rung.tasks.sources import given
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rung.training.config import TrainConfig
 
 
+@takes("rung.train", quiet=bool)
 def train(
     recipe: str | Recipe | None = None, *, model: Any = None, tokenizer: Any = None, task: Any = None, reward: Any = None,
     environment: Any = None, callbacks: Sequence[Any] = (), quiet: bool = False, **settings: Any,
@@ -76,6 +78,7 @@ def train(
     return Run(outcome.path, objects, outcome, quiet=quiet)
 
 
+@takes("rung.evaluate")
 def evaluate(
     model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any = None, environment: Any = None, **settings: Any
 ) -> Measured:
@@ -94,14 +97,21 @@ def evaluate(
     for name in settings:
         if name not in known:
             raise unknown("setting of rung.evaluate:", name, known | {"task", "reward", "tokenizer"})
+    if model is None:
+        raise InputError("model is None. Give a Run, a name or a path, or model=(model, tokenizer).")
     own = model.objects if isinstance(model, Run) and task is None else Objects()
-    objects = Objects(_object(task) or own.task, reward or own.reward, _object(environment) or own.environment)
-    pair = _pair(model, tokenizer)
-    return evaluated(
-        Eval(model=_told_model(model, pair), task=given.told_task(task), **settings), objects.given(), pair
+    brought, talks = _object(task), _object(environment)
+    objects = Objects(
+        own.task if brought is None else brought,
+        own.reward if reward is None else reward,
+        own.environment if talks is None else talks,
     )
+    pair = _pair(model, tokenizer)
+    named: dict[str, Any] = {"task": given.told_task(task), "environment": given.told_environment(environment)}
+    return evaluated(Eval(model=_told_model(model, pair), **named, **settings), objects.given(), pair)
 
 
+@takes("rung.load", path=str | Path)
 def load(path: str | Path) -> Run:
     """A run by its directory."""
     return Run.open(path)
@@ -168,7 +178,10 @@ def _pair(model: Any, tokenizer: Any) -> tuple[Any, Any] | None:
     if isinstance(model, tuple | list):
         if len(model) != 2 or tokenizer is not None:
             raise InputError(f"model is a {type(model).__name__} of {len(model)}. Give model=(model, tokenizer).")
-        return model[0], model[1]
+        model, tokenizer = model
+    from rung.network.model import refuse_others
+
+    refuse_others(model, tokenizer)
     return model, tokenizer
 
 

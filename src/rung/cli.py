@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Annotated, Any
 
 from rung import __version__
-from rung.errors import InputError, unknown
+from rung.errors import InputError, typed, unknown
 from rung.io.waiting import loading, waiting
 from rung.settings.flags import (
     Ask,
@@ -285,7 +285,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        return _run(words)
+        with typed():
+            return _run(words)
     except InputError as error:
         waiting.end()
         print(f"rung: {error}", file=sys.stderr)

@@ -1,7 +1,10 @@
 """What a user did that we cannot do: one message that says what, why and what to do (exit status 2)."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 
 class InputError(ValueError):
@@ -14,3 +17,35 @@ def unknown(kind: str, name: str, known: Iterable[str], *, more: str = "") -> In
     near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.{more}")
+
+
+# -- settings in the words of whoever gives them -------------------------------------------------------------------
+_typed = False  # of the process: `rung` runs a command that somebody typed
+
+
+@contextmanager
+def typed() -> Iterator[None]:
+    """Inside, messages name settings as flags: the user typed a command."""
+    global _typed
+    before, _typed = _typed, True
+    try:
+        yield
+    finally:
+        _typed = before
+
+
+def setting(name: str, value: Any = ...) -> str:
+    """A setting as the user writes it: `--eval-problems 32` in a shell, `eval_problems=32` in Python.
+
+    name: inside a table with a dot, as in task_options.config and recipe.kl.coef.  value: ...: the setting alone.
+    """
+    table, _, key = name.partition(".")
+    if _typed:
+        flag = f"--{table.replace('_', '-')}" + (f".{key}" if key else "")
+        if value is ... or (value is True and not key):
+            return flag
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        return f"{flag} {text if text and text.split() == [text] else repr(text)}"
+    said = "..." if value is ... else repr(str(value) if isinstance(value, Path) else value)
+    said = said if len(said) <= 80 else f"{said[:60]}..."
+    return f"{table}={said}" if not key else f"{'overrides' if table == 'recipe' else table}={{{key!r}: {said}}}"

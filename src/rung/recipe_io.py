@@ -9,7 +9,7 @@ from typing import Any
 
 import rung.parts as parts
 from rung.advice import command
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.recipes import LADDER, Recipe
 from rung.settings.overrides import flatten, nested
 from rung.settings.ranges import Checked, hints, options_of, read, refuse, shown
@@ -78,7 +78,7 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     wanted, values = hints(Recipe), {}
     for name, change in nested(flatten(changes)).items():
         if name not in now:
-            raise unknown(f"field --recipe.{name}: a recipe has no", name, now)
+            raise unknown(f"field {setting('recipe.' + name)}: a recipe has no", name, now)
         values[name] = _value(change, now[name], wanted[name], name)
     return replace(recipe, **values)
 
@@ -92,12 +92,12 @@ def _value(change: Any, now: Any, hint: Any, path: str) -> Any:
     part: Any = _part(change["part"], hint, kinds, path) if "part" in change else now
     if not hasattr(part, "__dataclass_fields__"):
         raise InputError(
-            f"--recipe.{path}: {shown(part)} has no fields of its own. Leave out {next(iter(inner), 'part')!r}."
+            f"{setting('recipe.' + path)}: {shown(part)} has no fields of its own. Leave out {next(iter(inner), 'part')!r}."
         )
     known = {f.name for f in fields(part)}
     for key in inner:
         if key not in known:
-            raise unknown(f"field --recipe.{path}.{key}: {type(part).__name__} has no", key, known)
+            raise unknown(f"field {setting(f'recipe.{path}.{key}')}: {type(part).__name__} has no", key, known)
     kind: Any = type(part)
     wanted = hints(kind)
     return replace(part, **{k: _value(v, getattr(part, k), wanted[k], f"{path}.{k}") for k, v in inner.items()})
@@ -107,13 +107,13 @@ def _part(value: Any, hint: Any, kinds: tuple[type, ...], path: str) -> Any:
     """The part that a name stands for, as it usually is; a part made in Python as it is."""
     value = read(value, hint)
     if not isinstance(value, str):
-        refuse(value, hint, f"--recipe.{path}")
+        refuse(value, hint, setting(f"recipe.{path}"))
         return value
     fitting = {name: part for name, part in PARTS.items() if issubclass(part, kinds)}
     by_plain = {name.lower(): part for name, part in fitting.items()}
     plain = value.lower().replace("_", "").replace("-", "")
     if plain not in by_plain:
-        raise unknown(f"part for --recipe.{path}", value, fitting)
+        raise unknown(f"part for {setting('recipe.' + path)}", value, fitting)
     return by_plain[plain]()
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import rung.parts as p
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.settings.ranges import refuse_name
 
 if TYPE_CHECKING:
@@ -164,16 +164,19 @@ def check_sampling(
     if "groups" in recipe.needs and samples_per_prompt < 2:
         raise InputError(
             f"{name} compares the answers to one prompt, but samples_per_prompt is {samples_per_prompt}: a group of one "
-            "has nothing to compare with. Use --samples-per-prompt 2 or more, or a recipe without groups (reward_to_go)."
+            f"has nothing to compare with. Use {setting('samples_per_prompt', 2)} or more, or a recipe without groups "
+            "(reward_to_go)."
         )
     if temperature <= 0:
         raise InputError(
-            f"temperature {temperature}: greedy answers are all the same, and no gradient comes from them. Use --temperature 1."
+            f"temperature {temperature}: greedy answers are all the same, and no gradient comes from them. Use "
+            f"{setting('temperature', 1)}."
         )
     if not is_full:
         raise InputError(
             "top-p or top-k cut the distribution that is sampled, but the training log-probabilities are of the full "
-            "vocabulary: the gradient would be biased. Use --top-p 1 --top-k 0 (evaluation may use both)."
+            f"vocabulary: the gradient would be biased. Use {setting('top_p', 1)} and {setting('top_k', 0)} (evaluation "
+            "may use both)."
         )
     if isinstance(recipe.aggregate, p.FixedBudget) and (recipe.aggregate.budget or max_new_tokens) < max_new_tokens:
         raise InputError(
@@ -183,14 +186,15 @@ def check_sampling(
     prompts, update = rows // samples_per_prompt, recipe.update
     if isinstance(update, p.GradientSteps) and prompts < update.minibatches:
         raise InputError(
-            f"{name} makes {update.minibatches} minibatches of whole prompts, but a step has {prompts}. Use --prompts-per-step "
-            f"{update.minibatches} or more, or --recipe.update.minibatches {prompts} or fewer."
+            f"{name} makes {update.minibatches} minibatches of whole prompts, but a step has {prompts}. Use "
+            f"{setting('prompts_per_step', update.minibatches)} or more, or "
+            f"{setting('recipe.update.minibatches', prompts)} or fewer."
         )
     critic = recipe.credit.critic if isinstance(recipe.credit, p.Value) else None
     if critic is not None and not critic.shared and rows < critic.minibatches:
         raise InputError(
             f"{name}: the critic learns in {critic.minibatches} minibatches, but a step has {rows} answers. Use more answers, or "
-            f"--recipe.credit.critic.minibatches {rows} or fewer."
+            f"{setting('recipe.credit.critic.minibatches', rows)} or fewer."
         )
     if isinstance(recipe.normalize, p.Whiten) and rows < 2:
         raise InputError(f"{name} whitens advantages over the batch, but the batch has one answer. Use more samples.")

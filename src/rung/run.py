@@ -15,6 +15,7 @@ from rung.io.recorded import Metrics, Rollouts
 from rung.io.run_dir import RunDir
 from rung.io.summary import said
 from rung.io.terminal import figure
+from rung.settings.calls import takes
 from rung.tasks.sources.given import MADE
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class Run:
         model = load(str(self.model_path), dtype=dtype, trust_remote_code=trust, merge=True)
         return model.hf, model.codec.tokenizer
 
+    @takes("Run.ask", question=str, before=bool, probabilities=bool)
     def ask(
         self, question: str, samples: int = 1, *, before: bool = True, temperature: float | None = None,
         max_new_tokens: int | None = None, seed: int = 0, probabilities: bool = False,
@@ -153,12 +155,14 @@ class Run:
             probabilities=probabilities,
         )  # fmt: skip
 
+    @takes("Run.evaluate")
     def evaluate(self, **settings: Any) -> Measured:
         """rung.evaluate(run, ...): with nothing given, on the run's own held-out problems as it evaluated itself."""
         from rung.api import evaluate
 
         return evaluate(self, **settings)
 
+    @takes("Run.resume")
     def resume(self, steps: int | None = None, **settings: Any) -> Run:
         """Go on until `steps` steps are done in all. settings: what may change (docs/python.md), and callbacks, quiet."""
         from rung.api import train
@@ -166,12 +170,14 @@ class Run:
         goal = {} if steps is None else {"steps": steps}
         return train(resume=self.path, **{**self.objects.given(), "quiet": self.quiet, **goal, **settings})
 
-    def report(self, out: Path | None = None) -> Path:
+    @takes("Run.report", out=str | Path | None)
+    def report(self, out: str | Path | None = None) -> Path:
         """Write the report, one HTML file; returns its path (None: report.html in the run)."""
         from rung.report import write_report
 
-        return write_report((self.path,), out)
+        return write_report((self.path,), None if out is None else Path(out))
 
+    @takes("Run.push_to_hub", repo=str, private=bool | None, token=str | None)
     def push_to_hub(self, repo: str, *, private: bool | None = None, token: str | None = None) -> str:
         """The newest model and a card to the Hugging Face hub; returns the address."""
         title = f"{Path(self.config['model'].removeprefix(MADE)).name} trained with {self.recipe}"
@@ -195,7 +201,7 @@ class Run:
             if (value := mean(row, shown)) is not None
         ]
         training = [(s["step"], s["reward"]) for s in self.metrics if s.get("reward") is not None]
-        return notebook.page(f"run {self.path}", self._facts(), notebook.curve(training, points, NAMES[shown]))
+        return notebook.page(f"run {self.path}", self._facts()[1:], notebook.curve(training, points, NAMES[shown]))
 
     def _facts(self) -> Sequence[tuple[str, str]]:
         first, last = (None if e is None else e.shown() for e in (self.before, self.after))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, TemplateError, meta
 
 from rung.advice import command
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.records import Message, Prompt
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ class Codec:
 
     def writing(self, asked: Problems) -> Codec:
         """The same, writing prompts as these settings ask for; what the model has no form for is refused by its flag."""
-        flag = "--system" if asked.system is not None else "--chat" if asked.chat else None
-        if flag is not None and not self.chats:
+        form = setting("system") if asked.system is not None else setting("chat", True) if asked.chat else None
+        if form is not None and not self.chats:
             raise InputError(
-                f"{flag} makes messages of the problems, but this model's tokenizer has no chat template. Leave it out, or "
+                f"{form} makes messages of the problems, but this model's tokenizer has no chat template. Leave it out, or "
                 f"use {a_model_that_reads()}."
             )
         return self.using(asked.template_options)
@@ -66,11 +66,6 @@ class Codec:
             if ids and ids[-1] in self.end_ids and len(ids) > 1:  # tokenizers that close a sequence by themselves
                 ids = ids[:-1]
         else:
-            if not self.chats:
-                raise InputError(
-                    "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
-                    f"Use a task whose prompts are plain text, or {a_model_that_reads()}."
-                )
             ids = self.ids(self.render(prompt, answer=True))
         return ids[1:] if bos is not None and ids[:2] == [bos] * 2 else ids
 
@@ -94,6 +89,11 @@ class Codec:
 
         After a user's message a turn of the assistant is opened; a last message by the assistant stays open.
         """
+        if not self.chats:
+            raise InputError(
+                "the task's prompts are chat messages, but this model's tokenizer has no chat template. "
+                f"Use a task whose prompts are plain text, or {a_model_that_reads()}."
+            )
         dicts = [dict(m) for m in messages]
         goes_on = answer and inside(dicts)
         ends: dict[str, Any] = {"continue_final_message": True} if goes_on else {"add_generation_prompt": answer}
@@ -199,7 +199,7 @@ def _to_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> 
 
 def a_model_that_reads() -> str:
     """One that knows every letter and has a chat template."""
-    return f"a model that reads any text and chats, such as --model smollm2 (`{command('smollm2')}` fetches it)"
+    return f"a model that reads any text and chats, such as {setting('model', 'smollm2')} (`{command('smollm2')}` fetches it)"
 
 
 def _has_token(tokenizer: PreTrainedTokenizerBase, letter: str) -> bool:
@@ -221,7 +221,8 @@ def _check_options(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any
     template = tokenizer.chat_template
     if not template:
         raise InputError(
-            f"--template-options.{next(iter(options))}: this model's tokenizer has no chat template that could read it. "
+            f"{setting('template_options.' + next(iter(options)))}: this model's tokenizer has no chat template that "
+            "could read it. "
             "Leave it out."
         )
     read = _variables(template)

@@ -50,7 +50,7 @@ def test_a_run_is_never_overwritten(tmp_path, kind):
     else:
         out.write_text("precious")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match="--out"):
+    with pytest.raises(InputError, match="out="):
         RunDir.create(None, "x", out)
     assert sorted(tmp_path.rglob("*")) == before
 

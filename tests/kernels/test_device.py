@@ -32,7 +32,7 @@ def test_one_of_several_is_named_by_its_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose("cuda") == choose("cuda:0") == torch.device("cuda", 0) and choose("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(InputError, match=r"--device cuda:2: PyTorch finds 2 of the kind \(0 to 1\)"):
+    with pytest.raises(InputError, match=r"device='cuda:2': PyTorch finds 2 of the kind \(0 to 1\)"):
         choose("cuda:2")
 
 
@@ -44,7 +44,7 @@ def test_a_word_that_is_no_device_is_refused(name):
 
 @pytest.mark.parametrize("name", ["meta", "vulkan", "mps" if not torch.backends.mps.is_available() else "vulkan"])
 def test_a_device_that_is_not_here_is_refused(name):
-    with pytest.raises(InputError, match=f"--device {name}: PyTorch finds none on this machine"):
+    with pytest.raises(InputError, match=f"device={name!r}: PyTorch finds none on this machine"):
         choose(name)
 
 

@@ -210,7 +210,7 @@ def test_what_is_proposed_fits_by_the_same_estimate():
     smaller = replace(config, samples_per_prompt=4)
     enough = fit.estimate(smaller, smaller.build_recipe(), model, replace(work, G=4), cpu).peak
     limit = int((now + enough) / 2)
-    with pytest.raises(fit.InputError, match="--samples-per-prompt 4") as refused:
+    with pytest.raises(fit.InputError, match="samples_per_prompt=4") as refused:
         fit.refuse(config, config.build_recipe(), model, work, cpu, fit.Room(limit, limit, "memory of this machine"))
     assert "Any one of these would make it fit" in str(refused.value)
     fit.refuse(

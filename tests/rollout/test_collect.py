@@ -105,7 +105,7 @@ def test_a_verifier_that_returns_another_number_of_rewards_is_named(model):
 
 
 def test_more_prompts_than_problems_are_refused(model):
-    with pytest.raises(InputError, match="--prompts-per-step 3"):
+    with pytest.raises(InputError, match="prompts_per_step=3"):
         collector(model, Dice(3, mixed))
 
 

@@ -65,8 +65,8 @@ def test_a_dotted_column_is_named_by_the_user(tmp_path):
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("reward_model", "a table of ground_truth, style. Name the one that holds the answer: --answer-column "
-         "reward_model.ground_truth."),
+        ("reward_model", "a table of ground_truth, style. Name the one that holds the answer: "
+         "answer_column='reward_model.ground_truth'."),
         ("reward_model.ground_trut", "Did you mean 'reward_model.ground_truth'?"),
         ("ground_truth", "Did you mean 'reward_model.ground_truth'?"),
     ],

@@ -109,8 +109,8 @@ def test_gsm8k(write: Write) -> None:
             ['{"prompt": "a", "answer": 1}', '{"promt": "b", "answer": 1}'],
             "unknown column 'prompt'. Did you mean 'promt'?",
         ),
-        (['{"promt": "b"}'], "It is in rows.jsonl:1; name the right one with --prompt-column."),
-        (['{"prompt": "a", "gold": 1}'], "name the right one with --answer-column"),
+        (['{"promt": "b"}'], "It is in rows.jsonl:1; name the right one with prompt_column="),
+        (['{"prompt": "a", "gold": 1}'], "name the right one with answer_column="),
         (['{"prompt": "a", "answer": ""}'], "rows.jsonl:1: the column 'answer' is empty"),
         (['{"prompt": 5, "answer": 1}'], "neither a text nor a list of messages"),
         (['{"prompt": [{"text": "a"}], "answer": 1}'], "neither a text nor a list of messages"),
@@ -127,7 +127,7 @@ def test_bad_rows(write: Write, lines: list[str], message: str) -> None:
     ("arguments", "message"),
     [
         ({"name": "gone.jsonl"}, "gone.jsonl does not exist"),
-        ({"name": "gsm8k"}, "Give its JSONL file or directory with --task-path"),
+        ({"name": "gsm8k"}, "Give its JSONL file or directory with task_path="),
         ({"name": "gsm8k", "path": Path("gone.jsonl")}, "gone.jsonl does not exist"),
         ({"name": "gsm8k", "path": Path("rows.txt")}, "cannot read a file of kind '.txt'"),
         ({"name": "chained_arithmetik"}, "unknown task 'chained_arithmetik'. Did you mean 'chained_arithmetic'?"),
@@ -211,7 +211,7 @@ def test_saved_datasets(tmp_path: Path) -> None:
     assert splits.eval[0].id == "sums[test]:1" and splits.name == "sums"
     splits = load(str(path), options={"eval_split": "extra"})
     assert (len(splits.train), len(splits.eval)) == (8, 2)
-    with pytest.raises(InputError, match=r"Did you mean 'extra'.*--task-options.eval_split"):
+    with pytest.raises(InputError, match=r"Did you mean 'extra'.*task_options=\{'eval_split'"):
         load(str(path), options={"eval_split": "extr"})
     only = load(str(saved(tmp_path / "math500", {"test": rows(40)})), options={"eval_share": 1.0})
     assert (len(only.train), len(only.eval)) == (0, 40)

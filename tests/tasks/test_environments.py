@@ -144,7 +144,7 @@ def test_a_reward_function_sees_the_whole_conversation_as_trl_gives_it(files):
     env.begin_step(5)
     scores = env.score(Group(env[0], talks_))
     assert [s["reward"] for s in scores] == [2.0, 0.0]
-    seen = load_object(f"{files / 'trl_rewards.py'}:SEEN", "--reward")
+    seen = load_object(f"{files / 'trl_rewards.py'}:SEEN", "reward")
     goal = env[0].data["goal"]
     assert seen["prompts"] == [[{"role": "user", "content": f"Count {goal}. Start: 0."}]] * 2
     up = {"type": "function", "function": {"name": "up", "arguments": {"by": 2}}}

@@ -68,7 +68,7 @@ def test_verl_s_rows_and_its_compute_score(rows):
 def test_its_ground_truth_is_the_answer_of_any_other_row(rows):
     assert score(rows({"answer": "9"}), "plain", ["9", "8"]) == [1.0, 0.0]
     assert score(rows({"gold": "9"}), "plain", ["9", "8"], answer_column="gold") == [1.0, 0.0]
-    with pytest.raises(InputError, match="Name the right one with --answer-column"):
+    with pytest.raises(InputError, match="Name the right one with answer_column="):
         score(rows({"gold": "9"}), "plain", ["9"])
 
 

@@ -100,11 +100,11 @@ def test_a_file_is_run_once_until_it_is_changed(tmp_path, monkeypatch):
     folder = write(tmp_path / "a", rewards=text)
     (folder / "helpers.py").write_text("RUNS = []")
     spec = f"{folder / 'rewards.py'}:"
-    f, g = load_object(spec + "f", "--reward"), load_object(spec + "g", "--reward")
+    f, g = load_object(spec + "f", "reward"), load_object(spec + "g", "reward")
     assert f.__globals__ is g.__globals__ and len(f.__globals__["helpers"].RUNS) == 1
     assert pickle.loads(pickle.dumps(f)) is f
     (folder / "rewards.py").write_text(text.replace("return 0", "return 1"))  # as long, and within the same second
-    assert load_object(spec + "f", "--reward")() == 1
+    assert load_object(spec + "f", "reward")() == 1
     assert not (folder / "__pycache__" / f"rewards.{sys.implementation.cache_tag}.pyc").exists()
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_fails_leaves_nothing_behind(tmp_path):
     folder = write(tmp_path / "a", broken_rewards="import helpers\n1 / 0", helpers="")
     path, finders = list(sys.path), list(sys.meta_path)
     with pytest.raises(InputError, match=r"ZeroDivisionError.*broken_rewards\.py:2"):
-        load_object(f"{folder / 'broken_rewards.py'}:pay", "--reward")
+        load_object(f"{folder / 'broken_rewards.py'}:pay", "reward")
     assert sys.path == path and sys.meta_path == finders and "broken_rewards" not in sys.modules
 
 
@@ -170,7 +170,7 @@ def test_a_file_that_fails_leaves_nothing_behind(tmp_path):
 def test_an_error_names_the_users_own_line(tmp_path, rewards, helpers, message):
     folder = write(tmp_path / "a", rewards=rewards, helpers=helpers)
     with pytest.raises(InputError) as error:
-        load_object(f"{folder / 'rewards.py'}:pay", "--reward")
+        load_object(f"{folder / 'rewards.py'}:pay", "reward")
     assert re.search(message, str(error.value)), error.value
 
 
@@ -184,7 +184,7 @@ def test_a_line_of_the_users_is_named_where_a_library_raised(tmp_path):
 def test_a_name_that_is_not_there_is_answered_with_those_that_are(tmp_path):
     folder = write(tmp_path / "a", rewards=DATACLASS)
     with pytest.raises(InputError, match=r"Did you mean 'pay'\? Known: Pair, Score, pay"):
-        load_object(f"{folder / 'rewards.py'}:pays", "--reward")
+        load_object(f"{folder / 'rewards.py'}:pays", "reward")
 
 
 def test_from_the_command_line_a_pool_of_processes_pays(tmp_path):

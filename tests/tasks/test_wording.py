@@ -49,7 +49,7 @@ def test_a_system_message_stands_in_place_of_the_rows_own(chat):
     splits = environments.problems(Problems(task=chat, system="ours"))
     task = splits.train[0]
     assert [m["role"] for m in task.prompt] == ["system", "user"] and task.prompt[0]["content"] == "ours"
-    assert splits.notes[-1] == "the system message of --system stands in place of the rows' own"
+    assert splits.notes[-1] == "the system message of system=... stands in place of the rows' own"
 
 
 def test_the_same_problems_are_held_out_and_judged_alike(plain):
@@ -84,11 +84,11 @@ def test_a_reward_function_reads_what_the_model_read(plain, tmp_path):
     ("settings", "said"),
     [
         ({"prompt_template": "Question:"}, "has no place for the problem"),
-        ({"task": "chat", "chat": True}, "--chat has no use"),
+        ({"task": "chat", "chat": True}, "chat=True has no use"),
         ({"task": "chat", "prompt_template": "Q: {prompt}"}, "plain.jsonl:1|chat.jsonl:"),
         (
             {"environment": "gymnasium:CartPole-v1", "system": "s", "task": None},
-            "--system has no use for the environment",
+            "system=... has no use for the environment",
         ),
         ({"answer_column": "a", "task_options": {"answer_column": "b"}}, "contradict each other"),
     ],

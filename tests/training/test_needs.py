@@ -214,7 +214,8 @@ def test_more_minibatches_than_prompts_are_refused_before_the_run():
     check_sampling(find("ppo"), samples_per_prompt=2, rows=8, **how)
     with pytest.raises(InputError, match="4 minibatches of whole prompts, but a step has 3") as refused:
         check_sampling(find("ppo"), samples_per_prompt=2, rows=6, **how)
-    assert "--prompts-per-step 4" in str(refused.value) and "--recipe.update.minibatches 3" in str(refused.value)
+    assert "prompts_per_step=4" in str(refused.value)
+    assert "overrides={'update.minibatches': 3}" in str(refused.value)
     with pytest.raises(InputError, match="the critic learns in 4 minibatches, but a step has 3 answers"):
         check_sampling(find("a2c"), samples_per_prompt=1, rows=3, **how)
 

@@ -77,7 +77,7 @@ def test_a_run_that_is_resumed_as_it_is_changes_no_setting(tmp_path):
     assert rung.train(resume=tmp_path / "run").steps == 1
     assert (tmp_path / "run" / "config.toml").read_bytes() == before
     assert rung.train(resume=True, out=tmp_path / "run", steps=2).steps == 2
-    with pytest.raises(InputError, match="has done 2 steps, and --steps 1 lies before"):
+    with pytest.raises(InputError, match="has done 2 steps, and steps=1 lies before"):
         rung.train(resume=tmp_path / "run", steps=1)
 
 
@@ -154,7 +154,7 @@ def test_the_end_of_a_falling_learning_rate_moves_with_the_steps(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--resume"], "Write --resume RUN"),
+        (["--resume"], "--resume RUN"),
         (["--resume", "gone"], "gone is not a run"),
         (["--resume", "a", "--out", "b"], "two runs, a and b"),
         (["--resume=gone", "--steps", "3"], "gone is not a run"),

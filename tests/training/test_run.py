@@ -152,7 +152,7 @@ def test_a_run_is_never_overwritten(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"decay_steps": 5, "tokens": 1000}, "--steps instead of --tokens"),
+        ({"decay_steps": 5, "tokens": 1000}, "steps=... instead of tokens="),
         ({"decay_steps": -1}, "decay_steps is -1"),
         ({"decay_steps": 6, "steps": 5}, "run of 5 steps"),
         ({"warmup_steps": -1}, "warmup_steps is -1"),

@@ -105,7 +105,7 @@ def test_what_cannot_be_saved_is_refused_before_the_training(tmp_path, monkeypat
         raise ValueError("The model is quantized with madeup and is not serializable")
 
     monkeypatch.setattr(type(model.hf), "save_pretrained", refuse)
-    with pytest.raises(InputError, match=r"would be lost.*quantized with madeup.*--lora-rank"):
+    with pytest.raises(InputError, match=r"would be lost.*quantized with madeup.*lora_rank="):
         rung.train(out=tmp_path / "run", **SMALL)
     assert not (tmp_path / "run").exists()
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
 from rung.settings.ranges import Answers, Count, Flags, Natural, Seed, Temperature, TopP
 from rung.settings.shared import Problems, given
@@ -67,7 +67,7 @@ class EvalSpec(Problems, Flags):
         """The spec with the task's defaults in it."""
         if not len(environment):
             raise InputError(
-                f"the task {self.name} has no problems on its side {self.split!r}. Choose the other --split."
+                f"the task {self.name} has no problems on its side {self.split!r}. Choose the other {setting('split')}."
             )
         return replace(
             self,
@@ -122,7 +122,7 @@ def over(own: Mapping[str, Any], problems: Mapping[str, Any], model: str) -> dic
     if not found.keys() & {"task", "environment"} and model == "starter":
         found["task"] = "chained_arithmetic"
     if not found.keys() & {"task", "environment"}:
-        raise InputError(f"{model} is not a run, so it does not know its task. Say which with --task.")
+        raise InputError(f"{model} is not a run, so it does not know its task. Say which with {setting('task')}.")
     return found
 
 

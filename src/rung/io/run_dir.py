@@ -25,7 +25,7 @@ import tomli_w
 import zstandard
 
 from rung.advice import command
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.io.environment import describe_environment
 from rung.io.files import keep_backup, replace_kept, sync, sync_tree, to_json, write_atomic
 
@@ -69,7 +69,7 @@ class RunDir:
         except OSError as error:
             target = out or root or Path("runs")
             raise InputError(
-                f"cannot create a run in {target}: {error.strerror}. Give a directory that you can write with --out."
+                f"cannot create a run in {target}: {error.strerror}. Give a directory that you can write with {setting('out')}."
             ) from error
         run._acquire()
         if any(entry.name != ".lock" for entry in run.path.iterdir()):  # somebody else was quicker
@@ -96,7 +96,9 @@ class RunDir:
         try:
             fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise InputError(f"cannot write in {self.path}: {error.strerror}. Start another run with --out.") from error
+            raise InputError(
+                f"cannot write in {self.path}: {error.strerror}. Start another run with {setting('out')}."
+            ) from error
         _held.add(fd)
         self._lock = fd
         try:
@@ -107,7 +109,7 @@ class RunDir:
             self.close()
             raise InputError(
                 f"the run {self.path} is being written by {owner}. Two writers would mix their results: "
-                "wait until it ends, stop it, or give another directory with --out."
+                f"wait until it ends, stop it, or give another directory with {setting('out')}."
             ) from error
         except OSError:
             pass  # a file system that knows no locks (some network mounts): the run is worth more than its lock
@@ -293,7 +295,7 @@ class RunDir:
         self._resumed = self.latest_checkpoint()
         if self._resumed is None:
             raise InputError(
-                f"{self.path} holds no complete checkpoint to resume from. Start a new run with another --out."
+                f"{self.path} holds no complete checkpoint to resume from. Start a new run with another {setting('out')}."
             )
         return self._resumed
 
@@ -310,14 +312,14 @@ class RunDir:
 
 def _not_empty(path: Path) -> InputError:
     return InputError(
-        f"{path} exists and is not empty; a run is never overwritten. Give another directory with --out, "
-        "or continue this run with --resume."
+        f"{path} exists and is not empty; a run is never overwritten. Give another directory with {setting('out')}, "
+        f"or continue this run with {setting('resume')}."
     )
 
 
 def _empty(out: Path) -> Path:
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and a run is a directory. Give another name with --out.")
+        raise InputError(f"{out} is a file, and a run is a directory. Give another name with {setting('out')}.")
     if out.is_dir() and any(entry.name != ".lock" for entry in out.iterdir()):
         raise _not_empty(out)
     out.mkdir(parents=True, exist_ok=True)

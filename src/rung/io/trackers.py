@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rung.advice import need
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 
 PROJECT = "rung"  # the name under which wandb and trackio file our runs
 TRACKERS = ("none", "tensorboard", "trackio", "wandb")
@@ -37,10 +37,14 @@ def check_tracker(name: str) -> None:
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
     if name != "none":
-        need(f"--tracker {name}", name, instead="Leave --tracker out (metrics.jsonl is written in any case)")
+        need(
+            setting("tracker", name),
+            name,
+            instead=f"Leave {setting('tracker')} out (metrics.jsonl is written in any case)",
+        )
     if name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online" and not _wandb_account():
         raise InputError(
-            "--tracker wandb has no account to send to. Log in once with `wandb login`, or set WANDB_MODE=offline: "
+            f"{setting('tracker', 'wandb')} has no account to send to. Log in once with `wandb login`, or set WANDB_MODE=offline: "
             "the run is then kept in its own directory, and `wandb sync` can send it later."
         )
 

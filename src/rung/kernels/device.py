@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.maths.wide import WITHOUT_FLOAT64
 
 NAMES = ("auto", "cpu", "cuda", "mps")
@@ -38,7 +38,8 @@ def choose(name: str) -> torch.device:
     if (device.index or 0) >= count:
         here = f"{count} of the kind (0 to {count - 1})" if count else "none"
         raise InputError(
-            f"--device {name}: PyTorch finds {here} on this machine. Use --device auto, which takes what there is, or cpu."
+            f"{setting('device', name)}: PyTorch finds {here} on this machine. Use {setting('device', 'auto')}, which "
+            "takes what there is, or cpu."
         )
     return torch.device(device.type, device.index or 0)
 

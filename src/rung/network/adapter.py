@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rung.advice import need, pip_install
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.network.model import Model
 
 LINEAR = (torch.nn.Linear, Conv1D)
@@ -33,12 +33,12 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
     alpha: None means 2 * rank. targets: all-linear (every linear layer but the head), or names separated by commas.
     The adapter's weights are float32, whatever the model computes in.
     """
-    need("--lora-rank", "peft")
+    need(setting("lora_rank"), "peft")
     from peft import LoraConfig
 
     _check_versions()
     if rank < 1:
-        raise InputError(f"--lora-rank is {rank}; a rank is at least 1.")
+        raise InputError(f"{setting('lora_rank', rank)}: a rank is at least 1.")
     if has_adapter(model.hf):
         raise InputError(
             "this model has a LoRA adapter already. Load it with merge=True, which adds the adapter to the weights."
@@ -47,7 +47,7 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
     head = next((n for n, m in model.hf.named_modules() if m is model.hf.get_output_embeddings()), "lm_head")
     if isinstance(names, list) and head.rpartition(".")[2] in names:
         raise InputError(
-            f"--lora-targets names the head {head!r}, whose weight is read without its adapter (and may be tied to the "
+            f"{setting('lora_targets')} names the head {head!r}, whose weight is read without its adapter (and may be tied to the "
             "embeddings). Leave it out."
         )
     alpha = 2.0 * rank if alpha is None else alpha
@@ -64,12 +64,12 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
         if wrong := _strangers(model.hf, names):
             layers = {n.rpartition(".")[2] for n, m in model.hf.named_modules() if isinstance(m, LINEAR)}
             raise InputError(
-                f"--lora-targets: {', '.join(wrong)} fits no layer of this model. Its linear layers: "
+                f"{setting('lora_targets')}: {', '.join(wrong)} fits no layer of this model. Its linear layers: "
                 f"{', '.join(sorted(layers - {head.rpartition('.')[2]}))}."
             ) from error
         if "is incompatible with" in str(error):  # layers whose weights a model's kernels read by themselves
             raise InputError(
-                f"--lora-targets {targets}: {error}. Name the layers that should have an adapter."
+                f"{setting('lora_targets', targets)}: {error}. Name the layers that should have an adapter."
             ) from error
         raise  # peft's own words, whatever else it is
     train_alone(model.hf)
@@ -106,7 +106,9 @@ def _check_versions() -> None:
         check_peft_version(min_version=MIN_PEFT_VERSION)
     except ValueError as error:
         ours = f"transformers {metadata.version('transformers')}, peft {metadata.version('peft')}"
-        raise InputError(f"--lora-rank: {error} ({ours}). Versions that fit: {pip_install(['peft'])}") from error
+        raise InputError(
+            f"{setting('lora_rank')}: {error} ({ours}). Versions that fit: {pip_install(['peft'])}"
+        ) from error
 
 
 def has_adapter(hf: PreTrainedModel) -> bool:
@@ -153,7 +155,9 @@ def restore(hf: PreTrainedModel, checkpoint: Path) -> None:
 
     path = checkpoint / FILE
     if not path.is_file():
-        raise InputError(f"{checkpoint} holds a whole model and no LoRA adapter. Resume without --lora-rank.")
+        raise InputError(
+            f"{checkpoint} holds a whole model and no LoRA adapter. Resume without {setting('lora_rank')}."
+        )
     stored, ours = LoraConfig.from_pretrained(str(checkpoint)), hf.peft_config["default"]
     for name in ("r", "lora_alpha"):
         if getattr(stored, name) != getattr(ours, name):
@@ -164,4 +168,6 @@ def restore(hf: PreTrainedModel, checkpoint: Path) -> None:
     saved = load_file(path)
     result: Any = set_peft_model_state_dict(hf, saved)
     if result.unexpected_keys or len(saved) != len(trained_weights(hf)):
-        raise InputError(f"{checkpoint}: its adapter has other layers. Resume with the run's own --lora-targets.")
+        raise InputError(
+            f"{checkpoint}: its adapter has other layers. Resume with the run's own {setting('lora_targets')}."
+        )

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.network.model import Model
 
 
@@ -26,7 +26,7 @@ def enable(model: Model) -> None:
     layers = [m for m in model.hf.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers or not all(_configs(layer) for layer in layers):
         raise InputError(
-            f"--gradient-checkpointing: {type(model.hf).__name__} has no layers that support it. Leave it out."
+            f"{setting('gradient_checkpointing', True)}: {type(model.hf).__name__} has no layers that support it. Leave it out."
         )
     before = _probe(model)
     for layer in layers:
@@ -35,7 +35,8 @@ def enable(model: Model) -> None:
         layer.register_forward_pre_hook(_only_with_gradient)
     if not torch.equal(before, _probe(model)):
         raise InputError(
-            f"--gradient-checkpointing changes what {type(model.hf).__name__} computes (dropout in its layers). Leave it out."
+            f"{setting('gradient_checkpointing', True)} changes what {type(model.hf).__name__} computes (dropout in its "
+            "layers). Leave it out."
         )
 
 

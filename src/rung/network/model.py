@@ -103,8 +103,8 @@ def load(
     return wrap(hf.to(device), tokenizer)
 
 
-def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
-    """A model that is in memory already, with its tokenizer. It is brought to the device and made ready itself, no copy of it."""
+def refuse_others(hf: Any, tokenizer: Any) -> None:
+    """Refuse what is no causal language model with its tokenizer."""
     name = type(hf).__name__
     if not isinstance(hf, PreTrainedModel) or hf.get_output_embeddings() is None:
         raise InputError(
@@ -114,7 +114,12 @@ def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         what = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__} as its tokenizer"
         raise InputError(f"the model {name} came with {what}. Give both: model=(model, tokenizer).")
-    _check_pair(hf, tokenizer, f"the model {name}", "Give the model's own tokenizer.")
+
+
+def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
+    """A model that is in memory already, with its tokenizer. It is brought to the device and made ready itself, no copy of it."""
+    refuse_others(hf, tokenizer)
+    _check_pair(hf, tokenizer, f"the model {type(hf).__name__}", "Give the model's own tokenizer.")
     return wrap(hf.to(device), tokenizer)
 
 

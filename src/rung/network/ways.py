@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.kernels.llama_step import fits
 from rung.network.probe import decoded, reference, trained
 
@@ -43,7 +43,7 @@ def settle(model: Model) -> None:
     except Exception as error:
         raise InputError(
             f"{type(model.hf).__name__} does not run on tokens alone in {model.hf.dtype} ({type(error).__name__}: {error}). Use a "
-            "causal language model, or another --dtype."
+            f"causal language model, or another {setting('dtype')}."
         ) from error
     why: dict[str, str] = {}
     padded = replace(model, packs=False)

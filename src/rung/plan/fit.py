@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rung.advice import command
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.kernels.device import choose
 from rung.network.model import Model
 from rung.parts import Value
@@ -115,7 +115,7 @@ def refuse(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on
     lines = [
         f"the run would need about {_gib(now.peak)} of memory ({parts}, ...), but the {has.where} is {_gib(has.limit)}.",
         *remedies(config, recipe, model, work, on, has),
-        f"`{command('plan')}` with the same flags shows every part; --ignore-memory starts the run all the same.",
+        f"`{command('plan')}` with the same flags shows every part; {setting('ignore_memory', True)} starts the run all the same.",
     ]
     raise InputError("\n".join(lines))
 
@@ -155,25 +155,29 @@ def _changes(config: TrainConfig, recipe: Recipe, model: Model) -> list[tuple[st
     """What a user can give up, from the least to the most."""
     assert config.max_new_tokens
     out: list[tuple[str, dict[str, Any]]] = []
+
+    def alone(**change: Any) -> tuple[str, dict[str, Any]]:
+        return " ".join(setting(name, value) for name, value in change.items()), change
+
     if config.activation_gib > 0.25:
-        out.append(("--activation-gib 0.25", {"activation_gib": 0.25}))
+        out.append(alone(activation_gib=0.25))
     if config.eval_problems > 32:
-        out.append(("--eval-problems 32", {"eval_problems": 32}))
+        out.append(alone(eval_problems=32))
     if config.dtype == "float32":
-        out.append(("--dtype bfloat16", {"dtype": "bfloat16"}))
+        out.append(alone(dtype="bfloat16"))
     if config.samples_per_prompt > 4:
-        out.append(("--samples-per-prompt 4", {"samples_per_prompt": 4}))
+        out.append(alone(samples_per_prompt=4))
     if config.prompts_per_step is not None and config.prompts_per_step > 4:
-        out.append(("--prompts-per-step 4", {"prompts_per_step": 4}))
+        out.append(alone(prompts_per_step=4))
     if config.max_new_tokens > 128:
-        out.append((f"--max-new-tokens {config.max_new_tokens // 2}", {"max_new_tokens": config.max_new_tokens // 2}))
+        out.append(alone(max_new_tokens=config.max_new_tokens // 2))
     if recipe.needs & {"ref_logp", "ref_full"} or isinstance(recipe.credit, Value):
         out.append(("the recipe dr_grpo (no critic, no reference)", {"recipe": "dr_grpo", "overrides": {}}))
     if config.trainable is None and not config.lora_rank:
-        out.append(("--lora-rank 16", {"lora_rank": 16}))
+        out.append(alone(lora_rank=16))
         last = model.hf.config.get_text_config().num_hidden_layers - 1
         pattern = rf"\.({max(last - 1, 0)}|{last})\."
-        out.append((f"--trainable '{pattern}' (the last two layers)", {"trainable": pattern}))
+        out.append((f"{setting('trainable', pattern)} (the last two layers)", {"trainable": pattern}))
     return out
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.io.files import write_atomic
 
 if TYPE_CHECKING:
@@ -49,14 +49,16 @@ def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:
     try:
         write_atomic(out, lambda file: file.write(page))
     except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}. Give another name with --out.") from error
+        raise InputError(f"cannot write {out}: {error.strerror}. Give another name with {setting('out')}.") from error
     return out
 
 
 def _check_target(out: Path, sources: Sequence[str]) -> None:
     """Refuses to replace anything but an earlier report on the same directories."""
     if out.is_dir():
-        raise InputError(f"{out} is a directory. Give the name of a file with --out, such as {out / 'report.html'}.")
+        raise InputError(
+            f"{out} is a directory. Give the name of a file with {setting('out')}, such as {out / 'report.html'}."
+        )
     if not out.exists():
         return
     from rung.report.page import GENERATOR, source_mark
@@ -66,4 +68,4 @@ def _check_target(out: Path, sources: Sequence[str]) -> None:
     ours = re.search(rf'<meta name="generator" content="{GENERATOR}"', head) is not None
     if not ours or source_mark(sources) not in head:
         what = "a report on something else" if ours else "no report of ours"
-        raise InputError(f"{out} exists and is {what}; it is not overwritten. Give another name with --out.")
+        raise InputError(f"{out} exists and is {what}; it is not overwritten. Give another name with {setting('out')}.")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.maths.returns import EQUAL
 from rung.parts import Data
 from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
@@ -54,7 +54,8 @@ def encode(codec: Codec, task: Task, max_new_tokens: int) -> list[int]:
     if len(ids) + max_new_tokens > codec.context:
         raise InputError(
             f"problem {task.id!r}: its prompt has {len(ids)} tokens and the answer may have {max_new_tokens}, but the model's "
-            f"context holds {codec.context}. Shorten the prompt, lower --max-new-tokens, or use a model with a longer context."
+            f"context holds {codec.context}. Shorten the prompt, lower {setting('max_new_tokens')}, or use a model with a "
+            "longer context."
         )
     return ids
 

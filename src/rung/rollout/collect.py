@@ -10,7 +10,7 @@ from itertools import islice
 
 import torch
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.maths.returns import EQUAL, outcome_to_token
 from rung.parts import Data
 from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State, Task, Tokens
@@ -71,7 +71,7 @@ class Collector:
         if self.prompts > len(self.env):
             raise InputError(
                 f"prompts_per_step is {self.prompts}, but the task has only {len(self.env)} training problems, and a step "
-                f"must not hold the same problem twice. Use --prompts-per-step {len(self.env)} or fewer."
+                f"must not hold the same problem twice. Use {setting('prompts_per_step', len(self.env))} or fewer."
             )
         self.walk = Walk(len(self.env), self.prompts, self.seed)
 

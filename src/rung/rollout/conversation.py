@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Counts, Session, reward_of
@@ -134,7 +134,7 @@ def _open(codec: Codec, law: SamplingLaw, group: Sequence[Talk]) -> None:
     if group[0].room(law, codec.context) < 1:
         raise InputError(
             f"problem {group[0].task.id!r}: its first messages have {len(ids)} tokens and leave no room for an answer. "
-            "Shorten them, raise --max-total-tokens, or use a model with a longer context."
+            f"Shorten them, raise {setting('max_total_tokens')}, or use a model with a longer context."
         )
 
 

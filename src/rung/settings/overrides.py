@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.settings.ranges import shown
 
 
@@ -18,7 +18,7 @@ def flatten(changes: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
         for name, x in (flatten(value, path) if isinstance(value, Mapping) else {own: value}).items():
             if name in flat:
                 raise InputError(
-                    f"--recipe.{name} is given twice, as {shown(flat[name])} and as {shown(x)}. Give it once."
+                    f"{setting('recipe.' + name)} is given twice, as {shown(flat[name])} and as {shown(x)}. Give it once."
                 )
             flat[name] = x
     return flat

@@ -14,13 +14,13 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 
 T = TypeVar("T")
 Positional = Annotated[T, "positional"]  # of a command: a word without a flag
@@ -99,10 +99,10 @@ class Settings(Checked):
 
 
 class Flags(Checked):
-    """The same for the flags of a command, which messages name as they are typed: --seed is -1."""
+    """The same for the flags of a command, which messages name as they are given: --seed is -1, or seed is -1."""
 
     def __post_init__(self) -> None:
-        check(self, "--")
+        check(self, "", setting)
 
 
 @lru_cache(maxsize=512)
@@ -117,16 +117,17 @@ def hints(cls: Any) -> dict[str, Any]:
         ) from error
 
 
-def check(record: Any, inside: str) -> None:
+def check(record: Any, inside: str, named: Callable[[str], str] = str) -> None:
     """Refuse a record with a field of the wrong type or out of its range. InputError: which, its value, and why."""
     kind: Any = type(record)
     annotated = hints(kind)
     for f in fields(record):
-        name = f.name.replace("_", "-") if inside == "--" else f.name
         value = getattr(record, f.name)
         if (own := plain(value)) is not value:
             object.__setattr__(record, f.name, own)
-        refuse(own, annotated[f.name], inside + name)
+        refuse(own, annotated[f.name], inside + named(f.name))
+        if own == "" and not inside:
+            raise InputError(f"{named(f.name)} is empty. Leave it out, or say which.")
 
 
 def called(function: Callable[..., T], options: Mapping[str, Any], of: str) -> T:
@@ -166,6 +167,8 @@ def problem_of(value: Any, hint: Any) -> str | None:
     if any(_is_a(value, bare(o)) and _inside(value, o) for o in options):
         return None
     right = [o for o in options if _is_a(value, bare(o))]
+    if right and isinstance(value, str | Path):
+        return "text that a file can hold, without a null character or half of a surrogate pair"
     return " or ".join(_said(o) for o in right or options)
 
 
@@ -252,7 +255,7 @@ def _is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, int | float)
     origin = typing.get_origin(kind)
     if origin is Literal:
-        return value in typing.get_args(kind)
+        return any(type(value) is type(x) and value == x for x in typing.get_args(kind))
     if origin is tuple:
         inner = typing.get_args(kind)[0]
         return isinstance(value, tuple) and all(_is_a(x, inner) for x in value)
@@ -261,6 +264,8 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 
 def _inside(value: Any, hint: Any) -> bool:
+    if isinstance(value, str | Path):
+        return "\0" not in str(value) and not any("\ud800" <= c <= "\udfff" for c in str(value))
     if not isinstance(value, int | float) or isinstance(value, bool):
         return True
     ranges = [r for r in typing.get_args(hint)[1:] if isinstance(r, Range)] if bare(hint) is not hint else []
@@ -285,8 +290,17 @@ def _said(hint: Any) -> str:
         Path: "a path",
     }
     name = words.get(kind) or str(getattr(kind, "__name__", kind))
+    if isinstance(kind, type) and issubclass(kind, Checked):
+        return ": ".join([name, *filter(None, [", ".join(sorted(k.__name__ for k in _below(kind)))])])
     limits = ranges or ([str(FINITE)] if kind is float else [])
     return " ".join([name, *limits])
+
+
+def _below(kind: type) -> Iterator[type]:
+    """The parts that are made of this kind: its subclasses, those without any of their own."""
+    below: list[type] = kind.__subclasses__()
+    for part in below:
+        yield from _below(part) if part.__subclasses__() else (part,)
 
 
 def shown(value: Any) -> str:

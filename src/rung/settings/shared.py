@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.settings.ranges import Hidden, Natural, Positive
 
 COLUMNS = (
@@ -56,7 +56,7 @@ class Problems:
             other = self.task_options.get(name, value)
             if other != value:
                 raise InputError(
-                    f"--{name.replace('_', '-')} {value} and --task-options.{name} {other} contradict each other. Give one."
+                    f"{setting(name, value)} and {setting(f'task_options.{name}', other)} contradict each other. Give one."
                 )
         return {**self.task_options, **named}
 
@@ -85,7 +85,7 @@ class Weights:
         try:
             return None if self.trainable is None else re.compile(self.trainable)
         except re.error as error:
-            raise InputError(f"--trainable {self.trainable!r} is not a regular expression: {error}.") from error
+            raise InputError(f"{setting('trainable', self.trainable)} is not a regular expression: {error}.") from error
 
 
 def settings_of(record: Any, kind: Any) -> dict[str, Any]:

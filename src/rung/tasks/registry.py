@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rung.advice import need, pip_install
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.settings.ranges import called
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.rewards import functions as adapters
@@ -50,7 +50,6 @@ def load(
     """
     options = dict(options)
     judges = adapters.functions(reward) if reward is not None else []  # before anything slow is loaded
-    given.refuse_told(name, "task")
     rows = None if isinstance(name, str) else given.sources(name, options)
     name = name if rows is None else rows.name
     if rows is None and mixture_text.is_mixture(name):
@@ -58,7 +57,9 @@ def load(
     on_error = str(options.pop("on_error", "stop")) if judges else "stop"
     if rows is None and name == "gsm8k":
         if path is None:
-            raise InputError("the task gsm8k needs its data. Give its JSONL file or directory with --task-path.")
+            raise InputError(
+                f"the task gsm8k needs its data. Give its JSONL file or directory with {setting('task_path')}."
+            )
         splits = dataset.gsm8k(path, verifier=str(options.pop("verifier", verifier)), options=options)
     elif rows is not None or is_path(name) or name.startswith(hub.PREFIX):
         _refuse(name, path=path)
@@ -84,7 +85,7 @@ def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str
 
         return called(arithmetic.splits, options, name)
     if name in gym.DEFAULTS:  # one of them is what is trained on if nobody names a task
-        instead = "Train on problems of your own (--task FILE.jsonl)"
+        instead = f"Train on problems of your own ({setting('task', 'FILE.jsonl')})"
         need(f"the task {name}, a dataset of reasoning-gym,", "reasoning_gym", instead=instead)
     known_datasets = gym.names()
     if name not in known_datasets:
@@ -103,6 +104,8 @@ def _name(column: Any) -> str | None:
 def _refuse(name: str, *, path: Path | None, verifier: str = "auto") -> None:
     """A setting that would be ignored is a mistake that the user should hear of."""
     if path is not None:
-        raise InputError(f"--task-path {path} has no use for the task {name}, which has its own data. Leave it out.")
+        raise InputError(
+            f"{setting('task_path', path)} has no use for the task {name}, which has its own data. Leave it out."
+        )
     if verifier != "auto":
         raise InputError(f"the verifier {verifier!r} has no use for the task {name}, which judges its answers itself.")

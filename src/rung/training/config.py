@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
 from rung.settings.overrides import flatten
 from rung.settings.ranges import (
@@ -170,12 +170,13 @@ class TrainConfig(Weights, Problems, Settings):
         if config.decay_steps and config.tokens is not None:
             raise InputError(
                 f"decay_steps {config.decay_steps} with tokens {config.tokens}: the end of a run with a budget of tokens is not "
-                "known beforehand, so no learning rate can fall towards it. Give --steps instead of --tokens."
+                f"known beforehand, so no learning rate can fall towards it. Give {setting('steps')} instead of "
+                f"{setting('tokens')}."
             )
         if config.steps is not None and config.decay_steps > config.steps:
             raise InputError(
                 f"decay_steps is {config.decay_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
-                "Give at most as many as --steps."
+                f"Give at most as many as {setting('steps')}."
             )
         return config
 
@@ -260,6 +261,8 @@ def checked(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     for key, value in data.items():
         if key not in wanted:
             raise unknown(f"setting{where}", key, wanted)
+        if isinstance(value, str) and not value and {str, Path} & {*options_of(wanted[key])}:
+            raise InputError(f"{key}{where} is empty. Leave it out, or say which.")
         path = isinstance(value, str) and Path in options_of(wanted[key])
         out[key] = Path(value) if path else value if isinstance(value, str) else read(value, wanted[key])
         refuse(out[key], wanted[key], f"{key}{where}")
@@ -270,10 +273,16 @@ def which(resume: Any, out: Any) -> Path:
     """The run that `--resume RUN` names, or `--resume --out RUN`."""
     for name, value in (("resume", resume), ("out", out)):
         refuse(value, bool | str | Path | None, name)
+        if value == "":
+            raise InputError(f"{setting(name)} is empty. Leave it out, or give a run's directory.")
     paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
     if not paths:
-        raise InputError("--resume goes on with a run, but does not say which. Write --resume RUN with its directory.")
+        raise InputError(
+            f"{setting('resume', True)} goes on with a run, but does not say which. Give its directory: {setting('resume', 'RUN')}."
+        )
     if len(paths) > 1:
         one, two = sorted(map(str, paths))
-        raise InputError(f"--resume and --out name two runs, {one} and {two}. Give one: --resume RUN.")
+        raise InputError(
+            f"{setting('resume')} and {setting('out')} name two runs, {one} and {two}. Give one: {setting('resume', 'RUN')}."
+        )
     return paths.pop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.plan.memory import sketch
 from rung.tasks.environments.protocol import Conversational, Splits
 from rung.text import Codec
@@ -21,7 +21,7 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
         if not size:
             raise InputError(
                 f"the task {given.task or splits.name} has no {side} problems, and a run needs some to train on and some to "
-                "evaluate on. Give more rows, or another share of them with --task-options.eval_share."
+                f"evaluate on. Give more rows, or another share of them with {setting('task_options.eval_share')}."
             )
     config = given.resolved()
     assert config.prompts_per_step is not None
@@ -30,7 +30,7 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
     if given.prompts_per_step is not None:
         raise InputError(
             f"prompts_per_step is {given.prompts_per_step}, but the task has only {sizes['training']} training problems, and a "
-            f"step must not hold the same problem twice. Use --prompts-per-step {sizes['training']} or fewer."
+            f"step must not hold the same problem twice. Use {setting('prompts_per_step', sizes['training'])} or fewer."
         )
     note = (
         f"{sizes['training']} prompts a step and not {config.prompts_per_step}, for there are no more training problems"

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.maths.objective import right
 from rung.maths.returns import varies
 from rung.network.adapter import has_adapter, load_trained, trained_weights
@@ -88,7 +88,8 @@ class Learner:
             )
         elif any(p.dtype != torch.float32 for p in self.parameters):
             raise InputError(
-                f"recipe {self.recipe.name!r} solves a linear system, which needs float32 weights. Use --dtype float32."
+                f"recipe {self.recipe.name!r} solves a linear system, which needs float32 weights. Use "
+                f"{setting('dtype', 'float32')}."
             )
         self.reference = self._frozen_copy() if needs & {"ref_logp", "ref_full"} else None
         self.critic: ValueModel | None = None

@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.io.run_dir import RunDir
 from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override
 from rung.recipes import Recipe
@@ -79,7 +79,7 @@ def agreed(
     if wrong:
         raise InputError(
             f"the run {path} goes on as it was begun: {'; '.join(wrong)}. Leave that out, or start a new run "
-            f"with another --out. What may change: {', '.join(FREE)}."
+            f"with another {setting('out')}. What may change: {', '.join(FREE)}."
         )
     said = [f"{n} is {getattr(now, n)} from here on; it was {getattr(before, n)}" for n in changed]
     if "steps" in changed and now.decay_steps:

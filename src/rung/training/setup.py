@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.io.run_dir import RunDir
 from rung.io.state import load_state
 from rung.kernels.device import choose
@@ -217,7 +217,7 @@ def try_saving(model: Model) -> None:
         except Exception as error:  # whatever saving raises, it would raise after the training too
             raise InputError(
                 f"this model cannot be saved, so a training would be lost ({type(error).__name__}: {error}). Give the model "
-                "with plain weights, or train an adapter (--lora-rank)."
+                f"with plain weights, or train an adapter ({setting('lora_rank')})."
             ) from error
 
 
@@ -252,7 +252,7 @@ def train_only(model: Model, pattern: str | re.Pattern[str]) -> None:
     names = [name for name, _ in model.hf.named_parameters()]
     if not any(found.search(name) for name in names):
         raise InputError(
-            f"--trainable {found.pattern!r} finds no parameter, so nothing would be trained. Names look like {names[-2]!r}."
+            f"{setting('trainable', found.pattern)} finds no parameter, so nothing would be trained. Names look like {names[-2]!r}."
         )
     for name, parameter in model.hf.named_parameters():
         parameter.requires_grad_(bool(found.search(name)))
@@ -266,7 +266,7 @@ def restore(setup: Setup, checkpoint: Path) -> None:
     else:
         if (checkpoint / adapter.FILE).is_file():
             raise InputError(
-                f"{checkpoint} holds a LoRA adapter. Resume with the --lora-rank of the run's config.toml."
+                f"{checkpoint} holds a LoRA adapter. Resume with the {setting('lora_rank')} of the run's config.toml."
             )
         saved = type(hf).from_pretrained(checkpoint, dtype=hf.dtype)
         hf.load_state_dict(saved.state_dict())
@@ -284,7 +284,8 @@ def go_on(setup: Setup, run: RunDir) -> tuple[int, int]:
     assert steps is not None
     if steps < state["step"]:
         raise InputError(
-            f"{run.path} has done {state['step']} steps, and --steps {steps} lies before that. Give more, or leave it out."
+            f"{run.path} has done {state['step']} steps, and {setting('steps', steps)} lies before that. Give more, or "
+            "leave it out."
         )
     restore(setup, checkpoint)
     if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only

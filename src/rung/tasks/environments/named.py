@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from rung.advice import need
-from rung.errors import InputError
+from rung.errors import InputError, setting
+from rung.settings.ranges import shown
 from rung.settings.shared import Problems
 from rung.tasks import registry
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, half_stateful, title
@@ -24,6 +25,7 @@ from rung.tasks.sources.given import refuse_told
 from rung.tasks.sources.wording import Wording, refused, worded, wording_of
 
 PREFIX = "gymnasium:"
+NEEDED = ("__len__", "__getitem__", "score")  # of an environment
 PLAIN = Wording()
 TURN_TOKENS = 256  # a budget for a conversation of whose answers nothing is known
 
@@ -34,6 +36,7 @@ def problems(settings: Problems, objects: Mapping[str, Any] = MappingProxyType({
     objects: task, reward and environment that Python gave, instead of their names.
     """
     task, reward, environment = (objects.get(n, getattr(settings, n)) for n in ("task", "reward", "environment"))
+    refuse_told(task=task, reward=reward, environment=environment)
     return load(
         task, environment=environment, path=settings.task_path, reward=reward, options=settings.options(),
         wording=wording_of(settings),
@@ -56,7 +59,6 @@ def load(
     task, environment, reward: or the objects themselves.
     """
     options = dict(options or {})
-    refuse_told(environment, "environment")
     if environment is None:
         if isinstance(task, Splits | Environment):
             return worded(_ready(task, path, reward, options), wording)
@@ -66,7 +68,7 @@ def load(
         if environment.startswith(PREFIX):
             _alone(environment, task, reward, wording)
             return _gymnasium(environment.removeprefix(PREFIX), options)
-        found = python_file.load_object(environment, "--environment")
+        found = python_file.load_object(environment, "environment")
     else:
         found, environment = environment, getattr(environment, "__name__", type(environment).__name__)
     if isinstance(found, type) and hasattr(found, "reset") and not hasattr(found, "__getitem__"):
@@ -76,8 +78,11 @@ def load(
             return _wrapped(found.__name__, partial(found, **options), {})
         rows = worded(_rows(found, environment, task, path, reward, options), wording)
         return with_tools(found, rows, judge=reward is not None)
+    makes = inspect.isfunction(found) or (isinstance(found, type) and all(hasattr(found, name) for name in NEEDED))
+    if not makes:
+        found = as_splits(found, environment)
     _alone(environment, task, reward, wording)
-    if inspect.isfunction(found) or isinstance(found, type):
+    if makes:
         _fit(found, environment, options)
         found = found(**options)
     return as_splits(found, environment)
@@ -90,7 +95,8 @@ def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: 
     on_error = str(options.pop("on_error", "stop")) if judges else "stop"
     if path is not None or options:
         raise InputError(
-            f"--{'task-path' if path else 'task-options'} {path or next(iter(options))} has no use for problems that Python "
+            f"{setting('task_path', path) if path else setting('task_options.' + next(iter(options)))} has no use for "
+            "problems that Python "
             "made. Leave it out."
         )
     if judges and isinstance(made.train, Conversational):
@@ -104,7 +110,7 @@ def _fit(make: Any, environment: str, options: Mapping[str, Any]) -> None:
         inspect.signature(make).bind(**options)
     except TypeError as error:
         raise InputError(
-            f"--environment {environment} cannot be made: {error}. Its arguments are --task-options."
+            f"{setting('environment', environment)} cannot be made: {error}. Its arguments are {setting('task_options')}."
         ) from error
 
 
@@ -130,8 +136,8 @@ def as_splits(made: Any, name: str) -> Splits:
         cut = max(1, len(made) // 10)
         return Splits(name, Part(made, cut, len(made)), Part(made, 0, cut), TURN_TOKENS)
     raise InputError(
-        f"{name} is a {type(made).__name__}, which is no environment. It needs __len__, __getitem__, score, and session for "
-        "several turns; or give a Splits, a class with reset(**row), or a gymnasium environment."
+        f"environment {name}: {shown(made)}, of type {type(made).__name__}, is no environment. It needs {', '.join(NEEDED)}, and "
+        "session for several turns; or give a Splits, a class with reset(**row), or a gymnasium environment."
     )
 
 
@@ -139,12 +145,14 @@ def _rows(
     found: Any, environment: str, task: Any, path: Path | None, reward: Any, options: Mapping[str, Any]
 ) -> Splits:
     if task is None:
-        raise InputError(f"--environment {environment}: its reset(**row) needs rows. Give them with --task.")
+        raise InputError(
+            f"{setting('environment', environment)}: its reset(**row) needs rows. Give them with {setting('task')}."
+        )
     return registry.load(task, path=path, reward=reward, options=options, answers=not hasattr(found, "get_reward"))
 
 
 def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
-    need(f"--environment {PREFIX}{name}", "gymnasium")
+    need(setting("environment", PREFIX + name), "gymnasium")
     import gymnasium
 
     options = dict(options)
@@ -156,11 +164,13 @@ def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
         gymnasium.error.Error,
         ModuleNotFoundError,
     ) as error:  # no such environment, or a package of its own is missing
-        raise InputError(f"--environment {PREFIX}{name}: {error}") from error
+        raise InputError(f"{setting('environment', PREFIX + name)}: {error}") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error) or not options:
             raise
-        raise InputError(f"--environment {PREFIX}{name}: {error}. Its arguments are --task-options.") from error
+        raise InputError(
+            f"{setting('environment', PREFIX + name)}: {error}. Its arguments are {setting('task_options')}."
+        ) from error
     return _wrapped(name, make, ours)
 
 
@@ -172,8 +182,8 @@ def _wrapped(name: str, make: Any, ours: Mapping[str, Any]) -> Splits:
 def _alone(environment: str, task: Any, reward: Any, wording: Wording) -> None:
     if wording:
         raise refused(wording, environment)
-    for flag, value in (("--task", task), ("--reward", reward)):
+    for name, value in (("task", task), ("reward", reward)):
         if value is not None:
             raise InputError(
-                f"{flag} {value} has no use for the environment {environment}, which has its own. Leave it out."
+                f"{setting(name, value)} has no use for the environment {environment}, which has its own. Leave it out."
             )

@@ -23,7 +23,7 @@ from rung.tasks.environments.tool_class import ToolSession
 
 # What TRL passes besides, or only sometimes: why it is missing.
 MISSING = {
-    "environments": "there is none: the answers are no conversations. Give an environment's class with --environment.",
+    "environments": "there is none: the answers are no conversations. Give an environment's class (docs/environments.md).",
     "log_extra": "rung keeps no such columns. Give the parameter the default None.",
     "log_metric": "rung logs rewards, and nothing for them. Give the parameter the default None.",
 }

@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.records import Group, Prompt
 from rung.tasks.sources.columns import lookup
 
@@ -101,5 +101,7 @@ def _first(row: Any, names: Sequence[str], gold: str | None, where: str) -> Any:
         if value is not MISSING:
             return value
     if gold is None:
-        raise unknown(f"column for {where}:", names[0], row, more=" Name the right one with --answer-column.")
+        raise unknown(
+            f"column for {where}:", names[0], row, more=f" Name the right one with {setting('answer_column')}."
+        )
     return gold

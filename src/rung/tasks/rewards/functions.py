@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.records import Group, Task
 from rung.tasks.environments.protocol import (
     Environment,
@@ -26,7 +26,7 @@ from rung.tasks.rewards.arguments import Progress, arguments, name_of, plain
 from rung.tasks.rewards.coroutines import settled
 from rung.tasks.rewards.foreign import form_of
 from rung.tasks.rewards.python_file import folder_of, line_of, load_object
-from rung.tasks.sources.given import refuse_told, weighted
+from rung.tasks.sources.given import weighted
 from rung.tasks.verify.probes import gold_of
 
 # What a reward function leaves to the problems; how they would be judged, and at which steps, it replaces.
@@ -77,7 +77,7 @@ class Rewarded(Wrapper):
                 return [{name: math.nan} for _ in group.completions]
             raise InputError(
                 f"{where} raised {type(error).__name__}: {error}. {line} Mend it, or leave such answers unscored "
-                "with --task-options.on_error skip."
+                f"with {setting('task_options.on_error', 'skip')}."
             ) from error
         return [{name: self.weight * value} for value in _rewards(values, len(group.completions), where)]
 
@@ -153,14 +153,13 @@ def _rewards(values: Any, count: int, where: str) -> list[float]:
 
 def functions(reward: Any) -> list[tuple[Callable[..., Any], float]]:
     """Functions with weights: as text, or they themselves (given.py)."""
-    refuse_told(reward, "reward")
     found: list[tuple[Callable[..., Any], float]] = []
     for part, weight in weighted(reward):
         found += [(f, w * weight) for f, w in _named(part)] if isinstance(part, str) else [(part, weight)]
     names = [name_of(function) for function, _ in found]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"--reward names two functions {name!r}; their rewards need different names.")
+            raise InputError(f"{setting('reward')} names two functions {name!r}; their rewards need different names.")
     return found
 
 
@@ -174,14 +173,14 @@ def _named(spec: str) -> list[tuple[Callable[..., Any], float]]:
         except ValueError:
             factor = math.nan
         if not math.isfinite(factor):
-            raise InputError(f"--reward {part.strip()!r}: {weight!r} is no weight. Write FILE.py:NAME*0.5.")
+            raise InputError(f"{setting('reward', part.strip())}: {weight!r} is no weight. Write FILE.py:NAME*0.5.")
         found.append((load_function(place if star else part.strip()), factor))
     return found
 
 
-def load_function(spec: str, flag: str = "--reward") -> Callable[..., Any]:
+def load_function(spec: str, name: str = "reward") -> Callable[..., Any]:
     """The function that FILE.py:NAME names."""
-    found = load_object(spec, flag)
+    found = load_object(spec, name)
     if not callable(found):
-        raise InputError(f"{flag} {spec}: a {type(found).__name__}, which cannot be called. Name a function.")
+        raise InputError(f"{setting(name, spec)}: a {type(found).__name__}, which cannot be called. Name a function.")
     return found  # type: ignore[no-any-return]

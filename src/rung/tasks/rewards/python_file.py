@@ -22,19 +22,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 
 _loaded: dict[Path, tuple[bytes, ModuleType]] = {}  # of each file: what it held when it was run, and what came of it
 
 
-def load_object(spec: str, flag: str) -> Any:
+def load_object(spec: str, name_of: str) -> Any:
     """What FILE.py:NAME names."""
     file, colon, name = spec.rpartition(":")
     if not colon or not file.endswith(".py") or not name:
-        raise InputError(f"{flag} {spec!r} names nothing in a file. Write FILE.py:NAME, as in rewards.py:length.")
+        raise InputError(
+            f"{setting(name_of, spec)} names nothing in a file. Write FILE.py:NAME, as in rewards.py:length."
+        )
     path = Path(file)
     if not path.is_file():
-        raise InputError(f"{flag} {spec!r}: the file {path} does not exist. Check the path (read from {Path.cwd()}).")
+        raise InputError(
+            f"{setting(name_of, spec)}: the file {path} does not exist. Check the path (read from {Path.cwd()})."
+        )
     module = load_module(path)
     if not hasattr(module, name):
         own = [k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__]

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.tasks.sandbox.spawn import start
 from rung.tasks.sandbox.wire import Broken, Line
 
@@ -277,7 +277,7 @@ def chosen(unsafe: bool) -> tuple[Sandbox, tuple[str, ...]]:
         "the verifier 'code' runs a model's programs, and this machine has no sandbox for them ("
         + "; ".join(missed or ["only Linux has one"])
         + "). Install bubblewrap (apt install bubblewrap), use Linux 5.13 or later with Landlock, or say "
-        "--task-options.unsafe_code true to run them with your own rights."
+        f"{setting('task_options.unsafe_code', True)} to run them with your own rights."
     )
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.records import Message, Prompt
 from rung.tasks.sources.rows import Row
 
@@ -27,7 +27,6 @@ PROMPTS = ("prompt", "messages", "question", "problem")
 ANSWERS = ("answer", "reward_model.ground_truth", "answerKey", "solution")
 CHOICES = ("choices", "options")
 SOLVED = "messages"  # the prompt column whose last assistant message is no part of the prompt
-_FLAG = {"prompt": "--prompt-column", "answer": "--answer-column"}
 _MISSING = object()
 
 
@@ -67,9 +66,9 @@ class Columns:
             inner = f"{self.answer}.{next(iter(value), 'NAME')}"
             raise InputError(
                 f"{row.place}: the answer in column {self.answer!r} is a table of {', '.join(value)}. "
-                f"Name the one that holds the answer: {_FLAG['answer']} {inner}."
+                f"Name the one that holds the answer: {setting('answer_column', inner)}."
             )
-        return present(row, self.answer, value, _FLAG["answer"])
+        return present(row, self.answer, value, "answer_column")
 
     def lettered(self, row: Row) -> Lettered | None:
         """The row's choices, if its answer is a letter or an index among them."""
@@ -172,15 +171,15 @@ def _names(values: Mapping[str, Any]) -> list[str]:
     return [*values, *inner]
 
 
-def require(row: Row, column: str, flag: str) -> Any:
+def require(row: Row, column: str, named_by: str) -> Any:
     """The value of a column that the task cannot do without."""
-    return present(row, column, lookup(row.values, column), flag)
+    return present(row, column, lookup(row.values, column), named_by)
 
 
-def present(row: Row, column: str, value: Any, flag: str) -> Any:
+def present(row: Row, column: str, value: Any, named_by: str) -> Any:
     """The value, or an error that says where it is missing."""
     if value is _MISSING:
-        more = f" It is in {row.place}; name the right one with {flag}."
+        more = f" It is in {row.place}; name the right one with {setting(named_by)}."
         raise unknown("column", column, _names(row.values), more=more)
     if value is None or value == "":
         raise InputError(f"{row.place}: the column {column!r} is empty. Fill it in or remove the row.")
@@ -189,7 +188,7 @@ def present(row: Row, column: str, value: Any, flag: str) -> Any:
 
 def _prompt(row: Row, column: str) -> Prompt:
     """A text, or a list of messages with role and content."""
-    value = require(row, column, _FLAG["prompt"])
+    value = require(row, column, "prompt_column")
     read = decoded(value)
     messages = [_message(m) for m in read] if isinstance(read, list) else []
     if messages and all(m is not None for m in messages):

@@ -171,7 +171,7 @@ def gsm8k(path: Path, *, verifier: str = "auto", options: Mapping[str, Any] | No
 
 
 def _gsm8k_task(row: Row) -> Task:
-    question, solution = require(row, "question", "--task"), require(row, "answer", "--task")
+    question, solution = require(row, "question", "task"), require(row, "answer", "task")
     gold = _GSM8K_GOLD.search(str(solution))
     if gold is None:
         raise InputError(f"{row.place}: the answer has no '#### NUMBER' at its end, as GSM8K's rows do.")

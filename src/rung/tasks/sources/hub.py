@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.advice import need
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.tasks.sources.rows import Row
 
 PREFIX = "hf:"
@@ -76,15 +76,15 @@ def _advice(error: Exception) -> str | None:
     if isinstance(error, FileNotFoundError | ConnectionError):
         return "Check its name; without network it must be in the cache or saved on disk."
     if "Config name is missing" in said or "BuilderConfig" in said:
-        return "Choose a configuration with --task-options.config."
+        return f"Choose a configuration with {setting('task_options.config')}."
     return "Save it on disk where they are (save_to_disk)." if "scripts are no longer supported" in said else None
 
 
-def _choose(name: str, found: dict[str, Any], wanted: str | None, usual: tuple[str, ...], flag: str) -> str | None:
+def _choose(name: str, found: dict[str, Any], wanted: str | None, usual: tuple[str, ...], option: str) -> str | None:
     if wanted is None:
         return next((split for split in usual if split in found), None)
     if wanted not in found:
-        raise unknown(f"split of {name}", wanted, found, more=f" Choose with --task-options.{flag}.")
+        raise unknown(f"split of {name}", wanted, found, more=f" Choose with {setting('task_options.' + option)}.")
     return wanted
 
 

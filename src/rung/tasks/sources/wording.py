@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.records import Prompt, Task
 from rung.settings.shared import Problems
 from rung.tasks.environments.protocol import Conversational, Environment, Splits
@@ -25,7 +25,7 @@ class Wording:
     def __post_init__(self) -> None:
         if self.template is not None and SLOT not in self.template:
             raise InputError(
-                f"--prompt-template {self.template!r} has no place for the problem. Write {SLOT} where it belongs, as in "
+                f"{setting('prompt_template', self.template)} has no place for the problem. Write {SLOT} where it belongs, as in "
                 f"'Question: {SLOT} Answer:'."
             )
 
@@ -84,19 +84,23 @@ def worded(splits: Splits, wording: Wording) -> Splits:
     messages = next((task for task in first if not isinstance(task.prompt, str)), None)
     if wording.template is not None and messages is not None:
         raise InputError(
-            f"--prompt-template puts words around plain text, and {messages.id} is a list of messages. Leave it out; "
-            "--task-options.instruction adds a sentence to rows of either kind."
+            f"{setting('prompt_template')} puts words around plain text, and {messages.id} is a list of messages. Leave it out; "
+            f"{setting('task_options.instruction')} adds a sentence to rows of either kind."
         )
     if wording.chat and messages is not None and all(not isinstance(task.prompt, str) for task in first):
-        raise InputError(f"--chat has no use for {splits.name}, whose problems are messages already. Leave it out.")
+        raise InputError(
+            f"{setting('chat', True)} has no use for {splits.name}, whose problems are messages already. Leave it out."
+        )
     train, held_out = (Worded(env, wording) for env in sides)
     return replace(splits, train=train, eval=held_out, notes=(*splits.notes, _note(wording, first)))
 
 
 def refused(wording: Wording, what: str) -> InputError:
     """Of an environment that asks in its own words."""
-    flag = "--system" if wording.system is not None else "--chat" if wording.chat else "--prompt-template"
-    return InputError(f"{flag} has no use for the environment {what}, which says itself what is asked. Leave it out.")
+    name = "system" if wording.system is not None else "chat" if wording.chat else "prompt_template"
+    return InputError(
+        f"{setting(name)} has no use for the environment {what}, which says itself what is asked. Leave it out."
+    )
 
 
 def _note(wording: Wording, first: list[Task]) -> str:
@@ -107,5 +111,8 @@ def _note(wording: Wording, first: list[Task]) -> str:
         said.append("each problem of plain text is one message of the user")
     if wording.system is not None:
         own = any(not isinstance(t.prompt, str) and t.prompt and t.prompt[0]["role"] == "system" for t in first)
-        said.append("the system message of --system stands " + ("in place of the rows' own" if own else "before each"))
+        said.append(
+            f"the system message of {setting('system')} stands "
+            + ("in place of the rows' own" if own else "before each")
+        )
     return "; ".join(said)

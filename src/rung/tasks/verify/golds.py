@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.records import Task
 from rung.tasks.verify.code import Code
 from rung.tasks.verify.formula import MAX_ANSWER, Math
@@ -57,8 +57,8 @@ def check(
     )
     if not drop or len(found) == len(tasks):
         raise InputError(
-            f"{what} Mend these rows, choose another verifier with --task-options.verifier, or leave such rows out with "
-            "--task-options.drop_unverifiable true."
+            f"{what} Mend these rows, choose another verifier with {setting('verifier')}, or leave such rows out "
+            f"with {setting('task_options.drop_unverifiable', True)}."
         )
     return {one.task.id for one in found}, (f"{what} {LEFT_OUT}",)
 
