@@ -191,4 +191,9 @@ REINFORCE_PP_BASELINE = rung(
     silent=("the second centering moves groups without signal away from zero, so they are trained on as well",),
     credit=p.GroupMean(scale="none"), kl=p.K2(0.001))  # fmt: skip
 
-LADDER: Mapping[str, Recipe] = {r.name: r for r in list(globals().values()) if isinstance(r, Recipe)}
+RUNGS = (
+    REINFORCE, REWARD_TO_GO, MOVING_AVERAGE, BATCH_MEAN, LEAVE_ONE_OUT, VALUE_BASELINE, A2C, TRPO, PPO_KL, PPO, VAPO,
+    GRPO, GRPO_PROCESS, DR_GRPO, DAPO, LITE_PPO, GSPO, CISPO, GMPO, SAPO, RLOO, REMAX, OPO, REINFORCE_PP,
+    REINFORCE_PP_BASELINE,
+)  # fmt: skip
+LADDER: Mapping[str, Recipe] = {r.name: r for r in RUNGS}

@@ -18,6 +18,4 @@ KIMI = rung(
     silent=("tau is undisclosed, 0.1 here", "the optimizer is not reset between batches"),
     credit=p.GroupMean(scale="none"), surrogate=p.MirrorDescent(), update=p.GradientSteps(minibatches=2))  # fmt: skip
 
-CONTRIB: Mapping[str, Recipe] = {
-    r.name: r for r in list(globals().values()) if isinstance(r, Recipe) and r is not GRPO and r is not LEAVE_ONE_OUT
-}
+CONTRIB: Mapping[str, Recipe] = {r.name: r for r in (MAXRL, KIMI)}

@@ -1,4 +1,20 @@
-"""`rung report`: one self-contained HTML file on runs, or on what `rung ladder` and `rung why` found."""
+"""`rung report`: one self-contained HTML file on runs, or on what `rung ladder` and `rung why` found.
+
+browser      The browser of answers: its frame and its controls. report.js fills it, with text and never with markup.
+charts       Line charts and interval plots as SVG: colours and type from the page, labels at the lines, a description in words.
+collect      What a report shows, as plain data: runs and experiments are read here and nowhere else.
+completions  A sample of a run's answers, with what is stored of each token, small enough to stand in one HTML file.
+curves       Which of a run's metrics are drawn, in which order, and together with what.
+equations    Equations of docstrings, set: the objective as MathML (browsers know it, nothing is loaded).
+experiments  The sections of a report on a ladder or a `why`: what was found, each step's verdict, robustness, gradient quality.
+health       The health of runs: what went wrong, in which steps, with its likely cause and what to do.
+markup       HTML by construction: every text is escaped, unless it was made here.
+numbers      Curves for people: a running mean with its interval, and long curves made short.
+outcome      The first sections of a report on runs: the curve, three answers before and after, and runs compared.
+page         From collected data to one HTML file: no server, no other file, no request to anywhere.
+pairs        Held-out problems in pairs: one run before and after, and two runs side by side, with the answers that changed.
+sections     The sections of a report on runs after its first: curves, the recipe, time and memory, answers, settings.
+"""
 
 from __future__ import annotations
 

@@ -3,5 +3,5 @@
 arguments   From words to settings.
 completion  `rung completion SHELL`.
 help        `rung COMMAND --help`.
-words       The words of a command line as the fields of a dataclass: each flag by its name, each value by the field's annotation.
+words       The words of a command line as the fields of a dataclass.
 """

@@ -1,7 +1,7 @@
-"""Is an answer right?
+r"""Is an answer right?
 
-choice         The option letter of a multiple-choice answer: B, (B), B. Paris, \textbf{(B)}\\ 42, **B) Paris**.
-code           Does a program pass its unit tests? The verifier `code`: the last fenced block, run in a process with limits.
+choice         The option letter of a multiple-choice answer: B, (B), B. Paris, \textbf{(B)}\ 42, **B) Paris**.
+code           Does a program pass its unit tests? The verifier `code`: the last fenced block, run in a sandbox (sandbox/jail.py).
 extract        The last answer in a completion, or None. Only the last one counts, and nothing after the end of the answer.
 formula        The verifier `math`.
 golds          Gold answers that no answer can equal: they are found before the run and never taken in silence.
