@@ -17,7 +17,7 @@ from pathlib import Path
 from rung.tasks.sandbox.pool import Pool
 from rung.tasks.verify.choice import option
 from rung.tasks.verify.extract import last_line, last_number, marked, spoken
-from rung.tasks.verify.plain import plain, undressed_text, without_emphasis
+from rung.tasks.verify.plain import one_about, plain, undressed_text, without_emphasis, without_sizes
 from rung.tasks.verify.quantity import agree, foreign_digit, quantity
 from rung.tasks.verify.units import unit_of
 
@@ -178,7 +178,7 @@ def _formulas(gold: str, answer: str, engine: Engine) -> float:
 
 def _about(answer: str) -> str:
     r"""4\pi of "4\pi \approx 12.57"; 12.57 of "x \approx 12.57"."""
-    before, sign, after = re.sub(r"\\(?:approx|simeq)(?![A-Za-z])", "\u2248", answer).partition("\u2248")
+    before, sign, after = one_about(answer).partition("\u2248")
     if not sign:
         return answer
     return after.strip() if not before.strip() or re.fullmatch(r"\s*[A-Za-z]\s*", before) else before.strip()
@@ -236,7 +236,7 @@ def _lists(gold: str, answer: str) -> tuple[_List, _List] | None:
 
 
 def _list(text: str) -> _List:
-    text = re.sub(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])|\\[!]", "", text).strip().strip("$").strip()
+    text = without_sizes(text).strip().strip("$").strip()
     if not text or (_is_words(text) and not _AND.search(text)):
         return _List("", ())
     kind = ""

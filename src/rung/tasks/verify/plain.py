@@ -64,8 +64,7 @@ def plain(text: str) -> str:
     if not text.isascii():
         text = _ascii(text)
     if "*" in text or "_" in text or "`" in text:
-        for _ in range(2):  # `**73**` and ***73*** are nested
-            text = _EMPHASIS.sub(r"\2", text)
+        text = without_emphasis(text)
     if "\\" in text or "$" in text or "{" in text:
         text = _latex(text)
     if "10" in text:
@@ -80,16 +79,30 @@ def plain(text: str) -> str:
 def undressed_text(text: str) -> str:
     r"""The text without LaTeX's text commands, dollar signs and spaces: \text{Paris} and $\textbf{(B)}\ 42$."""
     if "\\" in text or "$" in text:
-        text = _DOLLARS.sub(r" \1 ", _THIN.sub(" ", text.replace("\\!", "")))
-        for _ in range(3):
-            text = _TEXT.sub(r" \1 ", text)
+        text = _without_text_commands(_DOLLARS.sub(r" \1 ", _THIN.sub(" ", text.replace("\\!", ""))))
     return " ".join(text.split())
 
 
 def without_emphasis(text: str) -> str:
     """The text without Markdown's bold, italics and code."""
-    for _ in range(2):
+    for _ in range(2):  # `**73**` and ***73*** are nested
         text = _EMPHASIS.sub(r"\2", text)
+    return text
+
+
+def without_sizes(text: str) -> str:
+    r"""The text without what LaTeX says of sizes and of how far apart things stand: \left( as (."""
+    return _SIZES.sub("", text.replace("\\!", ""))
+
+
+def one_about(text: str) -> str:
+    r"""\approx, \simeq and their like as the one sign."""
+    return _ABOUT.sub("\u2248", text)
+
+
+def _without_text_commands(text: str) -> str:
+    for _ in range(3):
+        text = _TEXT.sub(r" \1 ", text)
     return text
 
 
@@ -106,15 +119,13 @@ def _vulgar(found: re.Match[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    text = _SIZES.sub("", text.replace("\\!", "").replace("{,}", ",").replace("\\%", "%").replace("$$", "$"))
+    text = without_sizes(text).replace("{,}", ",").replace("\\%", "%").replace("$$", "$")
     text = _DOLLARS.sub(r" \1 ", text)
     if "\\" not in text and "{" not in text:
         return text
-    text = _THIN.sub(" ", text.replace("\\$", "$")).replace("\\(", " ").replace("\\)", " ")
-    for _ in range(3):
-        text = _TEXT.sub(r" \1 ", text)
+    text = _without_text_commands(_THIN.sub(" ", text.replace("\\$", "$")).replace("\\(", " ").replace("\\)", " "))
     text = re.sub(r"\s+\^", "^", text.replace("\\[", " ").replace("\\]", " "))
-    text = _DEGREE.sub("\u00b0", _ABOUT.sub("\u2248", _TIMES.sub("\u00d7", text)))
+    text = _DEGREE.sub("\u00b0", one_about(_TIMES.sub("\u00d7", text)))
     text = _REPEATING.sub(_repeating, _BRACED.sub(r"\1", _UNIT_FRAC.sub(r" \1/\2", _FRAC.sub(_fraction, text))))
     return re.sub(r"\^\s*\{\s*([-+]?[0-9]+)\s*\}", r"^\1", text)
 
