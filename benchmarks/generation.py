@@ -19,7 +19,8 @@ import torch
 
 from rung.network import model as models
 from rung.records import SamplingLaw
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
 from trl_step import DTYPES, prompts
 
@@ -46,7 +47,7 @@ def main() -> None:
 
     def ours(seed: int) -> int:
         law = SamplingLaw(max_new_tokens=args.tokens)
-        return sum(len(r.tokens) for r in TorchSampler(model).sample(rows, law, samples, seed))
+        return sum(len(r.tokens) for r in TorchSampler(model).sample(rows, law, Draws.whole(seed, samples * len(rows))))
 
     width = max(map(len, repeated))
     ids = torch.tensor([[0] * (width - len(r)) + list(r) for r in repeated])

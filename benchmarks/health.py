@@ -25,7 +25,7 @@ from unittest.mock import patch
 from rung.io.console import Console
 from rung.recipe_io import all_recipes
 from rung.records import Completion, Group, Task
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks.environments.protocol import Environment, Splits
 from rung.tasks.sources import arithmetic
 from rung.tasks.sources.dataset import Rows
@@ -95,8 +95,8 @@ def coin() -> Pay:
 class HotSampler(TorchSampler):
     """Draws at another temperature than it is told, and reports those log-probabilities."""
 
-    def sample(self, prompts: Any, law: Any, *rest: Any, **more: Any) -> Any:
-        return super().sample(prompts, replace(law, temperature=1.5 * law.temperature), *rest, **more)
+    def sample(self, prompts: Any, law: Any, draws: Any) -> Any:
+        return super().sample(prompts, replace(law, temperature=1.5 * law.temperature), draws)
 
 
 def hot() -> AbstractContextManager[Any]:

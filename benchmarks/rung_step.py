@@ -23,7 +23,7 @@ from rung.network import model as models
 from rung.recipe_io import find
 from rung.records import Group, SamplingLaw, Task
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.learner import Hyper, Learner
 from trl_step import DTYPES, prompts
 

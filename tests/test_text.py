@@ -20,6 +20,7 @@ from rung.network import model as models
 from rung.network.model import codec_of
 from rung.records import Completion, Group, Rollout, SamplingLaw, Step, Task
 from rung.rollout.ask import ask
+from rung.rollout.draws import Draws
 from rung.tasks.environments import tools
 from rung.text import Codec, whole_by
 from rung.training.setup import unread_letters
@@ -166,10 +167,12 @@ class Says:
     def __init__(self, ids):
         self.ids, self.asked = tuple(ids), []
 
-    def sample(self, prompts, law, samples, seed):
+    def sample(self, prompts, law, draws):
         self.asked += [tuple(p) for p in prompts]
         zeros = (0.0,) * len(self.ids)
-        return [Rollout(tuple(p), self.ids, zeros, zeros, "stop") for p in prompts for _ in range(samples)]
+        return [
+            Rollout(tuple(p), self.ids, zeros, zeros, "stop") for p in prompts for _ in range(draws.each(len(prompts)))
+        ]
 
 
 def test_the_models_turn_goes_on_and_is_not_closed():
@@ -197,7 +200,12 @@ def test_the_whole_message_is_judged():
     model = tiny("llama")
     env = Judge([Task("0", CHAT)])
     ((scored,),) = ask(
-        env, model.codec, Says([*model.codec.ids("w8"), EOS]), SamplingLaw(max_new_tokens=4), list(env), 1, 0
+        env,
+        model.codec,
+        Says([*model.codec.ids("w8"), EOS]),
+        SamplingLaw(max_new_tokens=4),
+        list(env),
+        Draws.whole(0, 1),
     )
     assert env.seen == [scored.text] and scored.text.split() == ["w6", "w7w8"]
     assert scored.rollout.tokens == (*model.codec.ids("w8"), EOS), "only what the model has said is trained"
@@ -227,7 +235,7 @@ class Talking(Judge):
 def test_a_conversation_may_begin_inside_the_models_turn():
     model = tiny("llama")
     env, sampler = Talking([Task("0", CHAT)]), Says([*model.codec.ids("w8"), TURN])
-    ((scored,),) = ask(env, model.codec, sampler, SamplingLaw(max_new_tokens=8), list(env), 1, 0)
+    ((scored,),) = ask(env, model.codec, sampler, SamplingLaw(max_new_tokens=8), list(env), Draws.whole(0, 1))
     assert [x.split() for x in env.last.heard] == [["w6", "w7w8"], ["w8"]], "the second turn is the model's alone"
     roles = [m["role"] for m in scored.episode.messages]
     assert roles == ["user", "assistant", "user", "assistant"]

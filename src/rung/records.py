@@ -91,7 +91,7 @@ class Rollout:
 
     tokens:  sampled ids, the end token included; observation tokens too where `actions` is given.
     logp:    log mu(y_t | x, y_<t) under the SamplingLaw, one float a token.
-    entropy: entropy in nats of the law at each token.
+    entropy: entropy in nats of the law at each token; None: the sampler does not say.
     stop:    from the sampler, never guessed from token ids.
     version: how many updates the sampling weights had seen.
     actions: True where the policy sampled the token; None means all of them.
@@ -100,7 +100,7 @@ class Rollout:
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     logp: tuple[float, ...]
-    entropy: tuple[float, ...]
+    entropy: tuple[float, ...] | None
     stop: StopReason
     version: int = 0
     actions: tuple[bool, ...] | None = None

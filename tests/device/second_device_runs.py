@@ -21,7 +21,7 @@ from rung.network import streams
 from rung.recipe_io import find, override
 from rung.records import SamplingLaw
 from rung.rollout import sampler
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 
 torch.set_num_threads(1)
 SMALL = {"prompts_per_step": 4, "samples_per_prompt": 2, "eval_problems": 2, "threads": 1, "max_new_tokens": 8}

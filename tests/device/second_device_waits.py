@@ -6,7 +6,7 @@ import pytest
 import torch
 from waits import HEAD, KINDS, LAW, Row, counted
 
-from rung.rollout.sampler import LOOK_EVERY
+from rung.rollout.torch_sampler import LOOK_EVERY
 
 torch.set_num_threads(1)
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"

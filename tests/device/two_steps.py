@@ -7,7 +7,7 @@ from rung.network import adapter, checkpointing
 from rung.network import model as models
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
 from rung.training.learner import Hyper, Learner
 

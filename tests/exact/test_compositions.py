@@ -37,7 +37,7 @@ from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.records import Batch, SamplingLaw
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.ranges import FINITE, hints, options_of
 from rung.tasks import registry
 from rung.training.learner import Hyper, Learner

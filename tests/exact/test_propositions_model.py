@@ -13,7 +13,8 @@ from rung.maths.credit import outcome_to_token
 from rung.network.model import Model, wrap
 from rung.recipes import TRPO
 from rung.records import Batch, SamplingLaw, Tokens
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.policy import Policy
 from rung.training.rules import Work, natural_step
 
@@ -93,7 +94,7 @@ def full_of_dropout(kind: str):
 def largest_gap(model: Model) -> float:
     """Largest |log rho| of answers that the model drew itself, before any update."""
     rollouts = TorchSampler(model).sample(
-        [(1, 5, 6), (1, 7)], SamplingLaw(temperature=0.8, max_new_tokens=6), 4, seed=0
+        [(1, 5, 6), (1, 7)], SamplingLaw(temperature=0.8, max_new_tokens=6), Draws.whole(0, 8)
     )
     length_B = torch.tensor([len(r.tokens) for r in rollouts])
     t = Tokens(

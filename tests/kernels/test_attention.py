@@ -10,7 +10,9 @@ import transformers
 from rung.kernels.attention import Packed, packed_attention
 from rung.network.model import Model, wrap
 from rung.records import SamplingLaw, Tokens
-from rung.rollout.sampler import TorchSampler, draw
+from rung.rollout.draws import Draws
+from rung.rollout.sampler import draw
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.policy import Policy, microbatches, predicting_states
 
 V, D = 29, 16
@@ -60,7 +62,7 @@ def llama() -> Model:
 
 def sampled(model: Model, law: SamplingLaw, samples: int = 3) -> tuple[Tokens, torch.Tensor, torch.Tensor]:
     """Answers of the sampler as the trainer reads them, with the sampler's own log-probabilities and entropies."""
-    rollouts = TorchSampler(model).sample(PROMPTS, law, samples, seed=0)
+    rollouts = TorchSampler(model).sample(PROMPTS, law, Draws.whole(0, samples * len(PROMPTS)))
     B, T = len(rollouts), max(len(r.tokens) for r in rollouts)
     tokens_BT = torch.full((B, T), 3)
     logp_BT, entropy_BT = torch.zeros(2, B, T)
@@ -212,7 +214,9 @@ def test_layout_by_hand():
 @pytest.mark.parametrize("max_batch", [512, 3], ids=["at once", "prompt by prompt"])
 def test_answers_end_at_the_end_token_or_at_the_limit(model, max_batch):
     law = SamplingLaw(max_new_tokens=9)
-    rollouts = TorchSampler(model, version=4, max_batch=max_batch).sample(PROMPTS, law, 8, seed=5)
+    rollouts = TorchSampler(model, version=4, max_batch=max_batch).sample(
+        PROMPTS, law, Draws.whole(5, 8 * len(PROMPTS))
+    )
     assert [r.prompt for r in rollouts] == [x for x in PROMPTS for _ in range(8)]
     for r in rollouts:
         assert 1 <= len(r.tokens) == len(r.logp) == len(r.entropy) <= 9
@@ -226,22 +230,26 @@ def test_answers_end_at_the_end_token_or_at_the_limit(model, max_batch):
 
 def test_batching_and_compaction_change_no_answer(llama, monkeypatch):
     law = SamplingLaw(max_new_tokens=12)
-    whole = TorchSampler(llama).sample(PROMPTS, law, 6, seed=1)
-    parts = TorchSampler(llama, max_batch=6).sample(PROMPTS, law, 6, seed=1)
+    whole = TorchSampler(llama).sample(PROMPTS, law, Draws.whole(1, 6 * len(PROMPTS)))
+    parts = TorchSampler(llama, max_batch=6).sample(PROMPTS, law, Draws.whole(1, 6 * len(PROMPTS)))
     assert [r.tokens for r in whole] == [r.tokens for r in parts]
-    monkeypatch.setattr("rung.rollout.sampler.COMPACT_BELOW", 0.0)
-    never = TorchSampler(llama).sample(PROMPTS, law, 6, seed=1)
+    monkeypatch.setattr("rung.rollout.torch_sampler.COMPACT_BELOW", 0.0)
+    never = TorchSampler(llama).sample(PROMPTS, law, Draws.whole(1, 6 * len(PROMPTS)))
     assert [r.tokens for r in never] == [r.tokens for r in whole]
-    monkeypatch.setattr("rung.rollout.sampler.COMPACT_BELOW", 2.0)
-    always = TorchSampler(llama).sample(PROMPTS, law, 6, seed=1)
+    monkeypatch.setattr("rung.rollout.torch_sampler.COMPACT_BELOW", 2.0)
+    always = TorchSampler(llama).sample(PROMPTS, law, Draws.whole(1, 6 * len(PROMPTS)))
     assert [(r.tokens, r.stop) for r in always] == [(r.tokens, r.stop) for r in whole]
     for way in ("cache", "even", "whole"):
-        own = TorchSampler(replace(llama, decodes=way, steps=False)).sample(PROMPTS, law, 6, seed=1)
+        own = TorchSampler(replace(llama, decodes=way, steps=False)).sample(
+            PROMPTS, law, Draws.whole(1, 6 * len(PROMPTS))
+        )
         assert [(r.prompt, r.tokens) for r in own] == [(r.prompt, r.tokens) for r in whole], way
 
 
 def test_greedy_answers_follow_the_largest_logit(model):
-    rollouts = TorchSampler(model).sample(PROMPTS, SamplingLaw(temperature=0.0, max_new_tokens=7), 1, seed=0)
+    rollouts = TorchSampler(model).sample(
+        PROMPTS, SamplingLaw(temperature=0.0, max_new_tokens=7), Draws.whole(0, 1 * len(PROMPTS))
+    )
     for r in rollouts:
         ids = torch.tensor([[*r.prompt, *r.tokens]])
         best = model.hf(input_ids=ids, use_cache=False).logits[0, len(r.prompt) - 1 : -1].argmax(-1)

@@ -14,7 +14,8 @@ from rung.kernels.llama_step import Product, fits
 from rung.network import adapter
 from rung.network.streams import steps
 from rung.records import SamplingLaw
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 
 torch.set_num_threads(1)
 PROMPTS = [[1, 5, 6, 7], [1, 9, 8, 7, 6, 5, 4, 10, 11]]
@@ -22,7 +23,7 @@ LIKE = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def answers(model, samples=3, new=20):
-    drawn = TorchSampler(model).sample(PROMPTS, SamplingLaw(max_new_tokens=new), samples, seed=3)
+    drawn = TorchSampler(model).sample(PROMPTS, SamplingLaw(max_new_tokens=new), Draws.whole(3, samples * len(PROMPTS)))
     return [r.tokens for r in drawn], torch.tensor([x for r in drawn for x in r.logp])
 
 

@@ -13,7 +13,8 @@ from rung.evaluation.conformance import BOS, EOS, TURN, draw, tiny, tokenizer, t
 from rung.network import checkpointing
 from rung.network import model as models
 from rung.records import SamplingLaw
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.policy import activation_bytes_per_token
 
 torch.set_num_threads(1)
@@ -75,7 +76,7 @@ def test_a_gguf_file_is_a_model(tmp_path):
     ids = torch.tensor([[1, 5, 6, 7, 8]])
     torch.testing.assert_close(loaded.hf(ids).logits, model.hf(ids).logits, rtol=0, atol=1e-5)
     assert loaded.packs and loaded.codec.end_ids == {EOS} and loaded.codec.encode("ab")[-1:] == [6]
-    assert len(TorchSampler(loaded).sample([(1, 5, 6)], SamplingLaw(max_new_tokens=4), 2, 0)) == 2
+    assert len(TorchSampler(loaded).sample([(1, 5, 6)], SamplingLaw(max_new_tokens=4), Draws.whole(0, 2))) == 2
 
 
 def test_gguf_files_that_are_not_there_or_damaged_are_refused(tmp_path, monkeypatch):
@@ -122,7 +123,9 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(kind):
 def test_several_end_tokens_end_an_answer_and_pad_may_be_one_of_them():
     model = tiny("llama")
     assert model.codec.end_ids == {EOS, TURN} and model.codec.tokenizer.pad_token_id == EOS
-    rollouts = TorchSampler(model).sample([model.codec.encode("w5")], SamplingLaw(max_new_tokens=64), 64, 0)
+    rollouts = TorchSampler(model).sample(
+        [model.codec.encode("w5")], SamplingLaw(max_new_tokens=64), Draws.whole(0, 64)
+    )
     ended = [r for r in rollouts if r.stop == "stop"]
     assert {r.tokens[-1] for r in ended} == {EOS, TURN}
     assert all(t not in model.codec.end_ids for r in ended for t in r.tokens[:-1])

@@ -7,8 +7,9 @@ import pytest
 from rung.errors import InputError
 from rung.evaluation.conformance import tiny
 from rung.records import SamplingLaw
+from rung.rollout.draws import Draws
 from rung.rollout.question import Frame, answers
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 
 MODEL = tiny("llama")
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -47,7 +48,7 @@ def test_what_the_user_wrote_already_is_not_written_again():
 
 def test_probabilities_are_the_models_own_at_any_temperature():
     ids, law = MODEL.codec.encode("w5 w6"), SamplingLaw(max_new_tokens=9)
-    drawn = TorchSampler(MODEL).sample([ids], law, 3, 7)
+    drawn = TorchSampler(MODEL).sample([ids], law, Draws.whole(7, 3))
     said = answers(MODEL, "w5 w6", law, 3, 7, probabilities=True)
     for rollout, answer in zip(drawn, said, strict=True):
         assert answer.text == MODEL.codec.decode(rollout.tokens) and len(answer.tokens) == len(rollout.tokens)

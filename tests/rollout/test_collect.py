@@ -12,7 +12,7 @@ from rung.network import model as models
 from rung.parts import Data, Overlong
 from rung.records import SamplingLaw, State, Task
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 
 torch.set_num_threads(1)
 LAW = SamplingLaw(max_new_tokens=8)

@@ -52,11 +52,11 @@ class Script:
     def __init__(self, *answers: Rollout) -> None:
         self.answers, self.seeds = answers, []
 
-    def sample(self, prompts, law, samples, seed) -> list[Rollout]:
-        self.seeds.append(seed)
+    def sample(self, prompts, law, draws) -> list[Rollout]:
+        self.seeds.append(draws.seed)
         if law.temperature == 0:
             return [rollout(10, prompt=tuple(x)) for x in prompts]
-        return [replace(self.answers[i], prompt=tuple(x)) for x in prompts for i in range(samples)]
+        return [replace(self.answers[i], prompt=tuple(x)) for x in prompts for i in range(draws.each(len(prompts)))]
 
     def load(self, weights, version) -> None: ...
 

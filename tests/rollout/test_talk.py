@@ -12,7 +12,8 @@ from rung.records import Rollout, SamplingLaw, State, Step, Task
 from rung.rollout.ask import ask
 from rung.rollout.collect import Collector
 from rung.rollout.conversation import extension
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.learner import Hyper, Learner
 from rung.training.metrics import reward_metrics
 
@@ -71,8 +72,11 @@ class Script:
 
     turns: tuple
     calls: list = field(default_factory=list)
+    drawn: list = field(default_factory=list)
 
-    def sample(self, prompts, law, samples, seed):
+    def sample(self, prompts, law, draws):
+        samples = draws.each(len(prompts))
+        self.drawn.append(draws)
         tokens = self.turns[min(len(self.calls), len(self.turns) - 1)]
         self.calls.append(([tuple(p) for p in prompts], samples, law.max_new_tokens))
         stop = "stop" if tokens[-1] == TURN else "length"
@@ -82,7 +86,7 @@ class Script:
 
 def talk(sampler, env=None, law=LAW, samples=2, tasks=1):
     env = env or World()
-    return ask(env, MODEL.codec, sampler, law, [env[i] for i in range(tasks)], samples, seed=0)
+    return ask(env, MODEL.codec, sampler, law, [env[i] for i in range(tasks)], Draws.whole(0, tasks * samples))
 
 
 def test_tokens_grow_to_what_the_template_would_have_written():
@@ -139,6 +143,44 @@ def test_every_turn_of_all_conversations_is_one_batch_and_the_first_shares_its_p
     sampler = Script(((7, TURN),))
     talk(sampler, env, samples=2, tasks=3)
     assert [(len(prompts), samples) for prompts, samples, _ in sampler.calls] == [(3, 2), (4, 1), (4, 1)]
+
+
+class Chance(Script):
+    """Each row says as many words as its own chance tells it."""
+
+    def sample(self, prompts, law, draws):
+        said = super().sample(prompts, law, draws)
+        words = [1 + int(5 * u) for u in draws.chance(law.max_new_tokens)[0].tolist()]
+        tokens = [(*[7] * n, TURN) for n in words]
+        return [replace(r, tokens=t, logp=(-0.5,) * len(t), entropy=(0.7,) * len(t)) for r, t in zip(said, tokens)]  # noqa: B905
+
+
+def test_a_conversation_is_the_same_whoever_holds_the_others_and_when_they_end():
+    env = World(session_of=lambda task: Echo(task, turns=1 if task.id == "0" else 3))
+    tasks, law, draws = [env[i] for i in range(3)], replace(LAW, max_new_tokens=24), Draws.whole(5, 6)
+
+    def held(sampler, tasks, draws):
+        return [row.rollout.tokens for group in ask(env, MODEL.codec, sampler, law, tasks, draws) for row in group]
+
+    sampler = Chance(((7, TURN),))
+    whole = held(sampler, tasks, draws)
+    assert [list(d.rows) for d in sampler.drawn] == [[0, 1, 2, 3, 4, 5], [2, 3, 4, 5], [2, 3, 4, 5]]
+    assert len({d.seed for d in sampler.drawn}) == 3 and len(set(whole)) > 3
+    apart = [held(Chance(((7, TURN),)), tasks[a : a + 1], draws.part([2 * a, 2 * a + 1])) for a in (2, 0, 1)]
+    assert [*apart[1], *apart[2], *apart[0]] == whole
+
+
+def test_a_turn_without_entropies_leaves_the_conversation_without():
+    class Silent(Script):
+        def sample(self, prompts, law, draws):
+            said = super().sample(prompts, law, draws)
+            return [replace(r, entropy=None) for r in said] if len(self.calls) == 2 else said
+
+    (one, _), (two, _) = talk(
+        Silent(((7, TURN),)), World(session_of=lambda task: Echo(task, 1 + 2 * int(task.id))), tasks=2
+    )
+    assert one.rollout.entropy == (0.7, 0.7) and two.rollout.entropy is None
+    assert len(two.rollout.logp) == len(two.rollout.tokens)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rung.rollout.conversation import mix
+from rung.rollout.draws import mix
 from rung.rollout.walk import Walk
 
 

@@ -15,7 +15,7 @@ from rung.models import starter
 from rung.network import model as models
 from rung.records import Completion, SamplingLaw, State, Step, Task
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks.environments import named, protocol
 from rung.tasks.environments.protocol import (
     Conversational,

@@ -14,7 +14,8 @@ from rung.errors import InputError
 from rung.evaluation.conformance import tiny
 from rung.records import Completion, Group, SamplingLaw, Task
 from rung.rollout.ask import ask
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.shared import Problems
 from rung.tasks.environments import named as environments
 from rung.tasks.rewards.functions import Rewarded
@@ -152,7 +153,7 @@ def test_all_groups_of_a_step_are_judged_at_once(server, tmp_path):
     server.delay = 0.2
     env = Rewarded(SimpleNamespace(name="x"), mine)
     model = tiny("llama")
-    found = ask(env, model.codec, TorchSampler(model), SamplingLaw(max_new_tokens=3), tasks, 1, 0)
+    found = ask(env, model.codec, TorchSampler(model), SamplingLaw(max_new_tokens=3), tasks, Draws.whole(0, 4))
     assert server.most >= 3 and [group[0].task.id for group in found] == ["4", "5", "6", "7"]
     assert all(
         group[0].rewards["judge"] == len(f"{t.prompt}|{group[0].text}") for t, group in zip(tasks, found, strict=True)

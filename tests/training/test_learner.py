@@ -16,7 +16,7 @@ from rung.recipe_io import all_recipes, find, override
 from rung.recipes import GRPO, REINFORCE, TRPO
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
 from rung.training.config import TrainConfig
 from rung.training.learner import Hyper, Learner

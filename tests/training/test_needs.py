@@ -15,7 +15,7 @@ from rung.recipe_io import PARTS, all_recipes, find, override
 from rung.recipe_rules import NEEDS, check_sampling, needs_of
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
 from rung.training.learner import Hyper, Learner
 from rung.training.needs import COLLECTED, FROZEN, PREPARED, collected

@@ -14,7 +14,7 @@ from rung.network import model as models
 from rung.recipe_io import all_recipes, find, override
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
 from rung.training.learner import Hyper, Learner
 

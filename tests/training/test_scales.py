@@ -11,7 +11,7 @@ from rung.network import model as models
 from rung.recipe_io import all_recipes, find
 from rung.records import SamplingLaw, Task
 from rung.rollout.collect import Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.learner import Hyper, Learner
 from rung.training.metrics import reward_metrics
 

@@ -21,7 +21,8 @@ from rung.evaluation.model_kinds import BOS, EOS, TURN, V, settings
 from rung.network import adapter, checkpointing
 from rung.network.model import Model, wrap
 from rung.records import SamplingLaw, Tokens
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.policy import Policy
 
 TEMPLATE = (
@@ -133,7 +134,9 @@ def draw(model: Model, samples: int = 3) -> tuple[Tokens, Tensor]:
     """Answers of the sampler as the trainer reads them, and the sampler's own log-probabilities [B, T]."""
     prompts = [model.codec.encode(p) for p in PROMPTS]
     ending = replace(model, codec=replace(model.codec, end_ids=model.codec.end_ids | ENDING))
-    rollouts = TorchSampler(ending).sample(prompts, SamplingLaw(max_new_tokens=NEW), samples, seed=0)
+    rollouts = TorchSampler(ending).sample(
+        prompts, SamplingLaw(max_new_tokens=NEW), Draws.whole(0, samples * len(prompts))
+    )
     length_B = torch.tensor([len(r.tokens) for r in rollouts])
     T = int(length_B.max())
     tokens_BT = torch.tensor([[*r.tokens, *[EOS] * (T - len(r.tokens))] for r in rollouts])

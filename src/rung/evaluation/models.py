@@ -24,7 +24,7 @@ from rung.io.terminal import figure, say_notes
 from rung.kernels.device import CPU, choose
 from rung.network import model as models
 from rung.records import Completion
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Environment, Extracts
 from rung.tasks.sources.given import told

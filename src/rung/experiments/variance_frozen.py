@@ -25,7 +25,7 @@ from rung.recipe_rules import check_sampling
 from rung.recipes import LADDER, Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collected, Collector
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.flags import Variance
 from rung.settings.shared import Problems, Weights, given, settings_of
 from rung.statistics import Interval

@@ -19,7 +19,7 @@ from rung.plan import fit
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.plan.rehearsal import Line, Rates, Timings, measure_rates, rehearse, unsteady
 from rung.recipes import Recipe
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training import defaults
 from rung.training.config import TrainConfig
 from rung.training.setup import locate, settle

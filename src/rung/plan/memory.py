@@ -22,7 +22,7 @@ from rung.network.model import Model, codec_of, quiet
 from rung.network.place import place, unusable
 from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks.environments.protocol import Environment
 from rung.text import Codec
 from rung.training.config import TrainConfig

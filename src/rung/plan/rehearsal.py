@@ -26,7 +26,8 @@ from rung.network.streams import PackedStream
 from rung.network.ways import settle
 from rung.plan.memory import Shape, Workload
 from rung.records import SamplingLaw, Tokens
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 
 CACHE_BYTES = 100 << 20  # weights that decoding must come past, so that they are read from memory and not from a cache
 PROBE_FLOPS = 1e10  # work of one call of a probe, about: a tenth of a second on a core
@@ -186,7 +187,9 @@ def _sample(model: Model, prompts: int, length: int, samples: int, new: int) -> 
 
     def total() -> float:
         with _clock(model) as inside:
-            whole = _once(lambda: sampler.sample([[1] * length] * prompts, law, samples, 0), model.device)
+            whole = _once(
+                lambda: sampler.sample([[1] * length] * prompts, law, Draws.whole(0, prompts * samples)), model.device
+            )
         seen.append((sum(inside), whole - sum(inside)))
         return whole
 

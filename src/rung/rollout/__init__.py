@@ -1,9 +1,11 @@
 """From problems to a batch: draw, sample, score, lay out.
 
-ask           From problems to scored answers: one prompt and one answer, or a conversation with the environment.
-collect       From problems to a Batch: sample the answers, score them, and lay rewards and tokens out for the maths.
-conversation  Conversations with an environment: the model's turns and what it is told between them, as one growing row of tokens.
-question      A question put to a model as its training problems were, and its answers, with how sure it was of each token.
-sampler       The embedded sampler: draws answers from any Hugging Face causal model that lives in this process.
-walk          In which order a run meets its problems: a stream whose position is part of the run's state.
+ask            From problems to scored answers: one prompt and one answer, or a conversation with the environment.
+collect        From problems to a Batch: sample the answers, score them, and lay rewards and tokens out for the maths.
+conversation   Conversations with an environment: the model's turns and what it is told between them, as one growing row of tokens.
+draws          Which chance each row of a step gets: its own, by (seed, row), whoever draws it and beside whatever else.
+question       A question put to a model as its training problems were, and its answers, with how sure it was of each token.
+sampler        What draws answers: the protocol that every sampler keeps, and the law of one token.
+torch_sampler  The embedded sampler: draws answers from any Hugging Face causal model that lives in this process.
+walk           In which order a run meets its problems: a stream whose position is part of the run's state.
 """

@@ -14,12 +14,13 @@ from rung.errors import InputError, setting
 from rung.maths.returns import EQUAL
 from rung.parts import Data
 from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
-from rung.rollout.conversation import Phase, Talk, converse, mix
+from rung.rollout.conversation import Phase, Talk, converse
+from rung.rollout.draws import Draws
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Closes, Conversational, Environment, Waits
 from rung.text import Codec, begun
 
-__all__ = ["Phase", "ask", "encode", "mix", "score"]
+__all__ = ["Phase", "ask", "encode", "score"]
 
 
 def ask(
@@ -28,18 +29,18 @@ def ask(
     sampler: Sampler,
     law: SamplingLaw,
     tasks: Sequence[Task],
-    samples: int,
-    seed: int,
+    draws: Draws,
     *,
     data: Data = Data(),  # noqa: B008  frozen
     phase: Phase = lambda name: nullcontext(),
 ) -> list[list[Scored]]:
-    """`samples` scored answers to each task, task by task."""
+    """Scored answers, a row of `draws` each, task by task."""
+    samples = draws.each(len(tasks))
     if isinstance(env, Conversational):
-        return _talk(env, codec, sampler, law, tasks, samples, seed, data, phase)
+        return _talk(env, codec, sampler, law, tasks, samples, draws, data, phase)
     with phase("sample"):
         prompts = [encode(codec, task, law.max_new_tokens) for task in tasks]
-        rollouts = sampler.sample(prompts, law, samples, seed)
+        rollouts = sampler.sample(prompts, law, draws)
     with phase("reward"):
         groups = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
         if not (isinstance(env, Waits) and env.waits):
@@ -110,13 +111,13 @@ def _talk(
     law: SamplingLaw,
     tasks: Sequence[Task],
     samples: int,
-    seed: int,
+    draws: Draws,
     data: Data,
     phase: Phase,
 ) -> list[list[Scored]]:
     """Conversations: held side by side, a batch for each turn of all of them, then scored."""
     with _talks(env, tasks, samples) as held:
-        converse(codec, sampler, law, held, samples, seed, phase)
+        converse(codec, sampler, law, held, samples, draws, phase)
         with phase("reward"):
             return _scored(env, codec, law, tasks, held, samples, data)
 

@@ -14,7 +14,8 @@ from rung.errors import InputError, setting
 from rung.maths.returns import EQUAL, outcome_to_token
 from rung.parts import Data
 from rung.records import Batch, Completion, Episode, SamplingLaw, Scored, State, Task, Tokens
-from rung.rollout.ask import Phase, ask, encode, mix, score
+from rung.rollout.ask import Phase, ask, encode, score
+from rung.rollout.draws import Draws, mix
 from rung.rollout.sampler import Sampler
 from rung.rollout.walk import Walk
 from rung.tasks.environments.protocol import (
@@ -140,7 +141,8 @@ class Collector:
         return [row[0] for row in self._ask(tasks, law, 1, 0)]
 
     def _ask(self, tasks: Sequence[Task], law: SamplingLaw, samples: int, seed: int) -> list[list[Scored]]:
-        return ask(self.env, self.codec, self.sampler, law, tasks, samples, seed, data=self.data, phase=self.phase)
+        draws = Draws.whole(seed, len(tasks) * samples)
+        return ask(self.env, self.codec, self.sampler, law, tasks, draws, data=self.data, phase=self.phase)
 
     def _layout(
         self,

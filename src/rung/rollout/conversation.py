@@ -14,6 +14,7 @@ from typing import Literal
 
 from rung.errors import InputError, setting
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
+from rung.rollout.draws import Draws
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Counts, Session, reward_of
 from rung.text import Codec, begun, inside
@@ -32,7 +33,7 @@ class Talk:
     prompt: tuple[int, ...] = ()
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
-    entropy: list[float] = field(default_factory=list)
+    entropy: list[float] | None = field(default_factory=list)  # None: a turn came without
     actions: list[bool] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     rewards: list[tuple[int, float]] = field(default_factory=list)
@@ -57,7 +58,10 @@ class Talk:
         stop: StopReason = rollout.stop if len(rollout.tokens) <= room else "length"
         self.tokens += self.said
         self.logp += rollout.logp[:room]
-        self.entropy += rollout.entropy[:room]
+        if self.entropy is None or rollout.entropy is None:
+            self.entropy = None
+        else:
+            self.entropy += rollout.entropy[:room]
         self.actions += [True] * len(self.said)
         self.stops.append(stop)
         self.version = rollout.version
@@ -67,7 +71,8 @@ class Talk:
     def told(self, ids: Sequence[int]) -> None:
         self.tokens += ids
         self.logp += [0.0] * len(ids)
-        self.entropy += [0.0] * len(ids)
+        if self.entropy is not None:
+            self.entropy += [0.0] * len(ids)
         self.actions += [False] * len(ids)
 
     def rollout(self) -> Rollout:
@@ -76,8 +81,8 @@ class Talk:
             n -= 1
         stop: StopReason = "length" if self.cut else (self.stops[-1] if self.stops else "abort")
         return Rollout(
-            self.prompt, tuple(self.tokens[:n]), tuple(self.logp[:n]), tuple(self.entropy[:n]), stop, self.version,
-            tuple(self.actions[:n]),
+            self.prompt, tuple(self.tokens[:n]), tuple(self.logp[:n]),
+            None if self.entropy is None else tuple(self.entropy[:n]), stop, self.version, tuple(self.actions[:n]),
         )  # fmt: skip
 
     def text(self, codec: Codec) -> str:
@@ -95,23 +100,25 @@ class Talk:
 
 
 def converse(
-    codec: Codec, sampler: Sampler, law: SamplingLaw, talks: Sequence[Talk], samples: int, seed: int, phase: Phase
+    codec: Codec, sampler: Sampler, law: SamplingLaw, talks: Sequence[Talk], samples: int, draws: Draws, phase: Phase
 ) -> None:
-    """Hold all conversations to their ends. `talks` come task by task, `samples` of each."""
+    """Hold all conversations to their ends. `talks` come task by task, `samples` of each, and a row of `draws` is one's own."""
     with phase("reward"):
         for i in range(0, len(talks), samples):
             _open(codec, law, talks[i : i + samples])
     for turn in range(law.max_turns):
-        live = [talk for talk in talks if not talk.over]
+        places = [i for i, talk in enumerate(talks) if not talk.over]
+        live = [talks[i] for i in places]
         if not live:
             return
         rooms = [talk.room(law, codec.context) for talk in live]
         with phase("sample"):
             now = replace(law, max_new_tokens=max(rooms))
             if turn == 0:  # answers to one prompt share its prefill
-                rollouts = sampler.sample([t.prompt for t in talks[::samples]], now, samples, seed)
+                rollouts = sampler.sample([t.prompt for t in talks[::samples]], now, draws)
             else:
-                rollouts = sampler.sample([(*t.prompt, *t.tokens) for t in live], now, 1, mix(seed, turn))
+                told = [(*t.prompt, *t.tokens) for t in live]
+                rollouts = sampler.sample(told, now, draws.turn(turn).part(places))
         with phase("reward"):
             for talk, rollout, room in zip(live, rollouts, rooms, strict=True):
                 talk.hear(rollout, room)
@@ -221,12 +228,3 @@ def _as_user(observation: Sequence[Message]) -> list[Message]:
 
 def _messages(prompt: Prompt) -> Sequence[Message]:
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-
-
-def mix(*numbers: int) -> int:
-    """One seed out of several numbers; neighbors give unrelated seeds."""
-    x = 0x9E3779B97F4A7C15
-    for n in numbers:
-        x = (x ^ (n + 0x9E3779B97F4A7C15)) * 0xBF58476D1CE4E5B9 % (1 << 64)
-        x ^= x >> 31
-    return x >> 1

@@ -11,7 +11,8 @@ import torch
 from rung.errors import InputError
 from rung.network.model import Model
 from rung.records import Message, Prompt, SamplingLaw, StopReason
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.draws import Draws
+from rung.rollout.torch_sampler import TorchSampler
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def answers(
         )
     law = replace(law, max_new_tokens=min(law.max_new_tokens, room))
     out = []
-    for rollout in TorchSampler(model).sample([ids], law, samples, seed):
+    for rollout in TorchSampler(model).sample([ids], law, Draws.whole(seed, samples)):
         tokens = _tokens(model, ids, rollout.tokens) if probabilities else ()
         out.append(Answer(codec.decode(rollout.tokens), rollout.stop, tokens))
     return out

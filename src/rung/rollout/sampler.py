@@ -1,117 +1,37 @@
-"""The embedded sampler: draws answers from any Hugging Face causal model that lives in this process.
+"""What draws answers: the protocol that every sampler keeps, and the law of one token.
 
-Each prompt is prefilled once, whatever the number of its answers; all answers of a step decode as one batch;
-finished answers leave it. Tokens in, tokens out: nothing is decoded to text and encoded again. Each token comes with
-its log-probability under the very law it was drawn from, and each answer with the reason why it ended.
+Tokens in, tokens out: nothing is decoded to text and encoded again. Each token comes with its log-probability under the
+very law it was drawn from, and each answer with the reason why it ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rung.kernels.attention import packed_attention
-from rung.kernels.device import fetch, send
-from rung.kernels.packed_weights import packed_weights
 from rung.maths.logprob import NEVER
-from rung.network.model import Model
-from rung.network.streams import begin, steps
-from rung.records import Rollout, SamplingLaw, StopReason
-
-COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
-LOOK_EVERY = 8  # tokens between two looks at which rows are alive, on a device that would have to be waited for
+from rung.records import Rollout, SamplingLaw
+from rung.rollout.draws import Draws
 
 
 class Sampler(Protocol):
-    """Draws `samples` answers to each prompt; rollouts come prompt by prompt. `load` takes new weights."""
+    """Draws answers with the policy's weights, in this process or elsewhere.
 
-    def sample(self, prompts: Sequence[Sequence[int]], law: SamplingLaw, samples: int, seed: int) -> list[Rollout]: ...
+    same_numbers: its log-probabilities are those that the trainer computes, but for float32's rounding: the same code and
+        weights in float32. The trainer works out its own wherever they are not.
+    """
 
-    def load(self, weights: object, version: int) -> None: ...
+    @property
+    def same_numbers(self) -> bool: ...
 
+    def sample(self, prompts: Sequence[Sequence[int]], law: SamplingLaw, draws: Draws) -> list[Rollout]:
+        """Answers under `law`, a row of `draws` each, prompt by prompt. A row's answer is its own, whatever is asked beside it."""
 
-@dataclass
-class TorchSampler:
-    """Samples from the model that is being trained: same weights, so `load` only counts the version."""
-
-    model: Model
-    version: int = 0
-    max_batch: int = 512  # answers decoded at once
-
-    def load(self, weights: object, version: int) -> None:
-        self.version = version
-
-    @torch.no_grad()
-    def sample(self, prompts: Sequence[Sequence[int]], law: SamplingLaw, samples: int, seed: int) -> list[Rollout]:
-        """`samples` answers to each prompt (token ids), under `law`. The same seed draws the same answers."""
-        if law.temperature < 0 or not 0 < law.top_p <= 1:
-            raise ValueError(f"temperature must be >= 0 and top_p in (0, 1], got {law}")
-        generator = torch.Generator().manual_seed(seed)
-        chance_TB = torch.rand(law.max_new_tokens, len(prompts) * samples, generator=generator)
-        chance_TPG = chance_TB.view(len(chance_TB), len(prompts), samples)
-        out: dict[int, list[Rollout]] = {}
-        for part in self._parts(prompts, samples):
-            hf, rows = self.model.hf, len(part) * samples
-            own = packed_attention(hf) if self.model.decodes == "packed" else nullcontext()
-            with packed_weights(hf.get_output_embeddings() if steps(self.model) else hf, rows), own:
-                chance = chance_TPG[:, part].flatten(1).to(self.model.device)
-                rollouts = self._decode([tuple(prompts[i]) for i in part], law, samples, chance)
-            out |= {i: rollouts[n * samples : (n + 1) * samples] for n, i in enumerate(part)}
-        return [rollout for i in range(len(prompts)) for rollout in out[i]]
-
-    def _parts(self, prompts: Sequence[Sequence[int]], samples: int) -> list[list[int]]:
-        """Numbers of prompts that decode together: as many as fit, and of one length where the model needs that."""
-        size = max(1, self.max_batch // samples)
-        alike: dict[int, list[int]] = {}
-        for i, prompt in enumerate(prompts):
-            alike.setdefault(len(prompt) if self.model.decodes == "even" else 0, []).append(i)
-        return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
-
-    def _decode(
-        self, prompts: list[tuple[int, ...]], law: SamplingLaw, samples: int, chance_TB: Tensor
-    ) -> list[Rollout]:
-        B, T, device = chance_TB.shape[1], law.max_new_tokens, chance_TB.device
-        look = 1 if device.type == "cpu" else LOOK_EVERY
-        stream = begin(self.model, prompts, samples, T)
-        tokens_BT = torch.zeros(B, T, dtype=torch.long, device=device)
-        logp_BT, entropy_BT = torch.zeros(2, B, T, device=device)
-        length_B = torch.zeros(B, dtype=torch.long, device=device)
-        alive_B = torch.ones(B, dtype=torch.bool, device=device)
-        ends = torch.tensor(sorted(self.model.codec.end_ids))
-        ends, row_R = send(device, ends, torch.arange(B))  # rows still in the batch
-        logits_RV = stream.first()
-        for t in range(T):
-            token_R, logp_BT[row_R, t], entropy_BT[row_R, t] = draw(logits_RV, law, chance_TB[t, row_R])
-            tokens_BT[row_R, t] = token_R
-            alive_R = alive_B[row_R]  # what a row says after its end is of no account
-            length_B[row_R] += alive_R
-            alive_B[row_R] = alive_R = alive_R & ~torch.isin(token_R, ends)
-            if t + 1 == T:
-                break
-            if (t + 1) % look == 0:
-                keep = alive_R.cpu().nonzero()[:, 0]
-                if len(keep) == 0:
-                    break
-                if self.model.compacts and len(keep) < COMPACT_BELOW * len(row_R):
-                    (keep_R,) = send(device, keep)
-                    stream.keep(keep)
-                    row_R, token_R = row_R[keep_R], token_R[keep_R]
-            logits_RV = stream.next(token_R)
-        return self._rollouts(prompts, samples, *fetch(tokens_BT, logp_BT, entropy_BT, length_B, alive_B))
-
-    def _rollouts(self, prompts: list[tuple[int, ...]], samples: int, *columns: Tensor) -> list[Rollout]:
-        """columns: token, log-probability and entropy [B, T], length [B], whether it never ended [B]."""
-        out = []
-        for b, (tokens, logp, entropy, n, alive) in enumerate(zip(*(x.tolist() for x in columns), strict=True)):
-            stop: StopReason = "length" if alive else "stop"
-            cut = (tuple(tokens[:n]), tuple(logp[:n]), tuple(entropy[:n]))
-            out.append(Rollout(prompts[b // samples], *cut, stop=stop, version=self.version))
-        return out
+    def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """The policy's weights of now, by the names of its state dict: called before the first answer and after each update."""
 
 
 def draw(logits_BV: Tensor, law: SamplingLaw, chance_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rung.rollout.conversation import mix
+from rung.rollout.draws import mix
 
 
 @dataclass

@@ -11,6 +11,7 @@ from statistics import stdev
 from rung.io.shown import Shown
 from rung.records import Rollout, SamplingLaw, Scored
 from rung.rollout.ask import ask, encode
+from rung.rollout.draws import Draws
 from rung.rollout.sampler import Sampler
 from rung.statistics import Change, Z, change, is_binary, over_problems, problem_means, wilson
 from rung.tasks.environments.protocol import Conversational, Environment
@@ -139,7 +140,8 @@ def evaluate(
     fits = [talks or codec.room(task.prompt) >= law.max_new_tokens for task in tasks]
     if tasks and not any(fits):
         encode(codec, tasks[0], law.max_new_tokens)  # refuses, and says why
-    groups = iter(ask(env, codec, sampler, law, [t for t, fit in zip(tasks, fits, strict=True) if fit], samples, seed))
+    asked = [task for task, fit in zip(tasks, fits, strict=True) if fit]
+    groups = iter(ask(env, codec, sampler, law, asked, Draws.whole(seed, len(asked) * samples)))
     answers: list[Scored] = []
     for task, fit in zip(tasks, fits, strict=True):
         if fit:

@@ -124,7 +124,7 @@ def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
         "completions/mean_length_right": _mean(right),
         "completions/mean_length_wrong": _mean(wrong),
         "completions/empty": float((batch.mask_BT.sum(1) == 0).sum()),
-        "entropy": _mean([h for r in rows for h in _own(r.rollout, r.rollout.entropy)]),
+        **entropy_metrics([r.rollout for r in rows]),
         **verdict_metrics(groups),
         **collected.counters,
         **turn_metrics([r.episode for r in rows if r.episode is not None], rows),
@@ -133,6 +133,12 @@ def reward_metrics(collected: Collected, samples: int) -> dict[str, float]:
         values = [r.rewards[name] for r in rows if name in r.rewards and math.isfinite(r.rewards[name])]
         out[f"rewards/{name}/mean"], out[f"rewards/{name}/std"] = _mean(values), _std(values)
     return out
+
+
+def entropy_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Nothing where the sampler gave none."""
+    known = [(r, r.entropy) for r in rollouts if r.entropy is not None]
+    return {"entropy": _mean([h for r, entropy in known for h in _own(r, entropy)])} if known else {}
 
 
 def verdict_metrics(groups: Sequence[Sequence[Scored]]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector, encode
-from rung.rollout.sampler import TorchSampler
+from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.shared import Problems, Weights
 from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, Stateful
