@@ -16,7 +16,8 @@ from rung.models.starter import path as starter
 from rung.network import adapter
 from rung.network import model as models
 from rung.plan import memory
-from rung.tasks.environments import named as environments
+from rung.tasks.environments import named
+from rung.tasks.problems import load_problems
 from rung.tasks.sources import gym, hub
 
 SOURCE = Path(__file__).parents[1] / "src" / "rung"
@@ -87,7 +88,7 @@ def test_what_we_do_not_know_is_raised_as_it_is(where, error, monkeypatch, tmp_p
         "plan": lambda: memory.sketch(str(starter()), "float32"),
         "adapter": lambda: adapter.add(TINY, 2, targets="q_proj"),
         "hub": lambda: hub.read(Path("hf:someone/something")),
-        "environment": lambda: environments.load(None, environment=f"{tmp_path / 'env.py'}:make"),
+        "environment": lambda: load_problems(None, environment=f"{tmp_path / 'env.py'}:make"),
         "task": lambda: gym.splits("leg_counting", {}),
     }[where]
     import datasets
@@ -101,7 +102,7 @@ def test_what_we_do_not_know_is_raised_as_it_is(where, error, monkeypatch, tmp_p
         "plan": (AutoModelForCausalLM, "from_config", fail),
         "adapter": (type(TINY.hf), "add_adapter", fail),
         "hub": (datasets, "load_dataset", fail),
-        "environment": (environments.python_file, "load_object", lambda *_: lambda: fail()),
+        "environment": (named.python_file, "load_object", lambda *_: lambda: fail()),
         "task": (reasoning_gym, "create_dataset", fail),
     }[where])  # fmt: skip
     with pytest.raises(type(error)) as found:
@@ -147,7 +148,7 @@ def test_options_of_an_environment_are_checked_before_it_is_made(tmp_path):
     (tmp_path / "env.py").write_text(
         "def make(size): return len(size)\nclass E:\n def reset(self): ...\n def step(self): ...\n"
     )
-    load = lambda name, **options: environments.load(None, environment=f"{tmp_path / 'env.py'}:{name}", options=options)  # noqa: E731
+    load = lambda name, **options: load_problems(None, environment=f"{tmp_path / 'env.py'}:{name}", options=options)  # noqa: E731
     with pytest.raises(InputError, match=r"missing a required argument: 'size'.*task_options="):
         load("make")
     with pytest.raises(InputError, match=r"unexpected keyword argument 'size'.*task_options="):

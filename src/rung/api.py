@@ -153,11 +153,11 @@ def _splits(config: TrainConfig, own: Recipe | None, objects: Objects) -> Splits
     """The problems where Python gave a part of them as an object; None: `config` names them all."""
     if objects.task is None and objects.reward is None and objects.environment is None:
         return None
-    from rung.tasks.environments import named as environments
+    from rung.tasks.problems import problems_of
 
     if own is None:
         config.build_recipe()  # refused before a large data set is read
-    return environments.problems(config.resolved(), objects.given())
+    return problems_of(config.resolved(), objects.given())
 
 
 def _object(value: Any) -> Any:

@@ -12,7 +12,7 @@ from rung.evaluation.rows import inspect
 from rung.network import model as models
 from rung.settings.flags import Data
 from rung.settings.shared import Problems
-from rung.tasks.environments import named as environments
+from rung.tasks.problems import problems_of
 
 
 def write(path, rows):
@@ -37,7 +37,7 @@ def model(tmp_path_factory):
 def test_it_begins_with_a_verdict_and_shows_problems(rows, capsys):
     assert main(["data", rows, "--problems", "1", "--system", "w9"]) == 0
     out = capsys.readouterr().out
-    splits = environments.problems(Problems(task=rows, system="w9"))
+    splits = problems_of(Problems(task=rows, system="w9"))
     first = splits.train[0]
     sizes = f"{len(splits.train)} problems to train on, {len(splits.eval)} held out"
     head = " ".join(out.split())

@@ -33,6 +33,7 @@ from rung.tasks.environments.protocol import (
     Waits,
 )
 from rung.tasks.environments.wrapper import ABILITIES, Part
+from rung.tasks.problems import load_problems
 from rung.tasks.rewards.functions import judged
 from rung.tasks.sources.mixture import Mixture, Stage
 from rung.tasks.sources.wording import Wording, worded
@@ -251,7 +252,7 @@ def test_half_an_ability_is_refused(half):
     env = type("Half", (Sums,), {k: v for k, v in WRITTEN[Stateful].items() if k in half})()
     for task in (env, Splits("mine", env, Sums())):
         with pytest.raises(InputError, match=f"has {min(half)} and no "):
-            named.load(task)
+            load_problems(task)
 
 
 # -- and is used -------------------------------------------------------------------------------------------------------
@@ -266,10 +267,10 @@ def test_a_step_uses_each_ability_alone(name, ability, model):
     inner, (make, lost) = mine(ability), WRAPPERS[name]
     if (name, ability) == ("rewarded", Conversational):
         with pytest.raises(InputError, match="conversations that it judges itself"):
-            named.load(Splits("mine", inner, inner), reward=pay)
+            load_problems(Splits("mine", inner, inner), reward=pay)
         return
     law = SamplingLaw(max_new_tokens=4)
-    collector = Collector(make(inner), model, TorchSampler(model), law, p.Data(), 2, 2, 0, steps=True)
+    collector = Collector(make(inner), model.codec, TorchSampler(model), law, p.Data(), 2, 2, 0, steps=True)
     got = collector.collect(0, State())
     wanted = {
         Conversational: ["session"] * 4 + ["close"] * 4, Extracts: ["extract"] * 4, Stepwise: ["steps"] * 4, Staged: ["begin"],

@@ -8,9 +8,9 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational
 from rung.tasks.environments.text_gymnasium import Gymnasium
+from rung.tasks.problems import load_problems
 from rung.tasks.rewards.python_file import load_object
 
 CLASS = '''
@@ -59,7 +59,7 @@ def files(tmp_path):
 
 
 def load(files, name, rows="rows.jsonl", **more):
-    return environments.load(str(files / rows), environment=f"{files / 'env.py'}:{name}", **more)
+    return load_problems(str(files / rows), environment=f"{files / 'env.py'}:{name}", **more)
 
 
 def said(session, *texts):
@@ -183,9 +183,9 @@ def test_problems_that_a_file_holds_ready_made(files):
         "from rung.tasks.registry import load\n"
         "SPLITS = load('chained_arithmetic', options={'train_size': 8, 'eval_size': 4})\nENV = SPLITS.train"
     )
-    splits = environments.load(None, environment=f"{files / 'ready.py'}:SPLITS")
+    splits = load_problems(None, environment=f"{files / 'ready.py'}:SPLITS")
     assert (len(splits.train), len(splits.eval)) == (8, 4)
-    assert len(environments.load(None, environment=f"{files / 'ready.py'}:ENV").train) == 7
+    assert len(load_problems(None, environment=f"{files / 'ready.py'}:ENV").train) == 7
 
 
 def test_reset_gets_the_rows_own_prompt(files):
@@ -258,7 +258,7 @@ def test_a_problem_that_cannot_be_made_leaves_no_environment_open():
 
 
 def test_gymnasium_by_id_with_numbers():
-    splits = environments.load(
+    splits = load_problems(
         None, environment="gymnasium:FrozenLake-v1", options={"instruction": "0-3.", "is_slippery": False}
     )
     session = splits.train.session(splits.train[0])
@@ -271,7 +271,7 @@ def test_gymnasium_by_id_with_numbers():
 
 
 def test_the_protocol_itself_is_cut_into_training_and_evaluation():
-    splits = environments.load(None, environment="examples/guess_number.py:GuessNumber")
+    splits = load_problems(None, environment="examples/guess_number.py:GuessNumber")
     assert len(splits.train) == 36 and len(splits.eval) == 4 and isinstance(splits.train, Conversational)
     ids = [{env[i].id for i in range(len(env))} for env in (splits.train, splits.eval)]
     assert not ids[0] & ids[1] and sum(map(len, ids)) == 40
@@ -290,7 +290,7 @@ def test_the_protocol_itself_is_cut_into_training_and_evaluation():
 )
 def test_what_is_no_environment_is_refused(files, name, rows, more, message):
     with pytest.raises(InputError, match=message):
-        environments.load(rows and str(files / rows), environment=f"{files / 'env.py'}:{name}", **more)
+        load_problems(rows and str(files / rows), environment=f"{files / 'env.py'}:{name}", **more)
 
 
 def test_more_refusals(files):
@@ -299,8 +299,8 @@ def test_more_refusals(files):
     with pytest.raises(InputError, match="no server"):
         session.reset()
     with pytest.raises(InputError, match="has no use"):
-        environments.load("rows.jsonl", environment="gymnasium:FrozenLake-v1")
+        load_problems("rows.jsonl", environment="gymnasium:FrozenLake-v1")
     with pytest.raises(InputError, match="Nowhere"):
-        environments.load(None, environment="gymnasium:Nowhere-v0")
+        load_problems(None, environment="gymnasium:Nowhere-v0")
     with pytest.raises(InputError, match="Box"):
-        environments.load(None, environment="gymnasium:Pendulum-v1")
+        load_problems(None, environment="gymnasium:Pendulum-v1")

@@ -8,7 +8,7 @@ import pytest
 from rung.errors import InputError
 from rung.records import Completion, Group
 from rung.settings.shared import Problems
-from rung.tasks.environments import named as environments
+from rung.tasks.problems import problems_of
 from rung.tasks.rewards.arguments import arguments
 from rung.tasks.rewards.foreign import form_of, openrlhf, verl
 
@@ -50,7 +50,7 @@ def rows(tmp_path):
 
 
 def score(path, name, said, **settings):
-    splits = environments.problems(Problems(task=str(path), reward=f"{path.parent / 'rewards.py'}:{name}", **settings))
+    splits = problems_of(Problems(task=str(path), reward=f"{path.parent / 'rewards.py'}:{name}", **settings))
     found = splits.train.score(Group(splits.train[0], [Completion(text, "stop") for text in said]))
     return [next(iter(row.values())) for row in found]
 

@@ -17,7 +17,7 @@ from rung.rollout.ask import ask
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.shared import Problems
-from rung.tasks.environments import named as environments
+from rung.tasks.problems import problems_of
 from rung.tasks.rewards.functions import Rewarded
 from rung.tasks.rewards.judge import Judge, last_number, out_of
 
@@ -199,7 +199,7 @@ def test_as_the_reward_of_a_task(server, tmp_path):
         "from rung.tasks.rewards.judge import Judge\n"
         f"good = Judge({server.url!r}, 'm', '{{prompt}} {{completion}}', name='good', cache=None)\n"
     )
-    splits = environments.problems(Problems(task=str(rows), reward=f"{tmp_path / 'mine.py'}:good*0.5"))
+    splits = problems_of(Problems(task=str(rows), reward=f"{tmp_path / 'mine.py'}:good*0.5"))
     assert splits.train.waits
     found = splits.train.score(Group(splits.train[0], [Completion("abc", "stop"), Completion("", "stop")]))
     assert found == [{"good": 3.0}, {"good": 1.5}]

@@ -13,7 +13,7 @@ import pytest
 
 from rung.errors import InputError
 from rung.records import Completion, Group
-from rung.tasks.environments import named as environments
+from rung.tasks.problems import load_problems
 from rung.tasks.registry import load
 from rung.tasks.rewards.python_file import load_object
 
@@ -90,7 +90,7 @@ def test_what_a_file_may_do(tmp_path, text, expected):
 def test_all_that_is_named_by_file_is_loaded_alike(tmp_path):
     env = "from helpers import WEIGHT\nclass Env:\n    def reset(self, **row): ...\n    def get_reward(self): return WEIGHT\n"
     folder = write(tmp_path / "a", env=env, helpers="WEIGHT = 2.0")
-    splits = environments.load(str(folder / "rows.jsonl"), environment=f"{folder / 'env.py'}:Env")
+    splits = load_problems(str(folder / "rows.jsonl"), environment=f"{folder / 'env.py'}:Env")
     assert splits.train.session(splits.train[0]).instance.get_reward() == 2.0
 
 

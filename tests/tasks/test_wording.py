@@ -7,8 +7,8 @@ import pytest
 from rung.errors import InputError
 from rung.records import Completion, Group
 from rung.settings.shared import Problems
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Stepwise
+from rung.tasks.problems import problems_of
 from rung.tasks.sources.wording import Wording
 
 USER = {"role": "user", "content": "1+1="}
@@ -46,14 +46,14 @@ def test_a_plain_problem_in_other_words(wording, prompt):
 
 
 def test_a_system_message_stands_in_place_of_the_rows_own(chat):
-    splits = environments.problems(Problems(task=chat, system="ours"))
+    splits = problems_of(Problems(task=chat, system="ours"))
     task = splits.train[0]
     assert [m["role"] for m in task.prompt] == ["system", "user"] and task.prompt[0]["content"] == "ours"
     assert splits.notes[-1] == "the system message of system=... stands in place of the rows' own"
 
 
 def test_the_same_problems_are_held_out_and_judged_alike(plain):
-    bare, asked = (environments.problems(Problems(task=plain, chat=c)) for c in (False, True))
+    bare, asked = (problems_of(Problems(task=plain, chat=c)) for c in (False, True))
     assert [t.id for t in bare.eval.tasks] == [asked.eval[i].id for i in range(len(asked.eval))]
     task = asked.train[0]
     assert task.prompt == [{"role": "user", "content": bare.train[0].prompt}]
@@ -63,8 +63,8 @@ def test_the_same_problems_are_held_out_and_judged_alike(plain):
 
 
 def test_steps_and_right_answers_are_computed_from_the_problem_itself():
-    asked = environments.problems(Problems(task="chained_arithmetic", prompt_template="Compute {prompt}"))
-    bare = environments.problems(Problems(task="chained_arithmetic"))
+    asked = problems_of(Problems(task="chained_arithmetic", prompt_template="Compute {prompt}"))
+    bare = problems_of(Problems(task="chained_arithmetic"))
     task, own = asked.train[0], bare.train[0]
     assert task.prompt == f"Compute {own.prompt}" and isinstance(asked.train, Stepwise)
     gold, forms = asked.train.right_answers(task)
@@ -76,7 +76,7 @@ def test_steps_and_right_answers_are_computed_from_the_problem_itself():
 def test_a_reward_function_reads_what_the_model_read(plain, tmp_path):
     file = tmp_path / "pay.py"
     file.write_text("def seen(prompts, completions): return [len(p) + (p[0]['role'] == 'system') for p in prompts]\n")
-    splits = environments.problems(Problems(task=plain, system="s", reward=f"{file}:seen"))
+    splits = problems_of(Problems(task=plain, system="s", reward=f"{file}:seen"))
     assert splits.train.score(Group(splits.train[0], [Completion("", "stop")])) == [{"seen": 3.0}]
 
 
@@ -96,11 +96,11 @@ def test_a_reward_function_reads_what_the_model_read(plain, tmp_path):
 def test_words_that_would_change_nothing_are_refused(settings, said, plain, chat):
     task = chat if settings.get("task") == "chat" else settings.get("task", plain)
     with pytest.raises(InputError, match=said):
-        environments.problems(Problems(**{**settings, "task": task}))
+        problems_of(Problems(**{**settings, "task": task}))
 
 
 def test_columns_are_settings_of_their_own(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"q": f"{i}?", "r": {"a": i}}) + "\n" for i in range(9)))
-    splits = environments.problems(Problems(task=str(path), prompt_column="q", answer_column="r.a", verifier="exact"))
+    splits = problems_of(Problems(task=str(path), prompt_column="q", answer_column="r.a", verifier="exact"))
     assert splits.train.verifier.name == "exact" and splits.train[0].prompt.endswith("?")

@@ -25,8 +25,8 @@ from rung.kernels.device import CPU, choose
 from rung.network import model as models
 from rung.records import Completion
 from rung.rollout.torch_sampler import TorchSampler
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Environment, Extracts
+from rung.tasks.problems import problems_of
 from rung.tasks.sources.given import told
 from rung.training.answers import answer_row
 from rung.training.defaults import shortened, shortened_for
@@ -145,7 +145,7 @@ def run_eval(args: Eval) -> int:
     directories = [(name, *resolve(name)) for name in (args.model, args.compare) if name is not None]
     spec = spec_from(args, directories[0][2])
     out = answers_file(args.out, args.model, directories[0][2])
-    splits = environments.problems(spec)
+    splits = problems_of(spec)
     if spec.max_new_tokens is None:
         for _, directory, _ in directories:
             splits = shortened_for(splits, directory)
@@ -181,7 +181,7 @@ def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None
     spec = spec_from(args, stored)
     if given.keys() & {"task", "reward"}:  # problems that are given are judged by what comes with them, or themselves
         spec = replace(spec, reward=told(given.get("reward")))
-    splits = environments.problems(spec, given)
+    splits = problems_of(spec, given)
     dtype = getattr(torch, spec.dtype)
     model = models.bring(*pair, device) if pair else models.load(directory, device=device, dtype=dtype)
     if spec.max_new_tokens is None:

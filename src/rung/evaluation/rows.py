@@ -19,8 +19,8 @@ from rung.io.terminal import say_notes
 from rung.records import Prompt, Task
 from rung.settings.flags import Data
 from rung.settings.shared import Problems
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, judge_of
+from rung.tasks.problems import problems_of
 from rung.tasks.sources.mixture_text import is_mixture
 from rung.tasks.sources.rows import is_path
 from rung.tasks.verify.golds import LEFT_OUT
@@ -104,7 +104,7 @@ def run_data(args: Data) -> int:
 
 def inspect(args: Data) -> Inspection:
     """The task as a run would have it, looked at problem by problem."""
-    splits = environments.problems(_lenient(args))
+    splits = problems_of(_lenient(args))
     if isinstance(splits.train, Conversational):
         raise InputError(
             f"{splits.name} is held in conversations, which begin only when a model answers. See docs/environments.md."

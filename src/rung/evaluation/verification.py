@@ -12,8 +12,8 @@ from rung.errors import InputError
 from rung.io.tables import check_json_target, show
 from rung.io.terminal import say_notes
 from rung.records import Completion, Group, Task
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational, Counts, Environment
+from rung.tasks.problems import problems_of
 from rung.tasks.verify.probes import Kind, Probe, gold_of, probes
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def run_verify(args: Verify) -> int:
     check_json_target(args.json)
     if args.task is None and args.environment is None:
         raise InputError("nothing says whose verifier is meant. Give a task's name or a file with --task.")
-    splits = environments.problems(args)
+    splits = problems_of(args)
     if isinstance(splits.train, Conversational):
         raise InputError(f"{splits.name} judges conversations, and the answers that are tried here are single texts.")
     say_notes(splits.notes)

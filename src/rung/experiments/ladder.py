@@ -30,8 +30,8 @@ from rung.records import SamplingLaw
 from rung.settings.flags import Ladder
 from rung.settings.shared import Problems, Weights, as_typed, given, settings_of
 from rung.statistics import effects, over_seeds
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Splits
+from rung.tasks.problems import problems_of
 from rung.training.config import TrainConfig
 from rung.training.defaults import shortened_for
 from rung.training.setup import load_weights, locate
@@ -126,7 +126,7 @@ def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
 
 
 def _splits(args: Ladder) -> Splits:
-    splits = environments.problems(job_of(args, "reinforce", 1.0, 0).config.resolved())
+    splits = problems_of(job_of(args, "reinforce", 1.0, 0).config.resolved())
     return splits if args.max_new_tokens else shortened_for(splits, locate(args.model))
 
 

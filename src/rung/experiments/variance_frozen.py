@@ -29,8 +29,8 @@ from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.flags import Variance
 from rung.settings.shared import Problems, Weights, given, settings_of
 from rung.statistics import Interval
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Environment
+from rung.tasks.problems import problems_of
 from rung.training.defaults import shortened
 from rung.training.learner import Hyper
 from rung.training.setup import load_weights, ready
@@ -108,7 +108,7 @@ def run_variance(args: Variance) -> int:
     directory, stored = resolve(args.model)
     own = own_settings(stored, args.task)
     asked = Problems(**over(own, given(args, Problems), args.model))
-    splits = environments.problems(asked)
+    splits = problems_of(asked)
     weights = Weights(**{k: v for k, v in stored.items() if k in settings_of(args, Weights)} | given(args, Weights))
     model = load_weights(directory, weights, args.device, merge=not stored.get("lora_rank"))
     ready(model, weights, asked)

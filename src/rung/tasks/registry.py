@@ -1,4 +1,4 @@
-"""From a task's name, as the user types it, to its training and evaluation problems."""
+"""What a task's name stands for: built in, of reasoning-gym, rows in a file or on the hub, a mixture."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ from rung.records import SamplingLaw
 from rung.rollout.collect import Collector, encode
 from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.shared import Problems, Weights
-from rung.tasks.environments import named as environments
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, Stateful
+from rung.tasks.problems import problems_of
 from rung.tasks.sources.given import MADE
 from rung.text import Codec, listed
 from rung.training import defaults
@@ -92,7 +92,7 @@ def settle(
     recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
-    splits = environments.problems(config) if splits is None else splits
+    splits = problems_of(config) if splits is None else splits
     config, splits = defaults.by_task(given, splits)
     config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
     assert config.prompts_per_step and config.max_new_tokens

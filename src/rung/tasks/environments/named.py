@@ -1,4 +1,4 @@
-"""From --environment to problems: a TRL class over the task's rows, a gymnasium environment, or the protocol itself."""
+"""What an environment's name stands for: a TRL class over the task's rows, a gymnasium environment, or the protocol itself."""
 
 from __future__ import annotations
 
@@ -7,63 +7,39 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rung.advice import need
 from rung.errors import InputError, setting
 from rung.settings.ranges import shown
-from rung.settings.shared import Problems
 from rung.tasks import registry
-from rung.tasks.environments.protocol import Conversational, Environment, Splits, half_stateful, title
+from rung.tasks.environments.protocol import Environment, Splits, half_stateful
 from rung.tasks.environments.text_gymnasium import Gymnasium, check
 from rung.tasks.environments.tool_class import ToolEnvironment
 from rung.tasks.environments.wrapper import Part
-from rung.tasks.rewards import functions as adapters
 from rung.tasks.rewards import python_file
-from rung.tasks.sources.given import refuse_told
-from rung.tasks.sources.wording import Wording, refused, worded, wording_of
+from rung.tasks.sources.wording import Wording, refused, worded
 
 PREFIX = "gymnasium:"
 NEEDED = ("__len__", "__getitem__", "score")  # of an environment
-PLAIN = Wording()
 TURN_TOKENS = 256  # a budget for a conversation of whose answers nothing is known
 
 
-def problems(settings: Problems, objects: Mapping[str, Any] = MappingProxyType({})) -> Splits:
-    """The problems that the settings of a run or of a command name, in the words that they want.
-
-    objects: task, reward and environment that Python gave, instead of their names.
-    """
-    task, reward, environment = (objects.get(n, getattr(settings, n)) for n in ("task", "reward", "environment"))
-    refuse_told(task=task, reward=reward, environment=environment)
-    return load(
-        task, environment=environment, path=settings.task_path, reward=reward, options=settings.options(),
-        wording=wording_of(settings),
-    )  # fmt: skip
-
-
 def load(
+    environment: Any,
     task: Any,
     *,
-    environment: Any = None,
-    path: Path | None = None,
-    reward: Any = None,
-    options: Mapping[str, Any] | None = None,
-    wording: Wording = PLAIN,
+    path: Path | None,
+    reward: Any,
+    options: Mapping[str, Any],
+    wording: Wording,
 ) -> Splits:
-    """The task as `registry.load` gives it, or what `environment` makes of it.
+    """What `environment` makes of the task, or by itself.
 
     environment: gymnasium:ID, or FILE.py:NAME, where NAME is a class with reset(**row) whose public methods are tools (it
-        needs a task for its rows), a gymnasium environment's class, a Splits, or an Environment (or what makes one).
-    task, environment, reward: or the objects themselves.
+        needs a task for its rows), a gymnasium environment's class, a Splits, or an Environment (or what makes one). Or
+        the object itself.
     """
-    options = dict(options or {})
-    if environment is None:
-        if isinstance(task, Splits | Environment):
-            return worded(_ready(task, path, reward, options), wording)
-        loaded = registry.load("" if task is None else task, path=path, reward=reward, options=options)
-        return worded(loaded, wording)
     if isinstance(environment, str):
         if environment.startswith(PREFIX):
             _alone(environment, task, reward, wording)
@@ -86,22 +62,6 @@ def load(
         _fit(found, environment, options)
         found = found(**options)
     return as_splits(found, environment)
-
-
-def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: dict[str, Any]) -> Splits:
-    """Problems that judge their answers themselves, or are judged by reward functions."""
-    made = as_splits(task, title(task))
-    judges = adapters.functions(reward) if reward is not None else []
-    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
-    if path is not None or options:
-        raise InputError(
-            f"{setting('task_path', path) if path else setting('task_options.' + next(iter(options)))} has no use for "
-            "problems that Python "
-            "made. Leave it out."
-        )
-    if judges and isinstance(made.train, Conversational):
-        raise InputError(f"reward has no use for {made.name}, whose answers are conversations that it judges itself.")
-    return adapters.judged(made, judges, on_error) if judges else made
 
 
 def _fit(make: Any, environment: str, options: Mapping[str, Any]) -> None:
