@@ -1,10 +1,12 @@
 """What an environment can do besides is seen through every wrapper, on every Python, and is used when one trains."""
 
+import ast
 import copy
 import inspect
 import json
 import pickle
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -197,6 +199,32 @@ class Kept(Sums):
 
     def extract(self, task, completion):
         return None
+
+
+def by_getattr(source):
+    """Lines that ask for an ability by its name, or pass everything on: isinstance sees neither."""
+    names, found = {"close", "session", *(n for a in ABILITIES for n in members(a))}, []
+    for node in ast.walk(ast.parse(source)):
+        called = (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr")
+        )
+        if called and isinstance(node.args[1], ast.Constant) and node.args[1].value in names:
+            found.append(node.lineno)
+        if isinstance(node, ast.FunctionDef) and node.name == "__getattr__" and "getattr(" in ast.unparse(node):
+            found.append(node.lineno)
+    return found
+
+
+def test_abilities_are_asked_for_by_isinstance():
+    house = Path(rung.__file__).parent
+    paths = [
+        path for room in ("tasks", "rollout", "training", "evaluation") for path in sorted((house / room).rglob("*.py"))
+    ]
+    found = {path.name: lines for path in paths if (lines := by_getattr(path.read_text(encoding="utf-8")))}
+    found.pop("protocol.py")  # half_stateful: the one that asks for half an ability
+    assert not found
+    assert by_getattr('getattr(env, "waits", False)\nhasattr(env, "right_answers")') == [1, 2]
+    assert by_getattr("class A:\n    def __getattr__(self, name):\n        return getattr(self.env, name)") == [2]
 
 
 # -- what is passed on arrives -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from rung.errors import InputError
 from rung.records import Completion, Group, Message, Prompt, Step, Task
 from rung.tasks.environments import tools
-from rung.tasks.environments.protocol import Environment, Observes, Staged, Stateful, reward_of
+from rung.tasks.environments.protocol import Closes, Environment, Observes, Staged, Stateful, reward_of
 from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.rewards.coroutines import settled
 
@@ -106,7 +106,8 @@ class ToolSession:
         return Step(messages, done=not calls)
 
     def close(self) -> None:
-        getattr(self.instance, "close", lambda: None)()
+        if isinstance(self.instance, Closes):
+            self.instance.close()
 
 
 def methods(instance: Any) -> Mapping[str, Callable[..., Any]]:
