@@ -1,0 +1,161 @@
+"""The chapters of docs/book compute what they print, and every letter in a formula has one meaning.
+
+The Python blocks of a chapter run top to bottom in one namespace, as a reader would paste them; what a block prints is
+the text block that follows it. Every letter of a formula has its row in docs/symbols.md, and no letter has two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DOCS / "book").glob("[0-9]*.md"))}
+SYMBOLS = (DOCS / "symbols.md").read_text(encoding="utf-8")
+LADDER = {
+    name: (DOCS / "ladder" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("index", "reinforce", "reward_to_go", "moving_average", "batch_mean", "leave_one_out")
+}
+every_chapter = pytest.mark.parametrize("chapter", TEXT)
+
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LAYOUT = set(  # LaTeX that is no symbol: layout, operators, relations
+    re.findall(
+        r"\w+",
+        """
+        frac sqrt left right big Big cdot cdots ldots dots times quad qquad text mathrm mathbb mathbf operatorname
+        hat bar tilde widehat overline underline underbrace lVert rVert Vert mid begin end top ast dagger circ
+        nabla partial sum prod int log exp min max arg argmax sin cos det Pr lim to infty pm mp
+        le ge leq geq lt gt ne neq approx equiv propto sim in notin subset cup cap forall exists
+        Rightarrow Longrightarrow Leftrightarrow rightarrow leftarrow longrightarrow mapsto colon
+        """,
+    )
+)
+
+
+# -- the code ----------------------------------------------------------------------------------------------------
+def blocks(text: str) -> list[tuple[str, str]]:
+    return FENCE.findall(text)
+
+
+@every_chapter
+def test_the_chapter_prints_what_it_shows(chapter):
+    scope: dict[str, Any] = {"__name__": chapter}
+    printed = ""
+    for language, source in [*blocks(TEXT[chapter]), ("", "")]:
+        if language == "text":
+            assert printed, f"nothing printed this:\n{source}"
+            assert [x.rstrip() for x in printed.splitlines()] == [x.rstrip() for x in source.splitlines()]
+            printed = ""
+        assert not printed, f"printed, but not shown:\n{printed}"
+        if language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile(source, f"docs/book/{chapter}.md", "exec"), scope)
+            printed = out.getvalue()
+
+
+@every_chapter
+def test_the_toy_is_the_same_in_every_chapter(chapter):
+    toy = next(source for language, source in blocks(TEXT["02_objective"]) if language == "python")
+    code = [source for language, source in blocks(TEXT[chapter]) if language == "python"]
+    assert "REWARD = " in toy
+    if any("logp(" in source for source in code):
+        assert code[0] == toy
+
+
+@every_chapter
+def test_a_chapter_ends_with_a_problem_a_command_and_exercises(chapter):
+    _, found, end = TEXT[chapter].partition("\n## The problem that is left\n")
+    assert found and re.search(r"\brung [a-z]+", end)
+    assert "\n## Exercises\n" in end
+    assert end.count("<summary>Solution</summary>") == end.count("</details>") >= 2
+
+
+# -- the symbols -------------------------------------------------------------------------------------------------
+def formulas(text: str) -> list[str]:
+    text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
+    shown = re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL)
+    return shown + re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL))
+
+
+def without_words(formula: str) -> str:
+    """Operators and words in upright letters are no symbols, and neither is a token of the toy."""
+    formula = re.sub(r"\\mathbb\{E\}", " ", formula)
+    return re.sub(r"\\(?:mathrm|text|operatorname|texttt)\{[^{}]*\}", " ", formula)
+
+
+LETTER = re.compile(r"k_\{?[123]\}?|\\[a-zA-Z]+|[a-zA-Z]")
+
+
+def letters(formula: str) -> set[str]:
+    found = {x.replace("{", "").replace("}", "") for x in LETTER.findall(without_words(formula))}
+    return {x for x in found if x.lstrip("\\") not in LAYOUT and x != "e"}  # e is Euler's
+
+
+def head(form: str) -> str:
+    """pi_theta(a) is about pi."""
+    found = LETTER.match(without_words(form).strip())
+    assert found, form
+    return found.group()
+
+
+def table() -> list[list[str]]:
+    return [re.findall(r"\$([^$]+)\$", line.split(" | ")[0]) for line in SYMBOLS.splitlines() if line.startswith("| $")]
+
+
+MEANINGS = [{head(form) for form in row} for row in table()]
+
+
+def test_no_letter_has_two_rows():
+    twice = [x for x, n in Counter(x for row in MEANINGS for x in row).items() if n > 1]
+    assert len(MEANINGS) > 30 and not twice
+
+
+@pytest.mark.parametrize("page", [*TEXT, *LADDER, "symbols"])
+def test_every_letter_of_a_formula_has_its_row(page):
+    text = {**TEXT, **LADDER, "symbols": SYMBOLS}[page]
+    known = set().union(*MEANINGS)
+    missing = {x: f for f in formulas(text) for x in letters(f) - known}
+    assert not missing, "give them a row in docs/symbols.md, or use the letter that it has"
+
+
+FORMS = {x: {bool("_" in form) for row in table() for form in row if head(form) == x} for row in MEANINGS for x in row}
+USE = re.compile(r"(\\[a-zA-Z]+|[a-zA-Z])(?:\^\\ast|\^\{[^{}]*\}|\^\w)?(_?)")
+
+
+@pytest.mark.parametrize("page", [*TEXT, *LADDER])
+def test_a_letter_carries_a_subscript_only_where_its_row_shows_one(page):
+    """G is a number of answers, G_t would be a second meaning; delta_t is an error over a token, delta alone another."""
+    for formula in formulas({**TEXT, **LADDER}[page]):
+        plain = re.sub(r"\\(?:hat|bar|tilde|widehat)\b ?\{?(\\?[a-zA-Z]+)\}?", r"\1", without_words(formula))
+        for x, sub in USE.findall(re.sub(r"k_\{?[123]\}?", "", plain)):
+            assert x not in FORMS or bool(sub) in FORMS[x], f"{x}{sub} is not a form of docs/symbols.md: {formula}"
+
+
+def test_every_chapter_that_the_table_names_is_a_chapter_of_the_book():
+    named = set(re.findall(r"\(book/(\d\d)_\w+\.md\)", SYMBOLS))
+    assert named <= {f"{n:02}" for n in range(1, 14)}
+
+
+# -- the text ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("page", [*TEXT, "symbols", "glossary"])
+def test_links_lead_to_files_and_dollars_are_paired(page):
+    path = DOCS / "book" / f"{page}.md" if page in TEXT else DOCS / f"{page}.md"
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file = target.partition("#")[0]
+        if file and not target.startswith(("https://", "http://")):
+            assert (path.parent / file).exists() or re.search(r"(book/|^)\d\d_\w+\.md$", file), target
+    text = re.sub(r"`[^`\n]*`", "", text)
+    inline = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    assert text.count("$$") % 2 == 0 and inline.count("$") == 2 * len(
+        re.findall(r"\$[^$\s](?:[^$\n]*[^$\s])?\$", inline)
+    )
+    for formula in formulas(text):
+        assert formula.count("{") == formula.count("}"), formula
