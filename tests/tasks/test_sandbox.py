@@ -1,5 +1,6 @@
 """The sandbox of programs: nothing leaves it, no wrong program is paid, right ones are, and nothing is left behind."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,7 +170,7 @@ def test_a_machine_without_a_sandbox_is_refused_unless_the_user_says_otherwise(
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(json.dumps({"prompt": f"p{n}", "answer": "assert f(2) == 4"}) for n in range(9)))
     try:
-        with pytest.raises(InputError, match=r"no sandbox: files, network.*unsafe_code true"):
+        with pytest.raises(InputError, match=r"no sandbox: files, network.*unsafe_code.*rights"):
             dataset.splits(rows, verifier="code")
         with pytest.warns(UserWarning, match="your own rights; not limited: files, network, processes, signals"):
             found = dataset.splits(rows, verifier="code", options={"unsafe_code": True})
@@ -242,26 +244,45 @@ def test_a_program_cannot_make_its_tests_hang_for_the_others(monkeypatch: pytest
     assert judge.correct(["def f(x): return x * x"], gold) == [1.0]
 
 
-def alive(process: int) -> bool:
+def state(process: int) -> list[str]:
+    """The fields of /proc/N/stat from the third on; none if it is gone."""
     try:
-        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return False
+        return []
 
 
-def descendants(process: int) -> set[int]:
+def alive(process: int) -> bool:
+    return state(process)[:1] not in ([], ["Z"])
+
+
+def below(process: int) -> set[int]:
     found = set()
     for task in Path(f"/proc/{process}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found |= {child, *descendants(child)}
+        with contextlib.suppress(OSError):  # it ended
+            found |= {deep for child in map(int, task.read_text().split()) for deep in (child, *below(child))}
     return found
+
+
+def wait(what: Callable[[], object], seconds: float = 20) -> None:
+    due = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < due
+        time.sleep(0.02)
+
+
+def busy(process: int) -> set[int]:
+    """The processes below this one, if one of them has computed for 0.3 s: the loop of the scripts below."""
+    found = below(process)
+    ticks = [int(fields[11]) for one in found if (fields := state(one))]
+    return found if max(ticks, default=0) >= 0.3 * os.sysconf("SC_CLK_TCK") else set()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("what", ["program", "tests", "pool"])
 def test_nothing_outlives_the_main_process(what: str, ending: int, tmp_path: Path) -> None:
     file = tmp_path / "hang.py"
-    file.write_text("def check(n):\n    while True: pass")
+    file.write_text("import time\ndef check(n):\n    while True: pass")
     work = {
         "program": "Code(seconds=60).correct(['def f(x):\\n while True: pass'], 'assert f(2) == 4')",
         "tests": "Code(seconds=60).correct(['def f(x): return x'], 'while True: pass\\nassert f(2) == 4')",
@@ -276,21 +297,32 @@ def test_nothing_outlives_the_main_process(what: str, ending: int, tmp_path: Pat
         {work}
     """
     before = {path.name for path in Path(tempfile.gettempdir()).glob("rung-*")}
-    program = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stderr=subprocess.DEVNULL)
-    due = time.monotonic() + 20
-    wanted = 2 if what == "pool" else 3  # two workers; the jail, its program, its judge
-    while len(children := descendants(program.pid)) < wanted:
-        assert time.monotonic() < due
-        time.sleep(0.02)
-    time.sleep(0.3)
-    children = descendants(program.pid)
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    ours = {**os.environ, "PYTHONPATH": str(Path(jail.__file__).parents[3])}  # the very code that is tested here
+    program = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=ours)
+    wait(lambda: busy(program.pid))
+    left = busy(program.pid)
     program.send_signal(ending)
     program.wait(timeout=10)
-    due = time.monotonic() + 3
-    while left := {child for child in children if alive(child)}:
-        assert time.monotonic() < due, left
-        time.sleep(0.02)
+    wait(lambda: not any(map(alive, left)), 3)
     assert {path.name for path in Path(tempfile.gettempdir()).glob("rung-*")} <= before
+
+
+def test_a_killed_jail_takes_its_program_along() -> None:
+    one = jail.Jail(jail.chosen(False)[0], 1 << 28)
+    verdicts: list[dict[str, object]] = []
+    judging = threading.Thread(
+        target=lambda: verdicts.append(one.judge("while True: pass", ["assert f(2) == 4"], 60, 60))
+    )
+    judging.start()
+    wait(lambda: busy(one.process.pid))
+    left = below(one.process.pid)
+    one.process.kill()
+    judging.join(timeout=5)
+    wait(lambda: not any(map(alive, left)), 3)
+    assert verdicts[0]["verdict"] == "died"
+    assert not one.end()
+    one.close()
 
 
 def test_the_table_of_calls_is_the_kernels() -> None:

@@ -239,7 +239,7 @@ class _Prepare(ast.NodeTransformer):
         known = [not _loads(part) & self.made for part in node.args]
         if node.func.id == "zip" and any(known) and not all(known):
             node.func.id = ZIP
-            node.args.insert(0, ast.Tuple([ast.Constant(was_made) for was_made in known], ast.Load()))
+            node.args.insert(0, ast.Tuple([ast.Constant(one) for one in known], ast.Load()))
         return node
 
     def visit_Try(self, node: ast.Try) -> ast.Try:
