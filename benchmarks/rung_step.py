@@ -24,7 +24,7 @@ from rung.recipe_io import find
 from rung.records import Group, SamplingLaw, Task
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
 from trl_step import DTYPES, prompts
 
 SYSTEM = {"role": "system", "content": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
@@ -65,7 +65,7 @@ def main() -> None:
     model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
     model.codec = replace(model.codec, end_ids=frozenset({-1}))  # nothing ends an answer
     law = SamplingLaw(max_new_tokens=args.tokens)
-    learner = Learner(recipe, model, Hyper(max_new_tokens=args.tokens, activation_gib=args.activation_gib))
+    learner = LocalLearner(recipe, model, Hyper(max_new_tokens=args.tokens, activation_gib=args.activation_gib))
     sampler = TorchSampler(model)
     collector = Collector(Problems(args.prompts), model.codec, sampler, law, recipe.data, args.prompts, args.samples, 0)
     seconds: dict[str, float] = {}

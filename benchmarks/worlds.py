@@ -15,7 +15,8 @@ from statistics import median
 import torch
 
 import rung.parts as p
-from rung.exact.oracle import cosine, expected_gradient
+from rung.exact.estimate import cosine
+from rung.exact.oracle import expected_gradient
 from rung.exact.world import Condition, Scene, World
 from rung.recipes import Recipe
 

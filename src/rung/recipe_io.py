@@ -110,11 +110,22 @@ def _part(value: Any, hint: Any, kinds: tuple[type, ...], path: str) -> Any:
         refuse(value, hint, setting(f"recipe.{path}"))
         return value
     fitting = {name: part for name, part in PARTS.items() if issubclass(part, kinds)}
+    if value not in fitting and (made := _made(value, kinds)) is not None:
+        return made()
     by_plain = {name.lower(): part for name, part in fitting.items()}
     plain = value.lower().replace("_", "").replace("-", "")
     if plain not in by_plain:
         raise unknown(f"part for {setting('recipe.' + path)}", value, fitting)
     return by_plain[plain]()
+
+
+def _made(name: str, kinds: tuple[Any, ...]) -> Any:
+    """A part of the user's own, by the name of its class; the newest of several."""
+    found: Any = None
+    below: list[Any] = [cls for kind in kinds for cls in kind.__subclasses__()]
+    for cls in below:
+        found = (cls if cls.__name__ == name and is_dataclass(cls) else None) or _made(name, (cls,)) or found
+    return found
 
 
 # -- comparison and explanation ------------------------------------------------------------------------------------

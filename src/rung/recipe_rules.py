@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Rule = tuple[Callable[["Recipe"], bool], str]
 
 
-NEEDS: Mapping[str, str] = {  # what a part may ask for; train/needs.py says what prepares each
+NEEDS: Mapping[str, str] = {  # what a part may ask for; training/needs.py says what prepares each
     "groups": "several answers to each prompt (group_B)",
     "greedy": "the reward of the greedy answer to each prompt (greedy_B)",
     "steps": "rewards of reasoning steps, where the task has them (step_end_BT)",
@@ -125,7 +125,7 @@ RULES: tuple[Rule, ...] = (
         "never reach it. Use Critic(shared=False).",
     ),
     (
-        lambda r: bool(r.needs & {"values", "bootstrap"}) and not isinstance(r.credit, p.Value),
+        lambda r: bool(r.needs & {"values", "bootstrap"}) and r.credit.learns() is None,
         "a part needs a learned value, but the critic that learns it belongs to credit=Value(...). Derive the part from Value.",
     ),
     (
@@ -183,14 +183,14 @@ def check_sampling(
             f"{name}: FixedBudget(budget={recipe.aggregate.budget}) is smaller than max_new_tokens {max_new_tokens}, so an "
             "answer could weigh more than the budget allows. Use a budget of at least max_new_tokens, or None."
         )
-    prompts, update = rows // samples_per_prompt, recipe.update
-    if isinstance(update, p.GradientSteps) and prompts < update.minibatches:
+    prompts, minibatches = rows // samples_per_prompt, recipe.update.cost().minibatches
+    if prompts < minibatches:
         raise InputError(
-            f"{name} makes {update.minibatches} minibatches of whole prompts, but a step has {prompts}. Use "
-            f"{setting('prompts_per_step', update.minibatches)} or more, or "
+            f"{name} makes {minibatches} minibatches of whole prompts, but a step has {prompts}. Use "
+            f"{setting('prompts_per_step', minibatches)} or more, or "
             f"{setting('recipe.update.minibatches', prompts)} or fewer."
         )
-    critic = recipe.credit.critic if isinstance(recipe.credit, p.Value) else None
+    critic = recipe.credit.learns()
     if critic is not None and not critic.shared and rows < critic.minibatches:
         raise InputError(
             f"{name}: the critic learns in {critic.minibatches} minibatches, but a step has {rows} answers. Use more answers, or "

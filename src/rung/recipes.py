@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import rung.parts as p
@@ -37,17 +38,22 @@ class Recipe:
     aggregate: p.Aggregate = p.SequenceSum()  # w: how tokens are averaged
     entropy: float = 0.0  # c_H
     imitation: ranges.Coefficient = 0.0  # mu: log-likelihood of right answers
-    update: p.GradientSteps | p.NaturalStep = p.GradientSteps()
+    update: p.UpdateRule = p.GradientSteps()  # how the gradient of J becomes a step
     data: p.Data = p.Data()
 
     def __post_init__(self) -> None:
         ranges.check(self, "Recipe.")
         check(self)
 
-    @property
+    @cached_property
     def needs(self) -> frozenset[str]:
         """What the loop must prepare: groups, values, ref_logp, greedy, ... The loop asks this, never the name."""
-        return frozenset().union(*(needs_of(getattr(self, f.name)) for f in fields(self)))
+        return self.objective_needs | needs_of(self.update)
+
+    @cached_property
+    def objective_needs(self) -> frozenset[str]:
+        """What the parts of J read, without what only the update asks for."""
+        return frozenset().union(*(needs_of(getattr(self, f.name)) for f in fields(self) if f.name != "update"))
 
     def initial_state(self) -> State:
         return State(kl_coef=self.kl.coef, trust_coef=self.trust.coef)

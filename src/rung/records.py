@@ -223,7 +223,7 @@ class Batch:
     behavior_logp_BT    log mu, as reported by the sampler that drew the tokens.
     old_logp_BT         log pi_old, the trainer's own before the update. Collected as the sampler reported it; the update puts
                         its own numbers there: at the first optimizer step always, so that every ratio is 1, at later
-                        ones where the two are not the same numbers (training/rules.py).
+                        ones where the two are not the same numbers (training/work.py).
     tokens       what the model reads of the same rows; None: nobody drew them (exact/), and the maths reads no tokens.
     adv_BT       the advantages, once they are worked out.
     target_BT    what a critic is regressed on, once it is worked out.
@@ -287,6 +287,20 @@ class Scores:
     entropy_BT: Tensor | None = None
     ref_kl_BT: Tensor | None = None
     old_kl_BT: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What a step's answers are worth.
+
+    batch      with its rewards as the recipe shapes them and with the advantages.
+    active     int[n]: the rows that can change the policy; the others need not enter the model again.
+    dominated  share of the prompts with a signal in which eps, not the std, sets the advantages' size; None: no eps.
+    """
+
+    batch: Batch
+    active: Tensor
+    dominated: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
 
 CPU = torch.device("cpu")
 LAW = SamplingLaw(max_new_tokens=8)
@@ -39,7 +39,7 @@ def made(
         adapter.add(model, lora)
     if checkpoint:
         checkpointing.enable(model)
-    learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=law.max_new_tokens))
+    learner = LocalLearner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=law.max_new_tokens))
     learner.micro_tokens = micro
     if learner.critic is not None:
         learner.critic.micro_tokens = micro

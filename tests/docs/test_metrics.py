@@ -14,7 +14,7 @@ from rung.evaluation.conformance import tiny
 
 TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
 SOURCE = Path(rung.training.__path__[0])
-FILES = ("metrics.py", "learner.py", "rules.py", "loop.py", "evaluation.py")
+FILES = ("metrics.py", "learner.py", "work.py", "loop.py", "evaluation.py", "../maths/update.py")
 RECIPES = ("ppo", "trpo", "ppo_kl", "vapo", "grpo")  # between them they have every part that logs something
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rung.exact.oracle import Estimate, expected_gradient
+from rung.exact.estimate import Estimate
+from rung.exact.oracle import expected_gradient
 from rung.exact.world import Condition, World, scene
 from rung.maths.credit import outcome_to_token
 from rung.recipes import Recipe

@@ -26,7 +26,8 @@ from torch import Tensor
 import rung.parts as p
 from rung.errors import InputError
 from rung.exact.causes import STRAIGHT
-from rung.exact.oracle import Estimate, advantages, all_batches, batch_gradients
+from rung.exact.estimate import Estimate
+from rung.exact.oracle import advantages, all_batches, batch_gradients
 from rung.exact.world import Condition, Scene, World, scene
 from rung.maths.kl import difference
 from rung.maths.objective import count
@@ -40,7 +41,7 @@ from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.settings.ranges import FINITE, hints, options_of
 from rung.tasks import registry
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
 
 torch.set_num_threads(1)
 F64 = torch.float64
@@ -208,7 +209,7 @@ def policy() -> tuple[models.Model, dict[str, Tensor]]:
 def check_training(recipe: Recipe) -> None:
     model, start = policy()
     model.hf.load_state_dict(start)
-    learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=6))
+    learner = LocalLearner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=6))
     env, greedy, steps = registry.load("chained_arithmetic").train, "greedy" in recipe.needs, "steps" in recipe.needs
     collector = Collector(env, model.codec, TorchSampler(model), LAW, recipe.data, 3, 2, 0, greedy=greedy, steps=steps)
     for step in range(2):

@@ -9,7 +9,8 @@ import torch
 
 import rung.parts as p
 from rung.exact.causes import AnswerKL
-from rung.exact.oracle import cosine, expected_gradient
+from rung.exact.estimate import cosine
+from rung.exact.oracle import expected_gradient
 from rung.exact.world import Condition, Scene, World, scene
 from rung.maths.kl import k1, k2, k3
 from rung.maths.logprob import entropy_of, full_kl

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rung.parts as p
-from rung.exact.oracle import expected_gradient, expected_natural_step, fisher_of_states
+from rung.exact.oracle import expected_gradient, expected_step, fisher_of_states
 from rung.exact.world import Condition, Scene, World, scene
 from rung.maths.logprob import full_kl
 from rung.maths.natural import Trial, conjugate_gradient, full_step, line_search
@@ -200,7 +200,7 @@ def test_Q_the_surrogates_of_trpo_and_ppo_agree_around_the_old_policy_and_part_w
     assert any(a < b - 1e-6 for a, b in far)
 
 
-def test_the_expected_natural_step_of_the_audit_points_along_the_exact_one():
-    e = expected_natural_step(EXACT, scene(World(horizon=2, prompts=1, samples=2), Condition()))
+def test_the_expected_step_of_the_audit_points_along_the_exact_one():
+    e = expected_step(EXACT, scene(World(horizon=2, prompts=1, samples=2), Condition()))
     assert 0.5 < e.cosine < 1.0
     assert e.trace > 0

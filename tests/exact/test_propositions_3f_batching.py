@@ -9,7 +9,8 @@ import torch
 
 import rung.parts as p
 from rung.errors import InputError
-from rung.exact.oracle import cosine, expected_gradient
+from rung.exact.estimate import cosine
+from rung.exact.oracle import expected_gradient
 from rung.exact.world import Condition, Scene, World, scene
 from rung.maths.logprob import entropy_of, full_kl, token_logprob
 from rung.maths.objective import count, objective
@@ -17,7 +18,7 @@ from rung.recipe_io import all_recipes
 from rung.recipe_rules import check_sampling
 from rung.recipes import REINFORCE, RLOO, Recipe
 from rung.records import Batch, Scores, State, Totals
-from rung.training.optimizer import MasterAdamW
+from rung.training.work import MasterAdamW
 
 F64 = torch.float64
 NAMES = sorted(all_recipes())

@@ -16,7 +16,7 @@ from rung.records import Batch, SamplingLaw, Tokens
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
 from rung.training.policy import Policy
-from rung.training.rules import Work, natural_step
+from rung.training.work import Work
 
 
 def tiny(packs: bool) -> Model:
@@ -138,7 +138,7 @@ def natural_work(max_kl: float) -> tuple[Work, p.NaturalStep, list[torch.Tensor]
 def test_P36_an_accepted_step_of_a_model_keeps_the_bound_and_gains():
     work, rule, parameters = natural_work(0.01)
     before = [x.detach().clone() for x in parameters]
-    report = natural_step(work, rule, parameters)
+    report = rule.run(work)
     assert report["update/steps"] == 1
     assert 0 < report["trpo/kl"] <= 0.01
     assert report["trpo/gain"] > 0
@@ -149,6 +149,6 @@ def test_P36_an_accepted_step_of_a_model_keeps_the_bound_and_gains():
 def test_P36_a_refused_step_leaves_every_parameter_bit_for_bit(max_kl, backtracks):
     work, rule, parameters = natural_work(max_kl)
     before = [x.detach().clone() for x in parameters]
-    report = natural_step(work, p.NaturalStep(max_kl=rule.max_kl, backtracks=backtracks), parameters)
+    report = p.NaturalStep(max_kl=rule.max_kl, backtracks=backtracks).run(work)
     assert report["update/steps"] == 0
     assert all(torch.equal(a, b) for a, b in zip(parameters, before, strict=True))

@@ -107,7 +107,7 @@ def test_the_model_arrives_with_a_card_and_without_the_trainings_state(run, serv
     refused, address = done.stdout.strip().splitlines()
     assert refused.startswith("push_to_hub('me/mine')") and "hf auth login" in refused
     assert address.endswith("/me/mine")
-    own = ("COMPLETE", "state.json", "state.safetensors")
+    own = {"COMPLETE", *(f"{name}.{kind}" for name in ("state", "progress") for kind in ("json", "safetensors"))}
     here = {p.name: p.read_bytes() for p in run.model_path.iterdir() if p.name not in own}
     arrived = dict(server.arrived)
     page = arrived.pop("README.md").decode()

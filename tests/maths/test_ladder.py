@@ -22,7 +22,7 @@ NEEDS = {
     "leave_one_out": "groups",
     "value_baseline": "values",
     "a2c": "values",
-    "trpo": "values",
+    "trpo": "values old_full",
     "ppo_kl": "values old_full",
     "ppo": "values ref_logp",
     "vapo": "values",

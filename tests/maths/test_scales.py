@@ -8,11 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import rung.parts as p
+from rung.maths.assess import advantages
 from rung.maths.credit import Credit
 from rung.maths.returns import EQUAL, has_signal, returns, sizes, varies
 from rung.recipes import REINFORCE
 from rung.records import State
-from rung.training.learner import advantages
 from rung.training.metrics import signal_metrics
 
 GROUPED = [

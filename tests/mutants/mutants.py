@@ -65,7 +65,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/training/test_scales.py"],
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "kernels/llama_step.py": ["tests/kernels/test_llama.py"],
-    "training/rules.py": ["tests/training/test_old_logp.py"],
+    "training/work.py": ["tests/training/test_old_logp.py"],
     "training/policy.py": ["tests/kernels/test_attention.py", "tests/training/test_needs.py"],
     "training/critic.py": ["tests/training/test_critic_masks.py", "tests/training/test_needs.py"],
     "training/needs.py": ["tests/training/test_needs.py"],

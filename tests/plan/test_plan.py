@@ -94,7 +94,7 @@ def test_each_part_of_a_recipe_costs_what_it_holds():
     # the critic: a copy of all weights, and AdamW on its trunk (the head is tied to the embedding)
     assert by["ppo"].held["critic (weights, optimizer)"] == 348 * 4 + 348 * 8
     assert by["trpo"].held["optimizer (float32 moments, masters)"] == 0, "a natural step has no AdamW"
-    assert by["trpo"].updating["natural step: vectors"] == 7 * 4 * 348
+    assert by["trpo"].updating["update: vectors"] == 7 * 4 * 348
     half = memory.need(replace(SHAPE, width=2), WORK, find("dr_grpo"), 0)
     assert sum(half.held.values()) == 348 * (2 + 12), "bfloat16 weights, float32 moments and masters"
 

@@ -14,7 +14,7 @@ from rung.rollout.collect import Collector
 from rung.rollout.conversation import extension
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
 from rung.training.metrics import reward_metrics
 
 torch.set_num_threads(1)
@@ -323,7 +323,7 @@ def test_every_session_is_closed_once_whatever_ends_the_conversations(stage, err
 def learner(name):
     torch.manual_seed(0)
     recipe = find(name)
-    step = Learner(recipe, tiny("llama"), Hyper(learning_rate=1e-2, max_new_tokens=LAW.max_new_tokens))
+    step = LocalLearner(recipe, tiny("llama"), Hyper(learning_rate=1e-2, max_new_tokens=LAW.max_new_tokens))
     needs = {"greedy": "greedy" in recipe.needs, "steps": "steps" in recipe.needs}
     collector = Collector(World(), step.model.codec, TorchSampler(step.model), LAW, recipe.data, 3, 4, 1, **needs)
     return step, collector.collect(0, step.state)

@@ -11,7 +11,7 @@ from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
 
 torch.set_num_threads(1)
 LAW = SamplingLaw(max_new_tokens=12)
@@ -25,7 +25,7 @@ def after_a_step(name: str, *, on: bool, lora: bool) -> tuple[torch.Tensor, dict
     if on:
         checkpointing.enable(model)
     recipe = find(name)
-    learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=12))
+    learner = LocalLearner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=12))
     learner.micro_tokens = 10_000
     env = registry.load("chained_arithmetic").train
     collected = Collector(env, model.codec, TorchSampler(model), LAW, recipe.data, 3, 4, 0).collect(0, learner.state)

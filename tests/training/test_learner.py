@@ -19,9 +19,9 @@ from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
 from rung.training.config import TrainConfig
-from rung.training.learner import Hyper, Learner
-from rung.training.rules import Work, _fisher_product
+from rung.training.learner import Hyper, LocalLearner
 from rung.training.setup import prepare, train_only
+from rung.training.work import Work
 
 torch.set_num_threads(1)
 LAW = SamplingLaw(max_new_tokens=16)
@@ -32,7 +32,7 @@ def fresh(recipe, *, prompts=6, samples=4, law=LAW, **hyper):
     torch.manual_seed(0)
     model = models.load(str(starter.path()))
     settings = {"learning_rate": 1e-3, "max_new_tokens": law.max_new_tokens, "temperature": law.temperature}
-    learner = Learner(recipe, model, Hyper(**{**settings, **hyper}))
+    learner = LocalLearner(recipe, model, Hyper(**{**settings, **hyper}))
     env = registry.load("chained_arithmetic").train
     greedy = "greedy" in recipe.needs
     collector = Collector(env, model.codec, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy)
@@ -148,7 +148,7 @@ def test_unscored_rows_do_not_teach():
 def test_bfloat16_weights_follow_float32_masters():
     """A step of 1e-5 is lost in a bfloat16 weight of 0.1; a hundred of them in the master are not."""
     model = models.load(str(starter.path()), dtype=torch.bfloat16)
-    learner = Learner(REINFORCE, model, Hyper(learning_rate=1e-5))
+    learner = LocalLearner(REINFORCE, model, Hyper(learning_rate=1e-5))
     before = weights(learner)
     for _ in range(100):
         for x in learner.parameters:
@@ -161,7 +161,7 @@ def test_bfloat16_weights_follow_float32_masters():
 
 # -- TRPO ---------------------------------------------------------------------------------------------------------
 def work_of(learner, collected):
-    batch = learner._prepare(collected.batch)
+    batch = learner.prepare(collected.batch)
     batch = replace(batch, adv_BT=learner.recipe.credit(batch))
     return Work(learner.recipe, learner.policy, batch, torch.arange(len(batch.valid_B)), 16, 100_000)
 
@@ -174,7 +174,7 @@ def test_an_accepted_natural_step_keeps_the_bound_and_gains():
 
 
 def test_a_refused_natural_step_restores_every_bit(monkeypatch):
-    monkeypatch.setattr("rung.training.rules.line_search", lambda evaluate, *rest: (0.0, evaluate(1.0)))
+    monkeypatch.setattr("rung.maths.update.line_search", lambda evaluate, *rest: (0.0, evaluate(1.0)))
     learner, collected = fresh(TRPO)
     before = weights(learner)
     metrics = learner.step(collected).metrics
@@ -183,8 +183,8 @@ def test_a_refused_natural_step_restores_every_bit(monkeypatch):
 
 def test_the_fisher_product_is_symmetric_positive_and_equals_a_difference_of_gradients():
     learner, collected = fresh(override(TRPO, {"update.curvature_tokens": None}), prompts=4, samples=2)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        F = _fisher_product(work_of(learner, collected), learner.recipe.update, learner.parameters)
+    with work_of(learner, collected).curvature(learner.recipe.update.curvature_tokens) as F:
+        pass
     n = sum(x.numel() for x in learner.parameters)
     u, v = torch.randn(2, n, generator=torch.Generator().manual_seed(1))
     assert float(u @ F(v)) == pytest.approx(float(v @ F(u)), rel=1e-3)
@@ -206,7 +206,7 @@ def test_the_fisher_product_is_symmetric_positive_and_equals_a_difference_of_gra
 def test_trpo_on_a_subset_of_the_parameters_moves_only_those():
     model = models.load(str(starter.path()))
     train_only(model, r"layers\.1\.mlp")
-    learner = Learner(TRPO, model, Hyper(max_new_tokens=16))
+    learner = LocalLearner(TRPO, model, Hyper(max_new_tokens=16))
     env = registry.load("chained_arithmetic").train
     collected = Collector(env, model.codec, TorchSampler(model), LAW, TRPO.data, 8, 4, 0).collect(0, learner.state)
     before = {k: v.clone() for k, v in model.hf.state_dict().items()}

@@ -21,8 +21,8 @@ from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
-from rung.training.base_policy import BasePolicy
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
+from rung.training.policy import BasePolicy
 
 torch.set_num_threads(1)
 SMALL = {"prompts_per_step": 4, "samples_per_prompt": 4, "eval_problems": 8, "threads": 1, "lora_rank": 4}
@@ -33,7 +33,7 @@ def fresh(name: str, rank: int = 4):
     model = models.load(str(starter.path()))
     adapter.add(model, rank)
     recipe = find(name)
-    learner = Learner(recipe, model, Hyper(learning_rate=4e-3, max_new_tokens=16))
+    learner = LocalLearner(recipe, model, Hyper(learning_rate=4e-3, max_new_tokens=16))
     env = registry.load("chained_arithmetic").train
     law = SamplingLaw(max_new_tokens=16)
     return learner, Collector(env, model.codec, TorchSampler(model), law, recipe.data, 6, 4, 0)
@@ -62,7 +62,7 @@ def test_only_the_adapter_moves_and_the_reference_is_the_model_without_it(name):
         assert isinstance(learner.reference, BasePolicy) and learner.reference.model is model, "no second copy"
         batch = collected.batch
         whole = models.load(str(starter.path()))
-        untouched = Learner(find("reinforce"), whole, Hyper())
+        untouched = LocalLearner(find("reinforce"), whole, Hyper())
         expected = untouched.logp(untouched.policy, batch)
         assert torch.equal(learner.logp(learner.reference, batch), expected)
         assert not torch.equal(learner.logp(learner.policy, batch), expected), "and the adapter is on again"

@@ -9,6 +9,7 @@ import torch
 
 import rung.parts as p
 from rung.errors import InputError
+from rung.exact.needs import PREPARED as EXACT
 from rung.models import starter
 from rung.network import model as models
 from rung.recipe_io import PARTS, all_recipes, find, override
@@ -17,8 +18,9 @@ from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
-from rung.training.learner import Hyper, Learner
-from rung.training.needs import COLLECTED, FROZEN, PREPARED, collected
+from rung.training.learner import Hyper, LocalLearner
+from rung.training.needs import NEEDS as PREPARED
+from rung.training.needs import collected
 from rung.training.policy import minibatches
 
 torch.set_num_threads(1)
@@ -31,7 +33,7 @@ def step(recipe, tokens=12, prompts=4, samples=2):
     """A learner, and one step's answers as the recipe asks for them; few tokens, so that some are truncated."""
     MODEL.hf.load_state_dict(WEIGHTS)
     torch.manual_seed(0)
-    learner = Learner(recipe, MODEL, Hyper(learning_rate=1e-3, max_new_tokens=tokens))
+    learner = LocalLearner(recipe, MODEL, Hyper(learning_rate=1e-3, max_new_tokens=tokens))
     law = SamplingLaw(max_new_tokens=tokens)
     collector = Collector(
         TASK, MODEL.codec, TorchSampler(MODEL), law, recipe.data, prompts, samples, 0, **collected(recipe.needs)
@@ -40,8 +42,11 @@ def step(recipe, tokens=12, prompts=4, samples=2):
 
 
 def test_one_name_one_preparation():
-    prepared = [*COLLECTED, *PREPARED, *FROZEN]
-    assert sorted(prepared) == sorted(NEEDS), "every need is prepared in one place, and nothing else is"
+    assert [*PREPARED] == [*NEEDS], "every need is prepared in one place, and nothing else is"
+    assert [*EXACT] == [*NEEDS], "and in the worlds that are enumerated"
+    for name, entry in PREPARED.items():
+        said = [bool(entry.collect), entry.fill is not None, entry.freeze is not None]
+        assert sum(said) == (name != "groups"), f"{name} is prepared once"
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -84,7 +89,7 @@ def test_a_users_own_part_gets_what_it_asks_for(need):
     assert seen and all(seen)
 
 
-@pytest.mark.parametrize("need", FROZEN)
+@pytest.mark.parametrize("need", [name for name, entry in PREPARED.items() if entry.freeze])
 @pytest.mark.parametrize("update", [p.GradientSteps(), p.NaturalStep(curvature_tokens=64, backtracks=1)])
 def test_a_users_own_kl_gets_full_distributions(need, update):
     seen = []
@@ -102,8 +107,7 @@ def test_a_users_own_kl_gets_full_distributions(need, update):
 
     learner, answers = step(override(find("trpo"), {"kl": Own(), "update": update}))
     learner.step(answers)
-    first = seen[:1] if (need, type(update)) == ("old_full", p.NaturalStep) else []  # at pi_old that KL is zero
-    assert seen and all(seen[len(first) :])
+    assert seen and all(seen)
 
 
 def test_an_unknown_need_is_refused_when_the_recipe_is_made():
@@ -130,7 +134,7 @@ def test_truncated_answers_are_bootstrapped_with_the_value_after_their_last_toke
     learner, answers = step(recipe, tokens=9, samples=4)
     torch.nn.init.normal_(learner.critic.head.weight, std=0.1)
     learner.critic.model = replace(learner.critic.model, packs=packs)
-    batch = learner._prepare(answers.batch)
+    batch = learner.prepare(answers.batch)
     cut_B, t = batch.truncated_B, answers.batch.tokens
     assert 0 < int(cut_B.sum()) < len(cut_B)
     for b in range(len(cut_B)):  # one row at a time, through the model's own forward
@@ -184,7 +188,7 @@ def test_a_full_kl_holds_the_natural_step_back():
     far = {}
     for coef in (0.0, 50.0):
         learner, answers = step(override(TRPO_3, {"kl": p.FullKL(coef=coef)}))
-        reference = Learner(find("grpo"), MODEL, learner.hyper).reference
+        reference = LocalLearner(find("grpo"), MODEL, learner.hyper).reference
         for _ in range(3):
             learner.step(answers)
         logp_BT, ref_BT = learner.logp(learner.policy, answers.batch), learner.logp(reference, answers.batch)

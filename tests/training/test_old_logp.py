@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import rung.parts as p
-import rung.training.rules as update
 from rung.maths.objective import objective
 from rung.models import starter
 from rung.network import model as models
@@ -16,7 +15,7 @@ from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
 
 torch.set_num_threads(1)
 LAW = SamplingLaw(max_new_tokens=12)
@@ -28,7 +27,7 @@ def load(dtype=F32):
 
 
 def learner_of(recipe, model, **hyper):
-    return Learner(recipe, model, Hyper(**{"learning_rate": 1e-3, "max_new_tokens": 12, **hyper}))
+    return LocalLearner(recipe, model, Hyper(**{"learning_rate": 1e-3, "max_new_tokens": 12, **hyper}))
 
 
 @cache
@@ -74,7 +73,7 @@ def moved_tokens(monkeypatch):
         def stop(*_):
             raise StopIteration
 
-        monkeypatch.setattr(update, "objective", watched)
+        monkeypatch.setattr("rung.training.work.objective", watched)
         monkeypatch.setattr(learner.optimizer, "step", stop)
         with pytest.raises(StopIteration):
             learner.step(collected)

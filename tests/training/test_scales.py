@@ -12,7 +12,7 @@ from rung.recipe_io import all_recipes, find
 from rung.records import SamplingLaw, Task
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, LocalLearner
 from rung.training.metrics import reward_metrics
 
 LAW = SamplingLaw(max_new_tokens=8)
@@ -38,7 +38,7 @@ class Paid:
 def fresh(recipe, reward):
     torch.manual_seed(0)
     model = models.load(str(starter.path()))
-    learner = Learner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=8))
+    learner = LocalLearner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=8))
     collector = Collector(Paid(reward), model.codec, TorchSampler(model), LAW, recipe.data, 4, 4, 0)
     return learner, collector
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 import rung.parts as p
 from rung.errors import InputError
-from rung.exact.oracle import Estimate, expected_gradient
+from rung.exact.estimate import Estimate
+from rung.exact.oracle import expected_gradient
 from rung.exact.world import Condition, World, scene
 from rung.maths.kl import difference, k3
 from rung.maths.ratio import log_difference

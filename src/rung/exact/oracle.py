@@ -21,72 +21,18 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
+from rung.exact.estimate import Estimate
+from rung.exact.needs import FULL
 from rung.exact.world import F64, LONGEST, SECONDS_PER_BATCH, Scene, World
 from rung.io.terminal import span
 from rung.maths.logprob import full_kl
-from rung.maths.natural import full_step
 from rung.maths.objective import count, objective, right
 from rung.maths.returns import has_signal, total_return, varies
-from rung.parts import NaturalStep
 from rung.recipes import Recipe
 from rung.records import Batch, Scores, Totals
 
 CHUNK = 50_000  # batches side by side
 CHECKED = 4  # batches on which side by side is compared with one by one
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a recipe's gradient is on average, against what it should be: float64[D] each.
-
-    covariance: of the gradient of one batch, [D, D].  batches: how many were enumerated.
-    """
-
-    gradient: Tensor
-    target: Tensor
-    covariance: Tensor
-    batches: int
-
-    @property
-    def relative_error(self) -> float:
-        """|E[g] - grad J| / |grad J|."""
-        return float((self.gradient - self.target).norm() / self.target.norm())
-
-    @property
-    def cosine(self) -> float:
-        return cosine(self.gradient, self.target)
-
-    @property
-    def scale(self) -> float:
-        """c that minimizes |E[g] - c grad J|."""
-        return float(self.gradient @ self.target / (self.target @ self.target))
-
-    @property
-    def bend(self) -> float:
-        """sin of the angle between the two (2 - sin beyond a right angle): 0 where E[g] = c grad J with c > 0.
-
-        Resolves what a cosine near 1 cannot.
-        """
-        rest = self.gradient - self.scale * self.target
-        sine = float(rest.norm() / self.gradient.norm().clamp(min=1e-300))
-        return sine if self.scale > 0 else 2.0 - sine
-
-    @property
-    def trace(self) -> float:
-        """E |g - E[g]|^2, the variance of one batch's gradient."""
-        return float(self.covariance.trace())
-
-    @property
-    def spectrum(self) -> Tensor:
-        """Eigenvalues of the covariance, the largest first."""
-        rising: Tensor = torch.linalg.eigvalsh(self.covariance)
-        return rising.flip(0).clamp(min=0)
-
-
-def cosine(a: Tensor, b: Tensor) -> float:
-    """a.b / (|a| |b|); 0 where one of them vanishes."""
-    scale = a.norm() * b.norm()
-    return float(a @ b / scale) if scale > 0 else 0.0
 
 
 # -- all batches ---------------------------------------------------------------------------------------------------
@@ -279,12 +225,12 @@ def pull(
 ) -> Tensor:
     """d J / d (log pi, entropy, KL to ref, KL to old) of each token of some batches with equal totals: [4, n, B, T]."""
     B, T = batches.cells_NB.shape[1], adv_NBT.shape[2]
-    cells, needs = batches.cells_NB[index].flatten(), recipe.needs
+    cells, needs = batches.cells_NB[index].flatten(), recipe.objective_needs
     batch = replace(shaped.rows(cells), group_B=batches.group_B.repeat(len(index)))
     total = change(count(batch.rows(slice(0, B)), scene.world.horizon))
     leaves = [c.view(-1, T)[cells].requires_grad_() for c in scene.score_values]
-    logp, entropy, ref_kl, old_kl = leaves
-    scores = Scores(logp, entropy, ref_kl if "ref_full" in needs else None, old_kl if "old_full" in needs else None)
+    logp, *rest = leaves
+    scores = Scores(logp, *(x if needs >= asked else None for x, asked in zip(rest, FULL, strict=True)))
     J = objective(recipe, batch, scores, adv_NBT[index].flatten(0, 1), total)
     found = torch.autograd.grad(J, leaves, allow_unused=True, materialize_grads=True)
     return torch.stack(found).view(len(leaves), len(index), B, T)
@@ -301,7 +247,7 @@ def _check_sum_over_rows(recipe: Recipe, scene: Scene, shaped: Batch, batches: B
             )
 
 
-# -- the natural step ----------------------------------------------------------------------------------------------
+# -- the step of an update rule ----------------------------------------------------------------------------------
 def fisher_of_states(scene: Scene) -> Tensor:
     """Hessian of KL(old || pi) at the old policy, for each state: [P, S, D, D]."""
     at = scene.old
@@ -310,10 +256,8 @@ def fisher_of_states(scene: Scene) -> Tensor:
     return hessian
 
 
-def expected_natural_step(recipe: Recipe, scene: Scene) -> Estimate:
-    """E[step] of a NaturalStep before its line search, against the step along the exact F and the true gradient."""
-    rule = recipe.update
-    assert isinstance(rule, NaturalStep), "only a NaturalStep has a direction of its own"
+def expected_step(recipe: Recipe, scene: Scene) -> Estimate:
+    """E[direction] of the recipe's update rule, before any line search, against that of the exact F and the true gradient."""
     batches = all_batches(recipe, scene)
     grad_ND = batch_gradients(recipe, scene, batches)
     fisher_SDD = fisher_of_states(scene).flatten(0, 1)
@@ -325,7 +269,7 @@ def expected_natural_step(recipe: Recipe, scene: Scene) -> Estimate:
 
     def step(g: Tensor, visits_S: Tensor) -> Tensor:
         F = torch.tensordot(visits_S / visits_S.sum(), fisher_SDD, 1)
-        found = full_step(lambda v: F @ v, g, rule.max_kl, rule.damping, rule.cg_iterations)
+        found = recipe.update.direction(g, lambda v: F @ v)
         return torch.zeros_like(g) if found is None else found
 
     visits_NS = visits_CS[batches.cells_NB].sum(1)
@@ -349,4 +293,4 @@ class Oracle:
 
     @cached_property
     def step(self) -> Estimate:
-        return expected_natural_step(self.recipe, self.scene)
+        return expected_step(self.recipe, self.scene)

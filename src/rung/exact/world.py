@@ -18,10 +18,10 @@ from torch import Tensor
 
 from rung.errors import InputError
 from rung.exact import tiny
+from rung.exact.needs import PREPARED
 from rung.io.terminal import span
 from rung.maths.logprob import entropy_of, full_kl
-from rung.maths.returns import outcome_to_token, reward_to_go, total_return
-from rung.parts import Value
+from rung.maths.returns import outcome_to_token, total_return
 from rung.recipes import Recipe
 from rung.records import Batch, State
 
@@ -250,8 +250,7 @@ class Scene:
         reward_BT = (self.reward_PAT + self.overlong(recipe)).flatten(0, 1)
         mask_BT, truncated_B = t.mask_AT.repeat(P, 1), t.truncated_A.repeat(P)
         scored = self.condition.scored_temperature
-        behavior, old, ref = (self.logp(self.law(x, scored)).flatten(0, 1) for x in (self.behavior, self.old, self.ref))
-        needs = recipe.needs
+        behavior, old = (self.logp(self.law(x, scored)).flatten(0, 1) for x in (self.behavior, self.old))
         batch = Batch(
             reward_BT=reward_BT,
             mask_BT=mask_BT,
@@ -262,12 +261,11 @@ class Scene:
             right_B=(self.reward_PAT.sum(-1) > 0).flatten(),
             behavior_logp_BT=behavior,
             old_logp_BT=old if self.condition.sampler_kl else behavior,
-            ref_logp_BT=ref if "ref_logp" in needs else None,
-            greedy_B=self.greedy(recipe) if "greedy" in needs else None,
-            step_end_BT=mask_BT if "steps" in needs and self.world.reward == "dense" else None,
             state=self.state(recipe),
         )
-        return self.with_values(recipe, batch) if "values" in needs else batch
+        for need in [name for name in PREPARED if name in recipe.needs]:
+            batch = PREPARED[need](self, recipe, batch)
+        return batch
 
     def state(self, recipe: Recipe) -> State:
         """The recipe's own start, with a moving average of a few batches in it."""
@@ -278,32 +276,6 @@ class Scene:
         penalty, t = recipe.data.overlong, self.tree
         each = [0.0 if penalty is None else penalty(int(n), self.world.horizon) for n in t.length_A]
         return outcome_to_token(torch.tensor(each, dtype=F64), t.mask_AT)
-
-    def greedy(self, recipe: Recipe) -> Tensor:
-        """Reward of the argmax-decoded answer to each cell's prompt: [P A]."""
-        best_PS = self.law(self.behavior).argmax(-1)
-        total_PA = (self.reward_PAT + self.overlong(recipe)).sum(-1)
-        follows_PA = (best_PS[:, self.tree.state_AT] == self.tree.token_AT) | ~self.tree.mask_AT
-        return total_PA[follows_PA.all(-1)].repeat_interleave(self.world.answers)
-
-    def with_values(self, recipe: Recipe, batch: Batch) -> Batch:
-        """V(s) = E[reward still to come | s] under the law that draws, of the reward that the critic is trained on; or noise."""
-        P, A, S = self.world.prompts, self.world.answers, self.world.states
-        if self.condition.critic == "wrong":
-            return replace(
-                batch, value_BT=self.at_states(self.wrong_PS).flatten(0, 1), bootstrap_B=self.wrong_PA.flatten()
-            )
-        credit = recipe.credit
-        gamma = credit.estimator.gamma if isinstance(credit, Value) else 1.0
-        G_PAT = reward_to_go(recipe.kl.shape_reward(batch).reward_BT, batch.mask_BT, gamma).view(P, A, -1)
-        state, seen = self.tree.state_AT[self.tree.mask_AT], self.tree.mask_AT
-        total, weight = torch.zeros(2, P, S, dtype=F64)
-        for p in range(P):  # an answer passes through its states: condition on each
-            prob_AT = self.prob_PA[p][:, None].expand_as(seen)
-            total[p].index_add_(0, state, (prob_AT * G_PAT[p])[seen])
-            weight[p].index_add_(0, state, prob_AT[seen])
-        V_BT = self.at_states(total / weight).flatten(0, 1)
-        return replace(batch, value_BT=V_BT, bootstrap_B=torch.zeros(P * A, dtype=F64))
 
     # -- the truth --------------------------------------------------------------------------------------------------
     def objective(self, theta: Tensor, recipe: Recipe, gamma: float = 1.0) -> Tensor:

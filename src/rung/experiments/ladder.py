@@ -42,7 +42,8 @@ SWEEP_SEED = 1_000  # the sweep's seeds begin here, far from those of the compar
 
 def grid_of(args: Ladder, recipe: Recipe) -> list[float]:
     """The step sizes of the recipe's sweep, the smallest first."""
-    name, text = ("rates", args.rates) if recipe.update.step_size == "learning_rate" else ("bounds", args.bounds)
+    rated = recipe.update.step_size.endswith("learning_rate")
+    name, text = ("rates", args.rates) if rated else ("bounds", args.bounds)
     try:
         sizes = sorted({float(word) for word in text.split(",") if word.strip()})
     except ValueError:

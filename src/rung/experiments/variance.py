@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rung.maths.assess import next_state
 from rung.network.model import Model
 from rung.recipes import LADDER, Recipe
+from rung.records import Assessed
 from rung.rollout.collect import Collected
 from rung.statistics import ALPHA, Interval, over_batches
-from rung.training.learner import Hyper, Learner
-from rung.training.rules import Work
+from rung.training.learner import Hyper, LocalLearner
+from rung.training.work import Work
 
 EXACT = 1 << 20  # gradients of up to this many numbers are kept whole
 WIDTH = 1 << 16  # else a sketch of this width: inner products are then known to about 1/256 of |g||h|
@@ -54,15 +56,12 @@ def sketch(tensors: Sequence[Tensor | None], sizes: Sequence[int], seed: int = 0
     return out
 
 
-def one_gradient(work: Work, parameters: Sequence[Tensor]) -> Tensor:
+def one_gradient(work: Work) -> Tensor:
     """The sketch of grad J over the whole batch, at the policy that sampled it. Leaves no gradient behind."""
-    total = work.count()
-    for part in work.parts(work.active):
-        J, *_ = work.J_at_old(work.freeze([part])[0], total)
-        J.backward()
-    out = sketch([p.grad for p in parameters], [p.numel() for p in parameters])
-    for p in parameters:
-        p.grad = None
+    for minibatch in work.cut():
+        work.gradient(minibatch)
+    out = sketch([None if p.grad is None else -p.grad for p in work.parameters], [p.numel() for p in work.parameters])
+    work.forget()
     return out
 
 
@@ -73,25 +72,24 @@ def gradients(
 
     The reference policy, where the recipe has one, is the frozen policy itself. The recipe's `data` part is left out.
     """
-    learner = Learner(recipe, model, hyper)
+    learner = LocalLearner(recipe, model, hyper)
     for collected in warmup:
-        work = learner.assess(collected)
-        learner.state = recipe.credit.observe(work.batch)
-        learner.learn_values(work.batch)
-        for p in learner.parameters:
-            p.grad = None  # a critic on the policy's trunk leaves one
-    return torch.stack([one_gradient(learner.assess(collected), learner.parameters) for collected in batches])
+        assessed = learner.assess(collected)
+        learner.state = next_state(recipe, assessed.batch)
+        learner.learn_values(assessed.batch)
+        learner.work(assessed).forget()  # a critic on the policy's trunk leaves a gradient
+    return torch.stack([one_gradient(learner.work(learner.assess(collected))) for collected in batches])
 
 
 def baseline_gradients(model: Model, hyper: Hyper, batches: Sequence[Collected]) -> tuple[Tensor, Tensor]:
     """(u_k, v_k): the gradient without a baseline, and that of a reward of 1 on every token, so that u - b v has baseline b."""
-    learner, u, v = Learner(LADDER["reward_to_go"], model, hyper), [], []
+    learner, u, v = LocalLearner(LADDER["reward_to_go"], model, hyper), [], []
     for collected in batches:
-        work = learner.assess(collected)
-        everything = work.batch.loss_mask_BT.any(1).nonzero()[:, 0]
-        u.append(one_gradient(work, learner.parameters))
-        ones = replace(work.batch, adv_BT=work.batch.loss_mask_BT.to(work.batch.behavior_logp_BT.dtype))
-        v.append(one_gradient(replace(work, batch=ones, active=everything), learner.parameters))
+        assessed = learner.assess(collected)
+        in_loss_BT = assessed.batch.loss_mask_BT
+        u.append(one_gradient(learner.work(assessed)))
+        ones = replace(assessed.batch, adv_BT=in_loss_BT.to(assessed.batch.behavior_logp_BT.dtype))
+        v.append(one_gradient(learner.work(Assessed(ones, in_loss_BT.any(1).nonzero()[:, 0]))))
     return torch.stack(u), torch.stack(v)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from rung.errors import InputError
 
-OURS = ["state.safetensors", "state.json", "COMPLETE"]  # of a checkpoint, to go on with the training
+OURS = [  # of a checkpoint, to go on with the training
+    "state.safetensors", "state.json", "progress.safetensors", "progress.json", "COMPLETE",
+]  # fmt: skip
 
 
 def push(folder: Path, repo: str, card: str, *, private: bool | None = None, token: str | None = None) -> str:

@@ -102,28 +102,28 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: _decode(item, tensors) for key, item in value.items()}
 
 
-def save_state(directory: Path, state: Any) -> None:
-    """Writes state.safetensors and state.json. Raises TypeError, naming the place, for what only pickle could save."""
+def save_state(directory: Path, state: Any, name: str = "state") -> None:
+    """Writes NAME.safetensors and NAME.json. Raises TypeError, naming the place, for what only pickle could save."""
     tensors = _Tensors()
     encoded = _encode(state, "", tensors)
     try:
-        save_file(tensors.by_name, directory / "state.safetensors")
+        save_file(tensors.by_name, directory / f"{name}.safetensors")
     except KeyError as error:
         raise TypeError(f"safetensors cannot store the dtype {error}") from error
-    (directory / "state.json").write_text(json.dumps({"format": FORMAT, "state": encoded}, allow_nan=False), "utf-8")
+    (directory / f"{name}.json").write_text(json.dumps({"format": FORMAT, "state": encoded}, allow_nan=False), "utf-8")
 
 
-def load_state(directory: Path) -> Any:
+def load_state(directory: Path, name: str = "state") -> Any:
     """The structure that `save_state` wrote, tensors on the CPU."""
     try:
-        document = json.loads((directory / "state.json").read_text("utf-8"))
+        document = json.loads((directory / f"{name}.json").read_text("utf-8"))
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise InputError(
-                f"{directory}/state.json is not of format {FORMAT}: another version of rung wrote it. Use that version."
+                f"{directory}/{name}.json is not of format {FORMAT}: another version of rung wrote it. Use that version."
             )
-        return _decode(document["state"], load_file(directory / "state.safetensors"))
+        return _decode(document["state"], load_file(directory / f"{name}.safetensors"))
     except FileNotFoundError as error:
-        missing = Path(error.filename or "state.safetensors").name
+        missing = Path(error.filename or f"{name}.safetensors").name
         raise InputError(
             f"{directory} holds no training state ({missing} is missing). "
             "Resume from a directory checkpoints/step_... that contains COMPLETE."

@@ -8,7 +8,7 @@ neither their scale nor where their zero lies decides what is learned. Rows of a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from rung.maths.returns import (
 )
 from rung.records import Batch, State
 from rung.settings.ranges import Checked, Coefficient, between
+
+if TYPE_CHECKING:
+    from rung.maths.value import Critic
 
 Needs = frozenset[str]
 Discount = Annotated[float, between(0, 1, "a discount: above 1 a later reward would weigh more than an earlier one")]
@@ -67,6 +70,18 @@ class Credit(Checked):
     def dominated(self, batch: Batch) -> Tensor | None:
         """bool, one for each group with a signal: eps exceeds the std that it stands beside. None: no eps here."""
         return None
+
+    def learns(self) -> Critic | None:
+        """How the critic is learned whose values it reads; None: it reads none."""
+        return None
+
+    def targets(self, batch: Batch) -> Tensor:
+        """What that critic is regressed on, float[B, T]."""
+        raise NotImplementedError
+
+    @property
+    def discount(self) -> float:  # of the return that the critic learns
+        return 1.0
 
 
 # -- no baseline ---------------------------------------------------------------------------------------------------

@@ -155,11 +155,18 @@ class Value(Credit):
     def _last(self, batch: Batch) -> Tensor | None:
         if not self.bootstrap_truncated:
             return None
-        assert batch.bootstrap_B is not None, "train/needs.py prepares bootstrap_B where a part needs it"
+        assert batch.bootstrap_B is not None, "training/needs.py prepares bootstrap_B where a part needs it"
         return torch.where(batch.truncated_B, batch.bootstrap_B, 0.0)
 
     def __call__(self, batch: Batch) -> Tensor:
         return self._advantage(self.estimator, batch)
+
+    def learns(self) -> Critic:
+        return self.critic
+
+    @property
+    def discount(self) -> float:
+        return self.estimator.gamma
 
     def targets(self, batch: Batch) -> Tensor:
         """What V is regressed on: A_t + V_t of `target` (of `estimator` where None), float[B, T]."""

@@ -14,7 +14,6 @@ from rung.io.tables import say_verdict, show
 from rung.io.terminal import say_notes, span
 from rung.kernels.device import choose
 from rung.maths.logprob import CHUNK_ELEMENTS
-from rung.parts import GradientSteps, NaturalStep, Value
 from rung.plan import fit
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.plan.rehearsal import Line, Rates, Timings, measure_rates, rehearse, unsteady
@@ -80,7 +79,7 @@ def own_passes(recipe: Recipe, s: Shape) -> float:
     """Passes of the policy over a batch, without gradient, for log pi_old: where a part needs it, or the precision does."""
     low, kl = s.width < 4, recipe.kl
     first = "old_logp" in recipe.needs or (low and kl.where == "reward" and kl.coef > 0)
-    later = 1 - 1 / recipe.update.minibatches if low and isinstance(recipe.update, GradientSteps) else 0.0
+    later = 1 - 1 / recipe.update.cost().minibatches if low else 0.0
     return first + later
 
 
@@ -111,23 +110,20 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     for share, name in ((own_passes(recipe, s), "old log-probabilities"), (float("ref_logp" in needs), "reference")):
         if share:
             out.append(Phase(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / 4)))
-    if isinstance(recipe.credit, Value):
-        critic = recipe.credit.critic
+    if (critic := recipe.credit.learns()) is not None:
         passes, minibatches = (1, 1) if critic.shared else (critic.epochs, critic.minibatches)
         fit_flops = 3 * passes * scoring_flops(s, w, head=False)
         seconds = forward + passes * (trunk(minibatches) + minibatches * adam)
         out.append(Phase("critic", scoring_flops(s, w, head=False) + fit_flops, seconds))
-    if isinstance(recipe.update, GradientSteps):
-        epochs, minibatches = recipe.update.epochs, recipe.update.minibatches
-        seconds = epochs * (trunk(minibatches) + head(minibatches) + minibatches * adam)
-        return [*out, Phase("update", epochs * update_flops(s, w), seconds)]
-    assert isinstance(recipe.update, NaturalStep)
-    share = min(1.0, (recipe.update.curvature_tokens or w.fed) / w.fed)
-    # a Fisher product goes back through a forward and its backward: about two updates; one trial accepts as a rule
-    products = 2 * (recipe.update.cg_iterations + 1) * share
-    flops = (1 + products) * update_flops(s, w) + 2 * scoring_flops(s, w, head=True)
-    seconds = (1 + products) * (trunk(1) + head(1)) + 2 * (forward + head(1) / 4)
-    return [*out, Phase("update (natural)", flops, seconds)]
+    cost = recipe.update.cost()
+    # a product with the curvature goes back through a forward and its backward: about two passes over its tokens
+    whole_passes = cost.passes + 2 * cost.products * min(1.0, (cost.curved or w.fed) / w.fed)
+    flops = whole_passes * update_flops(s, w) + cost.forwards * scoring_flops(s, w, head=True)
+    seconds = whole_passes * (trunk(cost.minibatches) + head(cost.minibatches)) + cost.forwards * (
+        forward + head(1) / 4
+    )
+    seconds += cost.passes * cost.minibatches * adam * cost.adamw
+    return [*out, Phase("update", flops, seconds)]
 
 
 # -- the plan ------------------------------------------------------------------------------------------------------

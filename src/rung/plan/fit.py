@@ -15,11 +15,11 @@ from rung.advice import command
 from rung.errors import InputError, setting
 from rung.kernels.device import choose
 from rung.network.model import Model
-from rung.parts import Value
 from rung.plan.memory import GIB, LATER_IMPORTS, Need, Shape, Workload, need, sketch
 from rung.recipe_io import find
 from rung.recipes import Recipe
 from rung.tasks.environments.protocol import Environment
+from rung.training import needs
 from rung.training.config import TrainConfig
 
 
@@ -171,7 +171,7 @@ def _changes(config: TrainConfig, recipe: Recipe, model: Model) -> list[tuple[st
         out.append(alone(prompts_per_step=4))
     if config.max_new_tokens > 128:
         out.append(alone(max_new_tokens=config.max_new_tokens // 2))
-    if recipe.needs & {"ref_logp", "ref_full"} or isinstance(recipe.credit, Value):
+    if needs.reference(recipe.needs) or needs.critic(recipe.needs):
         out.append(("the recipe dr_grpo (no critic, no reference)", {"recipe": "dr_grpo", "overrides": {}}))
     if config.trainable is None and not config.lora_rank:
         out.append(alone(lora_rank=16))

@@ -20,11 +20,11 @@ from rung.kernels.packed_weights import few
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.network.model import Model, codec_of, quiet
 from rung.network.place import place, unusable
-from rung.parts import GradientSteps, NaturalStep, Value
 from rung.recipes import Recipe
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks.environments.protocol import Environment
 from rung.text import Codec
+from rung.training import needs
 from rung.training.config import TrainConfig
 from rung.training.evaluation import answers_per_problem
 from rung.training.policy import activation_bytes_per_token, typical
@@ -211,18 +211,17 @@ class Need:
 
 def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
     """Memory of a run. process: bytes that Python and its libraries take by themselves."""
-    gradient = isinstance(recipe.update, GradientSteps)
     moved = 4 if s.adapter else s.width  # an adapter is float32 whatever the model computes in
-    adam_held, adam_step = adam_bytes(s.trainable, moved) if gradient else (0, 0)
+    adam_held, adam_step = adam_bytes(s.trainable, moved) if recipe.update.cost().adamw else (0, 0)
     held: dict[str, float] = {
         "Python and libraries": process,
         "weights": s.parameters * s.width,
         "optimizer (float32 moments, masters)": adam_held,
         "adapter": 4.0 * s.trainable * s.adapter,
-        "reference policy": s.parameters * s.width if recipe.needs & {"ref_logp", "ref_full"} and not s.adapter else 0,
+        "reference policy": s.parameters * s.width if needs.reference(recipe.needs) and not s.adapter else 0,
     }
     critic_step = 0
-    if isinstance(recipe.credit, Value) and not recipe.credit.critic.shared:
+    if (critic := recipe.credit.learns()) is not None and not critic.shared:
         trunk = s.parameters - s.V * s.D * (s.parameters - s.products > 1.5 * s.V * s.D)  # without an untied head
         trunk = s.trainable if s.adapter else trunk
         moments, critic_step = adam_bytes(trunk, moved)
@@ -254,16 +253,14 @@ def _updating(s: Shape, w: Workload, recipe: Recipe, adam_step: int, critic_step
     }
     gradients = float(s.trainable * (4 if s.adapter else s.width))
     parts = -(-whole // s.micro_tokens)
-    natural = isinstance(recipe.update, NaturalStep)
-    if copies := len({"ref_full", "old_full"} & (recipe.needs | ({"old_full"} if natural else set()))):
+    cost = recipe.update.cost()
+    if copies := needs.frozen_copies(recipe.needs):
         work["remembered distributions"] = copies * (parts * s.V * s.D * s.width + w.P * w.G * w.T * s.D * s.width)
-    if isinstance(recipe.update, NaturalStep):
-        # g, the direction, its residual, the step, the old weights and products: seven vectors of float32
-        curved = min(recipe.update.curvature_tokens or w.fed, w.fed)
-        work["natural step: vectors"] = 7.0 * 4 * s.trainable
-        work["natural step: curvature graph"] = 3 * activation_bytes(s, curved, curved * 2) + 6 * 4 * curved * s.V
-        return work | {"gradients": gradients}
+    work["update: vectors"] = 4.0 * cost.vectors * s.trainable
+    if cost.products:
+        curved = min(cost.curved or w.fed, w.fed)
+        work["update: curvature graph"] = 3 * activation_bytes(s, curved, curved * 2) + 6 * 4 * curved * s.V
     step = {"gradients": gradients, "optimizer step": float(max(adam_step, critic_step))}
-    if parts > 1:  # the gradients of earlier micro-batches wait
+    if parts > 1 or cost.vectors:  # the gradients of earlier micro-batches wait; what is made of them lies beside them
         work["gradients"] = gradients
     return max(work, step, key=lambda part: sum(part.values()))

@@ -147,9 +147,6 @@ def curve_charts(e: Experiment, charts: Charts, colors: dict[str, int]) -> Child
     return [tag("h3", "Curves"), tag("div", out, class_="grid wide")] if any(out) else None
 
 
-SETTINGS = {"learning_rate": "learning rate", "update.max_kl": "bound on the KL"}
-
-
 def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Child:
     """What was reached over step sizes, a chart for each recipe: a learning rate and a bound on the KL share no axis."""
     measure = str(e.get("measure", "accuracy"))
@@ -161,8 +158,7 @@ def robustness(e: Experiment, charts: Charts, colors: dict[str, int]) -> Child:
             name = str(r.get("recipe", ""))
             color, low, high = colors.get(name, 0), r.get("low", ()), r.get("high", ())
             series = Series(name, r["step_size"], r["accuracy"], low, high, color=color, markers=True, joined=False)
-            setting = known[name].update.step_size if name in known else ""
-            xlabel = SETTINGS.get(setting, setting or "step size")
+            xlabel = known[name].update.step_name if name in known else "step size"
             drawn.append(charts.lines(name, [series], xlabel=xlabel, fixed=fixed, log_x=True))
     note = (
         "A wide plateau is worth more than a high peak: nobody knows the best step size of a new task. Bars are the range over "

@@ -1,7 +1,6 @@
 """The loop and what learns in it.
 
 answers       Answers as rows for files and for people.
-base_policy   pi_ref of a model with an adapter: the same weights with the adapter off, so that no second model is held.
 callbacks     Objects that listen to a run: called after each step and after each evaluation, and able to end it.
 config        The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run.
 critic        The critic: V(s_t), the return still to come, read where the model predicts token t. Its head starts at zero.
@@ -13,12 +12,11 @@ learner       One training step, the story of the project in order: rewards -> c
 loop          `rung train`: from settings to a run. Evaluate, then sample -> score -> learn for some steps, evaluate again, save.
 memory_watch  The largest memory in use during each phase of a step, without touching what others measure of this process.
 metrics       What a step reports. Names follow TRL where the quantity is the same; docs/metrics.md defines each.
-needs         What a part of a recipe may need, and the one function that prepares it. Names that are not here are refused.
+needs         What a part of a recipe may need, and what prepares it: one name, one entry. Names that are not here are refused.
 next_steps    What a run tells its user to type next: commands that work as printed, or Python where only Python has what they need.
-optimizer     AdamW on float32 masters.
 policy        The policy: what the model says about a batch's tokens, with gradient.
 resume        Going on with a run. Everything is as the run has it; what is given besides may change and is written down.
-rules         Update rules: how the gradient of J becomes new parameters. One function for each update part of a recipe.
 setup         From settings to a run's parts: everything is checked here, cheapest first, before anything is written.
 signs         How what goes wrong in a training shows in its metrics. health.py names each of these signs.
+work          What an update rule works with: one batch in micro-batches, their gradients, and the optimizer's float32 masters.
 """

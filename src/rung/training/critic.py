@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from rung.kernels.attention import scatter
 from rung.kernels.device import fetch, send
-from rung.network.adapter import twin
+from rung.network.adapter import load_trained, trained_weights, twin
 from rung.network.forward import predicting_states
 from rung.network.model import Model
 from rung.parts import Critic
 from rung.records import Batch, Tokens
-from rung.training.optimizer import MasterAdamW
 from rung.training.policy import in_parts, microbatches, minibatches, slots
+from rung.training.work import MasterAdamW
 
 
 @dataclass
@@ -82,6 +82,19 @@ class ValueModel:
                     first += [loss.detach()] if epoch == 0 else []
                 self.optimizer.step(clip_norm)
         return sum((float(loss) / len(plan) for loss in fetch(*first)), 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "head": dict(self.head.state_dict()),
+            "trunk": None if self.config.shared else trained_weights(self.model.hf),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.head.load_state_dict(saved["head"])
+        if saved["trunk"] is not None:
+            load_trained(self.model.hf, saved["trunk"])
+        self.optimizer.load_state_dict(saved["optimizer"])
 
 
 def explained_variance(value_BT: Tensor, target_BT: Tensor, mask_BT: Tensor) -> float:

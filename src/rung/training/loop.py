@@ -142,6 +142,7 @@ class _Loop:
             self.console.message(f"note: {setup.model.slow}.")
         self._say(self.health.look(first))
         done = first
+        setup.sampler.load(setup.learner.weights(), setup.learner.version)
         with _Interrupt(self.console) as asked:
             before = self._before(first)
             for step in range(first, config.steps):
@@ -189,7 +190,8 @@ class _Loop:
         if begins:
             check_scored(collected.scored, step + 1)
         result = setup.learner.step(collected)
-        setup.sampler.load(None, setup.learner.version)
+        with self.phase("sync"):
+            setup.sampler.load(setup.learner.weights(), setup.learner.version)
         self.tokens += collected.sampled
         row = {
             "step": step + 1,
@@ -251,11 +253,11 @@ class _Loop:
         setup = self.setup
 
         def write(directory: Path) -> None:
-            setup.model.hf.save_pretrained(directory)
+            setup.learner.save(directory)
             setup.model.codec.save(directory)
             curriculum = setup.splits.train.state_dict() if isinstance(setup.splits.train, Stateful) else {}
             progress = {"step": step, "tokens": self.tokens, "walk": setup.collector.walk.state_dict()}
-            save_state(directory, {"learner": setup.learner.state_dict(), **progress, "curriculum": curriculum})
+            save_state(directory, {**progress, "curriculum": curriculum}, "progress")
 
         self.run.checkpoint(step, write, setup.config.keep_last)
 

@@ -1,63 +1,53 @@
-"""What a part of a recipe may need, and the one function that prepares it. Names that are not here are refused.
-
-COLLECTED   while answers are drawn: what the collector is told
-PREPARED    after they are scored and before the credit: a field of the batch
-FROZEN      before the update: a distribution that a micro-batch remembers
-"""
+"""What a part of a recipe may need, and what prepares it: one name, one entry. Names that are not here are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rung.records import Batch
 
 if TYPE_CHECKING:
-    from rung.training.learner import Learner
-    from rung.training.rules import Part, Work
-
-COLLECTED: Mapping[str, Mapping[str, bool]] = {
-    "groups": {},  # every batch has them; recipe_rules.check_sampling asks for two answers a prompt
-    "greedy": {"greedy": True},
-    "steps": {"steps": True},
-}
+    from rung.training.learner import LocalLearner
+    from rung.training.policy import Part
+    from rung.training.work import Work
 
 
-def collected(needs: frozenset[str]) -> dict[str, Any]:
-    """Keyword arguments of the collector."""
-    return {key: value for need, told in COLLECTED.items() if need in needs for key, value in told.items()}
+@dataclass(frozen=True)
+class Need:
+    """collect: what the collector is told.
+    fill:      puts a field into the scored batch, before the credit, without gradient.
+    freeze:    gives a micro-batch a distribution of before the update.
+    reference, critic: that the learner must hold one.
+    """
+
+    collect: Mapping[str, bool] = field(default_factory=dict)
+    fill: Callable[[LocalLearner, Batch], Batch] | None = None
+    freeze: Callable[[Work, Part], Part] | None = None
+    reference: bool = False
+    critic: bool = False
 
 
-# -- fields of the batch, all of them without gradient and before any update ------------------------------------------
-def _old_logp(learner: Learner, batch: Batch) -> Batch:
+def _old_logp(learner: LocalLearner, batch: Batch) -> Batch:
     return replace(batch, old_logp_BT=learner.logp(learner.policy, batch))
 
 
-def _ref_logp(learner: Learner, batch: Batch) -> Batch:
+def _ref_logp(learner: LocalLearner, batch: Batch) -> Batch:
     assert learner.reference is not None
     return replace(batch, ref_logp_BT=learner.logp(learner.reference, batch))
 
 
-def _values(learner: Learner, batch: Batch) -> Batch:
+def _values(learner: LocalLearner, batch: Batch) -> Batch:
     assert learner.critic is not None
     return replace(batch, value_BT=learner.critic.predict(batch.spoken))
 
 
-def _bootstrap(learner: Learner, batch: Batch) -> Batch:
+def _bootstrap(learner: LocalLearner, batch: Batch) -> Batch:
     assert learner.critic is not None
     return replace(batch, bootstrap_B=learner.critic.after(batch.spoken, batch.truncated_B))
 
 
-PREPARED: Mapping[str, Callable[[Learner, Batch], Batch]] = {
-    "old_logp": _old_logp,
-    "ref_logp": _ref_logp,
-    "values": _values,
-    "bootstrap": _bootstrap,
-}
-
-
-# -- full distributions of the policy and the reference as they are now -------------------------------------------------
 def _ref_full(work: Work, part: Part) -> Part:
     assert work.reference is not None
     return replace(part, ref=work.reference.freeze(part.tokens))
@@ -67,4 +57,52 @@ def _old_full(work: Work, part: Part) -> Part:
     return replace(part, old=work.policy.freeze(part.tokens))
 
 
-FROZEN: Mapping[str, Callable[[Work, Part], Part]] = {"ref_full": _ref_full, "old_full": _old_full}
+NEEDS: Mapping[str, Need] = {  # in the order in which they are prepared; recipe_rules.NEEDS has them in words
+    "groups": Need(),  # every batch has them; recipe_rules.check_sampling asks for two answers a prompt
+    "greedy": Need(collect={"greedy": True}),
+    "steps": Need(collect={"steps": True}),
+    "old_logp": Need(fill=_old_logp),
+    "ref_logp": Need(fill=_ref_logp, reference=True),
+    "values": Need(fill=_values, critic=True),
+    "bootstrap": Need(fill=_bootstrap, critic=True),
+    "ref_full": Need(freeze=_ref_full, reference=True),
+    "old_full": Need(freeze=_old_full),
+}
+
+
+def _asked(needs: frozenset[str]) -> Iterable[Need]:
+    return [entry for name, entry in NEEDS.items() if name in needs]
+
+
+def collected(needs: frozenset[str]) -> dict[str, Any]:
+    """Keyword arguments of the collector."""
+    return {key: value for entry in _asked(needs) for key, value in entry.collect.items()}
+
+
+def filled(learner: LocalLearner, batch: Batch, needs: frozenset[str]) -> Batch:
+    """The batch with every field that parts need of the model, all without gradient and before any update."""
+    for entry in _asked(needs):
+        batch = batch if entry.fill is None else entry.fill(learner, batch)
+    return batch
+
+
+def frozen(work: Work, parts: list[Part]) -> list[Part]:
+    """Micro-batches with the distributions of before the update that the recipe needs."""
+    for freeze in [entry.freeze for entry in _asked(work.recipe.needs) if entry.freeze is not None]:
+        parts = [freeze(work, part) for part in parts]
+    return parts
+
+
+def frozen_copies(needs: frozenset[str]) -> int:
+    """How many distributions a micro-batch remembers."""
+    return sum(entry.freeze is not None for entry in _asked(needs))
+
+
+def reference(needs: frozenset[str]) -> bool:
+    """Whether the reference policy must be held."""
+    return any(entry.reference for entry in _asked(needs))
+
+
+def critic(needs: frozenset[str]) -> bool:
+    """Whether a critic must be learned."""
+    return any(entry.critic for entry in _asked(needs))

@@ -18,10 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from rung.kernels.attention import scatter
 from rung.kernels.device import fetch
 from rung.maths.logprob import CHUNK_ELEMENTS, distribution, entropy_of, full_kl, token_logprob
+from rung.network.adapter import adapter_off
 from rung.network.checkpointing import is_on
 from rung.network.forward import predicting_logits, predicting_states
 from rung.network.model import Model
-from rung.records import Scores, Tokens
+from rung.records import Batch, Scores, Tokens, Totals
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,17 @@ class Policy:
         (hidden,) = predicting_states(self.model, tokens)
         return Heads(hidden.clone(), weight.clone(), None if bias is None else bias.clone())
 
+    def log_p(self, tokens: Tokens) -> Tensor:
+        """log pi over the whole vocabulary at the scored tokens, [n, V], with gradient: for few tokens."""
+        if not self.model.packs:
+            return (predicting_logits(self.model, tokens)[0].float() / self.temperature).log_softmax(-1)
+        weight, bias = self.model.head
+        return distribution(predicting_states(self.model, tokens)[0], weight, bias=bias, temperature=self.temperature)
+
+    def kept(self) -> dict[str, Tensor] | None:
+        """The weights that a checkpoint must hold to have this policy again; None: those of the model that is trained."""
+        return dict(self.model.hf.state_dict())
+
     def _log_p(self, heads: Heads) -> Tensor:
         if heads.weight.numel() == 0:  # the fallback keeps logits
             return (heads.hidden / self.temperature).log_softmax(-1)
@@ -100,6 +112,54 @@ class Policy:
         if len(hidden) <= n:
             return part(hidden, other.hidden)
         return torch.cat([checkpoint(part, h, o, use_reentrant=False) for h, o in chunks])
+
+
+class BasePolicy(Policy):
+    """pi_ref of a model with an adapter: the same weights with the adapter off. No second model, and never a gradient."""
+
+    @torch.no_grad()
+    def score(self, tokens: Tokens, *, ref: Heads | None = None, old: Heads | None = None) -> Scores:
+        with adapter_off(self.model.hf):
+            return super().score(tokens, ref=ref, old=old)
+
+    @torch.no_grad()
+    def freeze(self, tokens: Tokens) -> Heads:
+        with adapter_off(self.model.hf):
+            return super().freeze(tokens)
+
+    def kept(self) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch: some rows of the step, narrowed to their longest answer.
+
+    batch: on the model's device, for the objective, but for its tokens.  rows: their numbers in the step.
+    ref, old: the reference's and the old policy's distributions at its tokens, where a part of the recipe needs them.
+    """
+
+    batch: Batch
+    rows: Tensor
+    ref: Heads | None = None
+    old: Heads | None = None
+
+    @property
+    def tokens(self) -> Tokens:
+        return self.batch.spoken
+
+    @property
+    def adv_BT(self) -> Tensor:
+        assert self.batch.adv_BT is not None
+        return self.batch.adv_BT
+
+
+@dataclass
+class Minibatch:
+    """What one optimizer step sees: its denominators, and its micro-batches."""
+
+    total: Totals
+    parts: list[Part]
 
 
 @torch.no_grad()

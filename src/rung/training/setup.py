@@ -33,7 +33,7 @@ from rung.tasks.sources.given import MADE
 from rung.text import Codec, listed
 from rung.training import defaults
 from rung.training.config import TrainConfig
-from rung.training.learner import Hyper, Learner
+from rung.training.learner import Hyper, Learner, LocalLearner
 from rung.training.needs import collected
 
 OURS = ("starter", "smollm2")
@@ -144,7 +144,7 @@ def prepare(
         activation_gib=config.activation_gib,
         seed=config.seed,
     )
-    learner = Learner(recipe, model, hyper)
+    learner = LocalLearner(recipe, model, hyper)
     sampler = TorchSampler(model)
     collector = Collector(
         splits.train, model.codec, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
@@ -258,36 +258,23 @@ def train_only(model: Model, pattern: str | re.Pattern[str]) -> None:
         parameter.requires_grad_(bool(found.search(name)))
 
 
-def restore(setup: Setup, checkpoint: Path) -> None:
-    """Put the weights and the learner's state of a checkpoint into a setup that was built from scratch."""
-    hf = setup.model.hf
-    if adapter.has_adapter(hf):
-        adapter.restore(hf, checkpoint)
-    else:
-        if (checkpoint / adapter.FILE).is_file():
-            raise InputError(
-                f"{checkpoint} holds a LoRA adapter. Resume with the {setting('lora_rank')} of the run's config.toml."
-            )
-        saved = type(hf).from_pretrained(checkpoint, dtype=hf.dtype)
-        hf.load_state_dict(saved.state_dict())
-    setup.learner.load_state_dict(load_state(checkpoint)["learner"])
-    setup.sampler.load(None, setup.learner.version)
-
-
 def go_on(setup: Setup, run: RunDir) -> tuple[int, int]:
     """The newest complete checkpoint into the setup: weights, optimizer, critic, problems. Steps done, tokens sampled.
 
     What was written of later steps is set aside, once nothing can be refused any more.
     """
     checkpoint, steps = run.resumed(), setup.config.steps
-    state = load_state(checkpoint)
+    kept = (
+        "progress" if (checkpoint / "progress.json").is_file() else "state"
+    )  # one file of older checkpoints held both
+    state = load_state(checkpoint, kept)
     assert steps is not None
     if steps < state["step"]:
         raise InputError(
             f"{run.path} has done {state['step']} steps, and {setting('steps', steps)} lies before that. Give more, or "
             "leave it out."
         )
-    restore(setup, checkpoint)
+    setup.learner.restore(checkpoint)
     if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
         setup.collector.walk.load_state_dict(walk)
     if curriculum := state.get("curriculum"):

@@ -1,0 +1,320 @@
+"""What an update rule works with: one batch in micro-batches, their gradients, and the optimizer's float32 masters.
+
+Denominators are counted over each optimizer step before any backward. Nothing here knows which rule or recipe it serves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from rung.kernels.device import fetch, send
+from rung.maths.logprob import full_kl
+from rung.maths.natural import Product, Trial
+from rung.maths.objective import count, objective
+from rung.recipes import Recipe
+from rung.records import Batch, Scores, Totals
+from rung.training.metrics import Drift
+from rung.training.needs import frozen
+from rung.training.policy import Minibatch, Part, Policy, microbatches, minibatches, put_back
+
+
+@dataclass
+class Work:
+    """One batch as an update rule sees it (rung.maths.update.Work says what each method is for).
+
+    active: the rows that can change the policy; the others never enter the model again.
+    reference: the frozen policy whose full distribution a KL part compares with, or None.
+    """
+
+    recipe: Recipe
+    policy: Policy
+    batch: Batch
+    active: Tensor
+    max_tokens: int
+    micro_tokens: int
+    reference: Policy | None = None
+    optimizer: MasterAdamW | None = None
+    learning_rate: float = 0.0
+    scale: float = 1.0  # share of the learning rate in this training step
+    clip_norm: float = 0.0
+    seed: int = 0
+    drift: Drift = field(default_factory=Drift)
+    seen: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)  # by a micro-batch's first row
+    plan: list[Minibatch] = field(default_factory=list)
+    begun: bool = False  # whether a step was made, so that the policy is pi_old no more
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.policy.model.hf.parameters() if p.requires_grad]
+        self._again, self._since, self._gains = False, 0, list[Tensor]()
+        self._given: tuple[Minibatch, list[Part]] | None = None  # the latest minibatch, as it came from the sampler
+        self._start: list[Tensor] | None = None
+
+    @property
+    def rate(self) -> float:
+        return self.scale * self.learning_rate
+
+    # -- the batch in parts -----------------------------------------------------------------------------------------
+    def cut(self, minibatches_: int = 1, *, again: bool = False) -> list[Minibatch]:
+        self._again = again
+        for rows in minibatches(self.batch.group_B, minibatches_, self.seed):
+            total, active = self.count(rows), rows[torch.isin(rows, self.active)]
+            if len(active):
+                self.plan.append(Minibatch(total, frozen(self, list(self.parts(active)))))
+        return self.plan
+
+    def count(self, rows: Tensor | None = None) -> Totals:
+        """The denominators of an optimizer step on all rows, or on some, where the objective reads them."""
+        whole = count(self.batch if rows is None else self.batch.rows(rows), self.max_tokens)
+        return send(self.policy.model.device, whole)[0]  # type: ignore[no-any-return]
+
+    def parts(self, rows: Tensor) -> Iterator[Part]:
+        """Micro-batches of some active rows."""
+        for index in microbatches(self.batch.spoken, rows, self.micro_tokens):
+            yield Part(send(self.policy.model.device, self.batch.rows(index))[0], index)
+
+    # -- gradients --------------------------------------------------------------------------------------------------
+    def gradient(self, minibatch: Minibatch) -> None:
+        self._since, self._gains, own = len(self.drift.seen), [], list[Part]()
+        for part in minibatch.parts:
+            if self.begun:
+                J, scores = self.J(part, minibatch.total)
+            else:
+                J, scores, part = self.J_at_old(part, minibatch.total)
+            (-J).backward()  # the one minus sign
+            self._gains.append(J.detach())
+            self.drift.add(self.recipe, part.batch, scores)
+            own.append(part)
+            if self._again:
+                self.remember(part, scores)
+        if not self.begun:
+            self._given, minibatch.parts = (minibatch, minibatch.parts), own
+
+    def old_kl(self) -> float:
+        return self.drift.old_kl(self._since)
+
+    def take(self) -> Tensor:
+        g = _flat([p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]).neg_()
+        self.forget()
+        return g
+
+    def forget(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def J(self, part: Part, total: Totals, *, leash: bool = False) -> tuple[Tensor, Scores]:
+        """J and what the policy says now; with KL(old || new) where the objective reads it, or with `leash`."""
+        old = part.old if leash or "old_full" in self.recipe.objective_needs else None
+        scores = self.policy.score(part.tokens, ref=part.ref, old=old)
+        return objective(self.recipe, part.batch, scores, part.adv_BT, total), scores
+
+    def J_at_old(self, part: Part, total: Totals) -> tuple[Tensor, Scores, Part]:
+        """J before any step on the batch: pi_old is the policy as it is, so that what it says is log pi_old, free of cost.
+
+        The sampler's numbers come from other kernels, other shapes and often a lower precision: ratios to them would be
+        off 1 at pi_old itself, and narrow clips would silence answers before anything has moved.
+        """
+        old = part.old if "old_full" in self.recipe.objective_needs else None
+        scores = self.policy.score(part.tokens, ref=part.ref, old=old)
+        own = _with_old(part, scores.logp_BT)
+        return objective(self.recipe, own.batch, scores, own.adv_BT, total), scores, own
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+    def step(self) -> float:
+        assert self.optimizer is not None, "a rule whose cost has no adamw steps by `move`"
+        self._leave_old()
+        return self.optimizer.step(self.clip_norm, self.scale)
+
+    @torch.no_grad()
+    def move(self, step: Tensor | None) -> None:
+        self._leave_old()
+        if self._start is None:
+            self._start = [p.detach().clone() for p in self.parameters]
+        _assign(self.parameters, self._start, step)
+
+    def _leave_old(self) -> None:
+        """The first step: what the policy said before it is pi_old to all that follows."""
+        if not self.begun and self._again and self._given is not None:
+            self._keep_old(*self._given)
+        self.begun, self._given = True, None
+
+    def _keep_old(self, now: Minibatch, given: list[Part]) -> None:
+        """Remember pi_old before the first step: minibatch `now` has been scored; the others are, where it makes a difference.
+
+        It does in any precision but float32, and where the ratios of `now` to the numbers that it came with leave a tenth
+        of the surrogate's room. One more pass without gradient, over the same micro-batches as the update's.
+        """
+        differ = self.policy.model.hf.dtype != torch.float32
+        if not differ:
+            gaps = (
+                self.recipe.ratio(o.batch.old_logp_BT, g.batch.old_logp_BT, g.batch.mask_BT)
+                for o, g in zip(now.parts, given, strict=True)
+            )
+            largest = max(float(x) for x in fetch(*(gap_BT.abs().max() for gap_BT in gaps)))
+            differ = largest > self.recipe.surrogate.room / 10
+        for minibatch in self.plan if differ else ():
+            if minibatch is not now:
+                minibatch.parts = [self._rescored(part) for part in minibatch.parts]
+
+    @torch.no_grad()
+    def _rescored(self, part: Part) -> Part:
+        return _with_old(part, self.policy.score(part.tokens).logp_BT)
+
+    # -- what a step did --------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def trial(self, minibatch: Minibatch) -> Trial:
+        both: list[Tensor] = []
+        for part in minibatch.parts:
+            J, scores = self.J(part, minibatch.total, leash=True)
+            assert scores.old_kl_BT is not None
+            both += [J, scores.old_kl_BT.sum()]
+        numbers = fetch(*both)
+        tokens = sum(int(part.tokens.mask_BT.sum()) for part in minibatch.parts)
+        return Trial(total_of(numbers[::2]) - total_of(self._gains), total_of(numbers[1::2]) / max(tokens, 1))
+
+    @torch.no_grad()
+    def moved(self) -> float | None:
+        parts = [part for minibatch in self.plan for part in minibatch.parts if part.old is not None]
+        if not parts:
+            return None
+        scores = (self.policy.score(part.tokens, old=part.old) for part in parts)
+        kl = total_of([s.old_kl_BT.sum() for s in scores if s.old_kl_BT is not None])
+        return kl / max(sum(int(part.tokens.mask_BT.sum()) for part in parts), 1)
+
+    def remember(self, part: Part, scores: Scores) -> None:
+        """Keep each token's ratio, and where the surrogate stops its gradient (1 low, 2 high, 3 dual), for the files."""
+        r = self.recipe
+        log_ratio_BT = r.ratio(scores.logp_BT.detach(), part.batch.old_logp_BT, part.batch.mask_BT).detach()
+        low_BT, high_BT = r.surrogate.clipped(log_ratio_BT, part.adv_BT)
+        code_BT = low_BT.to(torch.int8) + 2 * high_BT.to(torch.int8)
+        code_BT = code_BT.masked_fill(r.surrogate.bounded(log_ratio_BT, part.adv_BT), 3)
+        self.seen[int(part.rows[0])] = part.rows, log_ratio_BT.exp(), code_BT
+
+    def remembered(self) -> tuple[Tensor | None, Tensor | None]:
+        """What the last pass kept: ratios float[B, T], NaN where none was seen, and codes int8[B, T]."""
+        if not self.seen:
+            return None, None
+        assert self.batch.adv_BT is not None
+        blank_BT, rows = torch.full_like(self.batch.adv_BT, math.nan), [rows for rows, *_ in self.seen.values()]
+        found = fetch(*(x for _, *both in self.seen.values() for x in both))
+        clip_BT = put_back(torch.zeros_like(blank_BT, dtype=torch.int8), rows, found[1::2])
+        return put_back(blank_BT, rows, found[::2]), clip_BT
+
+    # -- curvature --------------------------------------------------------------------------------------------------
+    @contextmanager
+    def curvature(self, tokens: int | None) -> Iterator[Product]:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be differentiated twice
+            yield self._fisher_product(tokens)
+
+    def _fisher_product(self, most: int | None) -> Product:
+        """F v = grad (grad KL . v): two reverse passes through one graph, which is built once and kept for all products."""
+        rows, used, tokens = [], 0, self.batch.spoken
+        for b in self.active[torch.randperm(len(self.active), generator=torch.Generator().manual_seed(0))].tolist():
+            if most is not None and used >= most:
+                break
+            rows.append(b)
+            used += int(tokens.length_B[b])
+        tokens = tokens.rows(torch.tensor(sorted(rows)))
+        log_p = self.policy.log_p(tokens)
+        kl = full_kl(log_p.detach(), log_p).mean()
+        slope = _flat(torch.autograd.grad(kl, self.parameters, create_graph=True, materialize_grads=True))
+
+        def product(v: Tensor) -> Tensor:
+            found = torch.autograd.grad(slope @ v, self.parameters, retain_graph=True, materialize_grads=True)
+            return _flat(found).detach()
+
+        return product
+
+
+def _with_old(part: Part, logp_BT: Tensor) -> Part:
+    return replace(part, batch=replace(part.batch, old_logp_BT=logp_BT.detach()))
+
+
+def total_of(numbers: Sequence[Tensor]) -> float:
+    """Their sum, read from the device at once."""
+    return sum((float(x) for x in fetch(*numbers)), 0.0)
+
+
+def _flat(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors]).float()
+
+
+@torch.no_grad()
+def _assign(parameters: list[Tensor], base: list[Tensor], step: Tensor | None) -> None:
+    """parameters <- base + step; without a step exactly `base`, bit for bit."""
+    at = 0
+    for p, b in zip(parameters, base, strict=True):
+        p.copy_(b if step is None else b + step[at : at + p.numel()].view_as(p))
+        at += p.numel()
+
+
+# -- the optimizer --------------------------------------------------------------------------------------------------
+class MasterAdamW:
+    """AdamW (arXiv:1711.05101) whose state and weights are float32, whatever the model computes in.
+
+    A step of 1e-6 vanishes in bfloat16 weights of 0.02, so weights of a low precision get a float32 copy.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        epsilon: float = 1e-8,
+    ) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float().clone() for p in self.parameters]
+        self.learning_rate = learning_rate
+        self.adam = torch.optim.AdamW(
+            self.masters, lr=learning_rate, betas=betas, weight_decay=weight_decay, eps=epsilon, foreach=True
+        )
+
+    def gradient_norm(self) -> float:
+        """The norm of the whole gradient, before clipping."""
+        norms = [p.grad.float().norm() for p in self.parameters if p.grad is not None]
+        return float(torch.stack(norms).norm()) if norms else 0.0
+
+    @torch.no_grad()
+    def step(self, clip_norm: float = 0.0, scale: float = 1.0) -> float:
+        """One step on the gradients at hand, clipped to `clip_norm` (0: not), learning rate times `scale`. Returns their norm.
+
+        A gradient that is not finite changes nothing and returns NaN or inf.
+        """
+        norm = self.gradient_norm()
+        if norm == norm and norm != float("inf"):
+            shrink = min(1.0, clip_norm / (norm + 1e-12)) if clip_norm > 0 else 1.0
+            for p, master in zip(self.parameters, self.masters, strict=True):
+                if p.grad is not None:
+                    master.grad = p.grad.float().mul_(shrink) if master is not p else p.grad.mul_(shrink)
+            for group in self.adam.param_groups:
+                group["lr"] = self.learning_rate * scale
+            self.adam.step()
+            for p, master in zip(self.parameters, self.masters, strict=True):
+                if master is not p:
+                    p.copy_(master)
+                    master.grad = None
+        self.zero_grad()
+        return norm
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        own = [m for p, m in zip(self.parameters, self.masters, strict=True) if m is not p]
+        return {"adam": self.adam.state_dict(), "masters": own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adam.load_state_dict(state["adam"])
+        own = [m for p, m in zip(self.parameters, self.masters, strict=True) if m is not p]
+        with torch.no_grad():
+            for master, saved in zip(own, state["masters"], strict=True):
+                master.copy_(saved)
