@@ -25,6 +25,7 @@ from unittest.mock import patch
 from rung.io.console import Console
 from rung.recipe_io import all_recipes
 from rung.records import Completion, Group, Task
+from rung.rollout.samplers import SAMPLERS, Kind
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks.environments.protocol import Environment, Splits
 from rung.tasks.sources import arithmetic
@@ -100,7 +101,8 @@ class HotSampler(TorchSampler):
 
 
 def hot() -> AbstractContextManager[Any]:
-    return patch("rung.training.setup.TorchSampler", HotSampler)
+    kind = Kind(lambda model, at_once: HotSampler(model, max_batch=at_once), SAMPLERS["torch"].at_once)
+    return patch.dict(SAMPLERS, torch=kind)
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,7 @@ class Batch:
     old_logp_BT         log pi_old, the trainer's own before the update. Collected as the sampler reported it; the update puts
                         its own numbers there: at the first optimizer step always, so that every ratio is 1, at later
                         ones where the two are not the same numbers (training/work.py).
+    same_numbers  old_logp_BT is what the trainer computes, but for float32's rounding: so said the sampler that drew it.
     tokens       what the model reads of the same rows; None: nobody drew them (exact/), and the maths reads no tokens.
     adv_BT       the advantages, once they are worked out.
     target_BT    what a critic is regressed on, once it is worked out.
@@ -245,6 +246,7 @@ class Batch:
     step_end_BT: Tensor | None = None  # bool: a reasoning step ends here; None: one step, the whole answer
     dull_B: Tensor | None = None
     state: State = State()
+    same_numbers: bool = True
     tokens: Tokens | None = None
     adv_BT: Tensor | None = None
     target_BT: Tensor | None = None

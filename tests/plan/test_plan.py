@@ -147,13 +147,13 @@ def test_seconds_add_up_as_by_hand():
 
 
 def test_passes_for_the_old_policy_are_those_that_a_step_takes():
-    """None in float32 but for a correction; in low precision for a KL in the reward, and for all minibatches but the first."""
+    """None in float32 but for a correction; in low precision for a KL to the reference, and for all minibatches but the first."""
     low = replace(SHAPE, width=2)
     weighed = override(find("grpo"), {"correction": "TokenTIS"})
     passes = [
         (plan.own_passes(r, SHAPE), plan.own_passes(r, low)) for r in (*map(find, ("grpo", "rloo", "ppo")), weighed)
     ]
-    assert passes == [(0, 0), (0, 1), (0, 1.75), (1, 1)]
+    assert passes == [(0, 1), (0, 1), (0, 1.75), (1, 1)]
 
 
 def test_a_line_through_noise_is_never_negative():

@@ -49,6 +49,8 @@ class Problems:
 class Script:
     """A sampler that plays given answers, in turn for each prompt; greedy requests get ten tokens."""
 
+    same_numbers = True
+
     def __init__(self, *answers: Rollout) -> None:
         self.answers, self.seeds = answers, []
 

@@ -1,6 +1,7 @@
 """Conversations: tokens only grow, observations carry nothing, and every turn of all conversations is one batch."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -71,6 +72,7 @@ class Script:
     """Says what it is told to, turn by turn, and remembers what it was asked."""
 
     turns: tuple
+    same_numbers: ClassVar = True
     calls: list = field(default_factory=list)
     drawn: list = field(default_factory=list)
 

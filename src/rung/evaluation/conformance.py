@@ -22,7 +22,7 @@ from rung.network import adapter, checkpointing
 from rung.network.model import Model, wrap
 from rung.records import SamplingLaw, Tokens
 from rung.rollout.draws import Draws
-from rung.rollout.torch_sampler import TorchSampler
+from rung.rollout.samplers import make_sampler
 from rung.training.policy import Policy
 
 TEMPLATE = (
@@ -134,7 +134,7 @@ def draw(model: Model, samples: int = 3) -> tuple[Tokens, Tensor]:
     """Answers of the sampler as the trainer reads them, and the sampler's own log-probabilities [B, T]."""
     prompts = [model.codec.encode(p) for p in PROMPTS]
     ending = replace(model, codec=replace(model.codec, end_ids=model.codec.end_ids | ENDING))
-    rollouts = TorchSampler(ending).sample(
+    rollouts = make_sampler(ending).sample(
         prompts, SamplingLaw(max_new_tokens=NEW), Draws.whole(0, samples * len(prompts))
     )
     length_B = torch.tensor([len(r.tokens) for r in rollouts])

@@ -24,7 +24,7 @@ from rung.io.terminal import figure, say_notes
 from rung.kernels.device import CPU, choose
 from rung.network import model as models
 from rung.records import Completion
-from rung.rollout.torch_sampler import TorchSampler
+from rung.rollout.samplers import make_sampler
 from rung.tasks.environments.protocol import Environment, Extracts
 from rung.tasks.problems import problems_of
 from rung.tasks.sources.given import told
@@ -224,7 +224,8 @@ def measure_model(name: str, model: models.Model, environment: Environment, spec
         if note:
             print(f"note: {note}.", file=sys.stderr)
     assert spec.samples is not None, "EvalSpec.filled says how many"
-    result = evaluate(environment, model.codec, TorchSampler(model), spec.law, spec.problems, spec.samples, spec.seed)
+    sampler = make_sampler(model, spec.sampler)
+    result = evaluate(environment, model.codec, sampler, spec.law, spec.problems, spec.samples, spec.seed)
     answers = None
     if isinstance(environment, Extracts):
         said = [(a.task, Completion(a.text, a.rollout.stop, a.rollout.tokens)) for a in result.answers]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
+from rung.rollout.samplers import USUAL, SamplerName
 from rung.settings.ranges import Answers, Count, Flags, Natural, Seed, Temperature, TopP
 from rung.settings.shared import Problems, given
 from rung.tasks.environments.protocol import Environment
@@ -24,7 +25,7 @@ FORMAT = 1
 _SETTINGS = ("split", "problems", "samples", "temperature", "top_p", "top_k", "max_new_tokens", "seed")
 _OWN = tuple(f.name for f in dataclasses.fields(Problems) if f.name != "template_options")
 TALK = ("max_new_tokens", "max_turns", "max_turn_tokens", "max_total_tokens")
-_LAW = ("temperature", "top_p", "top_k", "dtype", "template_options")  # of a run's own, whatever the task
+_LAW = ("temperature", "top_p", "top_k", "sampler", "dtype", "template_options")  # of a run's own, whatever the task
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class EvalSpec(Problems, Flags):
     environment: a run's own; then a conversation has the run's limits.
     samples: None, only before the task is loaded: as many as a run's own evaluations take.
     max_new_tokens: None only before the task is loaded.
-    dtype: what the model computes in.
+    sampler, dtype: what draws the answers, and what the model computes in.
     fingerprint: of the problems' ids and prompts; another one means other data.
     """
 
@@ -48,6 +49,7 @@ class EvalSpec(Problems, Flags):
     max_turns: Count | None = None
     max_turn_tokens: Count | None = None
     max_total_tokens: Count | None = None
+    sampler: SamplerName = USUAL
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: Seed = EVAL_SEED
     fingerprint: str | None = None

@@ -25,7 +25,7 @@ from rung.recipe_rules import check_sampling
 from rung.recipes import LADDER, Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collected, Collector
-from rung.rollout.torch_sampler import TorchSampler
+from rung.rollout.samplers import USUAL, make_sampler
 from rung.settings.flags import Variance
 from rung.settings.shared import Problems, Weights, given, settings_of
 from rung.statistics import Interval
@@ -50,11 +50,12 @@ class Frozen:
     samples: int = 8
     learning_rate: float = 4e-4
     process: bool = False
+    sampler: str = USUAL
 
     def collect(self, n: int, seed: int, first: int = 0, greedy: bool = False) -> list[Collected]:
         """n batches of different problems."""
         collector = Collector(
-            self.env, self.model.codec, TorchSampler(self.model), self.law, Data(), self.prompts, self.samples, seed,
+            self.env, self.model.codec, make_sampler(self.model, self.sampler), self.law, Data(), self.prompts, self.samples, seed,
             greedy=greedy, steps=self.process,
         )  # fmt: skip
         state = LADDER["reinforce"].initial_state()
@@ -124,7 +125,7 @@ def run_variance(args: Variance) -> int:
         )  # fmt: skip
     frozen = Frozen(
         model, splits.train, law, args.prompts_per_step, args.samples_per_prompt, args.learning_rate,
-        args.process,
+        args.process, stored.get("sampler", USUAL),
     )  # fmt: skip
     found, b = qualities(frozen.gradients(recipes, args.batches, args.warmup_batches, args.seed))
     rows = table(found)

@@ -18,7 +18,6 @@ from rung.plan import fit
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.plan.rehearsal import Line, Rates, Timings, measure_rates, rehearse, unsteady
 from rung.recipes import Recipe
-from rung.rollout.torch_sampler import TorchSampler
 from rung.training import defaults
 from rung.training.config import TrainConfig
 from rung.training.setup import locate, settle
@@ -77,8 +76,8 @@ def decode_seconds(decode: Line, w: Workload, rows: int) -> float:
 
 def own_passes(recipe: Recipe, s: Shape) -> float:
     """Passes of the policy over a batch, without gradient, for log pi_old: where a part needs it, or the precision does."""
-    low, kl = s.width < 4, recipe.kl
-    first = "old_logp" in recipe.needs or (low and kl.where == "reward" and kl.coef > 0)
+    low = s.width < 4
+    first = "old_logp" in recipe.needs or (low and "ref_logp" in recipe.needs)
     later = 1 - 1 / recipe.update.cost().minibatches if low else 0.0
     return first + later
 
@@ -86,7 +85,7 @@ def own_passes(recipe: Recipe, s: Shape) -> float:
 def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> list[Phase]:
     """What one training step does, in order."""
     needs, scored = recipe.needs, w.P * w.G * w.answer
-    rows = min(w.P * w.G, TorchSampler.max_batch)
+    rows = min(w.P * w.G, w.at_once)
     chunk = max(1, CHUNK_ELEMENTS // s.V)
     whole = math.ceil(w.fed / s.micro_tokens)  # micro-batches of a pass without gradient
     forward = t.forward.base * whole + t.forward.each * w.fed
@@ -186,7 +185,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
         return Plan(config, shape, work, need, room, rates, [], 0.0, (*splits.notes, slow))
     step = phases(shape, work, recipe, timings, rates)
     held_out = replace(work, P=work.eval_rows, G=1)
-    rows = min(work.eval_rows, TorchSampler.max_batch)
+    rows = min(work.eval_rows, work.at_once)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
     evaluation += ANSWER_SECONDS * work.eval_rows
     return Plan(config, shape, work, need, room, rates, step, evaluation, splits.notes)

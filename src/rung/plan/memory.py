@@ -21,7 +21,7 @@ from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.network.model import Model, codec_of, quiet
 from rung.network.place import place, unusable
 from rung.recipes import Recipe
-from rung.rollout.torch_sampler import TorchSampler
+from rung.rollout.samplers import SAMPLERS, USUAL
 from rung.tasks.environments.protocol import Environment
 from rung.text import Codec
 from rung.training import needs
@@ -89,7 +89,7 @@ class Shape:
 @dataclass(frozen=True)
 class Workload:
     """One step: P prompts of about `prompt` tokens (the longest has `longest`), G answers each, of `answer` tokens on
-    average and at most T.  eval_rows: answers of an evaluation."""
+    average and at most T.  eval_rows: answers of an evaluation.  at_once: answers that the sampler decodes together."""
 
     P: int
     G: int
@@ -98,6 +98,7 @@ class Workload:
     answer: float
     T: int
     eval_rows: int
+    at_once: int = SAMPLERS[USUAL].at_once
 
     @classmethod
     def of(
@@ -116,6 +117,7 @@ class Workload:
             answer=min(answer or config.max_new_tokens, config.max_new_tokens),
             T=config.max_new_tokens,
             eval_rows=min(config.eval_problems, len(envs[-1])) * samples,
+            at_once=SAMPLERS[config.sampler].at_once,
         )
 
     @property
@@ -228,7 +230,7 @@ def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
         held["critic (weights, optimizer)"] = (4 * trunk if s.adapter else s.parameters * s.width) + moments
         critic_step += trunk * moved
 
-    rows = min(max(w.P * w.G, w.eval_rows), TorchSampler.max_batch)
+    rows = min(max(w.P * w.G, w.eval_rows), w.at_once)
     prefilled = min(w.P, rows) if w.eval_rows <= w.P * w.G else rows
     packed = s.width == 4 and few(rows)
     sampling = {

@@ -27,7 +27,7 @@ from rung.network.ways import settle
 from rung.plan.memory import Shape, Workload
 from rung.records import SamplingLaw, Tokens
 from rung.rollout.draws import Draws
-from rung.rollout.torch_sampler import TorchSampler
+from rung.rollout.samplers import make_sampler
 
 CACHE_BYTES = 100 << 20  # weights that decoding must come past, so that they are read from memory and not from a cache
 PROBE_FLOPS = 1e10  # work of one call of a probe, about: a tenth of a second on a core
@@ -165,7 +165,7 @@ def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:
     """(a decoding step by rows, prefill by prompt tokens), from the sampler's own calls with 1 and a few new tokens."""
     length, context = max(round(w.prompt), 1), max(round(w.prompt + w.answer / 2), 1)  # the middle of an answer
     flops = 2 * sum(p.numel() for p in model.hf.parameters())  # a row's step, or a prompt's token
-    rows = max(1, min(w.P * w.G, TorchSampler.max_batch, int(2 * PROBE_FLOPS / flops)))
+    rows = max(1, min(w.P * w.G, w.at_once, int(2 * PROBE_FLOPS / flops)))
     steps = 3 if rows * flops > PROBE_FLOPS / 10 else 8
     _sample(model, 1, context, 1, 2)  # once for nothing
     points = []
@@ -182,7 +182,7 @@ def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:
 
 def _sample(model: Model, prompts: int, length: int, samples: int, new: int) -> tuple[float, float]:
     """Seconds of one call of the sampler, the shortest of a few: (inside the trunk, besides)."""
-    sampler, law = TorchSampler(model), SamplingLaw(max_new_tokens=new)
+    sampler, law = make_sampler(model), SamplingLaw(max_new_tokens=new)
     seen: list[tuple[float, float]] = []
 
     def total() -> float:

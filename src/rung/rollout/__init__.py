@@ -6,6 +6,7 @@ conversation   Conversations with an environment: the model's turns and what it 
 draws          Which chance each row of a step gets: its own, by (seed, row), whoever draws it and beside whatever else.
 question       A question put to a model as its training problems were, and its answers, with how sure it was of each token.
 sampler        What draws answers: the protocol that every sampler keeps, and the law of one token.
+samplers       Which samplers there are, by the names that --sampler takes: a row here and a file beside it make one more.
 torch_sampler  The embedded sampler: draws answers from any Hugging Face causal model that lives in this process.
 walk           In which order a run meets its problems: a stream whose position is part of the run's state.
 """

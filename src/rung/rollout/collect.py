@@ -192,6 +192,7 @@ class Collector:
             step_end_BT=step_end_BT,
             dull_B=self._dull(chosen),
             state=state,
+            same_numbers=self.sampler.same_numbers,
             tokens=Tokens(
                 prompts=[torch.tensor(group[0].rollout.prompt) for _, group in chosen],
                 tokens_BT=_stack([r.tokens for r in rollouts], T, torch.long),

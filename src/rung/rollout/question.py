@@ -12,7 +12,7 @@ from rung.errors import InputError
 from rung.network.model import Model
 from rung.records import Message, Prompt, SamplingLaw, StopReason
 from rung.rollout.draws import Draws
-from rung.rollout.torch_sampler import TorchSampler
+from rung.rollout.samplers import make_sampler
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def answers(
         )
     law = replace(law, max_new_tokens=min(law.max_new_tokens, room))
     out = []
-    for rollout in TorchSampler(model).sample([ids], law, Draws.whole(seed, samples)):
+    for rollout in make_sampler(model).sample([ids], law, Draws.whole(seed, samples)):
         tokens = _tokens(model, ids, rollout.tokens) if probabilities else ()
         out.append(Answer(codec.decode(rollout.tokens), rollout.stop, tokens))
     return out

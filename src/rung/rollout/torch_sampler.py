@@ -21,6 +21,7 @@ from rung.network.streams import begin, steps
 from rung.records import Rollout, SamplingLaw, StopReason
 from rung.rollout.draws import Draws
 from rung.rollout.sampler import draw
+from rung.rollout.samplers import SAMPLERS
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share of the batch is alive
 LOOK_EVERY = 8  # tokens between two looks at which rows are alive, on a device that would have to be waited for
@@ -32,7 +33,7 @@ class TorchSampler:
 
     model: Model
     version: int = 0
-    max_batch: int = 512  # answers decoded at once
+    max_batch: int = SAMPLERS["torch"].at_once  # answers decoded at once
 
     @property
     def same_numbers(self) -> bool:

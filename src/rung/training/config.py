@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
+from rung.rollout.samplers import USUAL, SamplerName
 from rung.settings.overrides import flatten
 from rung.settings.ranges import (
     Answers,
@@ -129,7 +130,7 @@ class TrainConfig(Weights, Problems, Settings):
     """go on with the run in --out from its newest checkpoint; `--resume RUN` says both"""
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
     """where else to show the metrics while it runs; metrics.jsonl is written in any case"""
-    sampler: Literal["torch"] = "torch"
+    sampler: SamplerName = USUAL
     """what draws the answers"""
     threads: Threads = 0
     """CPU threads; 0: one per core"""

@@ -166,9 +166,9 @@ class LocalLearner:
 
     def prepare(self, batch: Batch) -> Batch:
         """Fill in what the recipe's parts need of the model, all of it without gradient and before any update."""
-        asked, kl = self.recipe.needs, self.recipe.kl
-        if kl.where == "reward" and kl.coef and self.model.hf.dtype != torch.float32:
-            asked = asked | {"old_logp"}  # pi and pi_ref in the same numbers: the sampler's are others in low precision
+        asked = self.recipe.needs
+        if "ref_logp" in asked and not batch.same_numbers:  # a KL compares numbers of one kind
+            asked = asked | {"old_logp"}
         return needs.filled(self, replace(batch, state=self.state), asked)
 
     def work(self, assessed: Assessed) -> Work:

@@ -142,7 +142,6 @@ class _Loop:
             self.console.message(f"note: {setup.model.slow}.")
         self._say(self.health.look(first))
         done = first
-        setup.sampler.load(setup.learner.weights(), setup.learner.version)
         with _Interrupt(self.console) as asked:
             before = self._before(first)
             for step in range(first, config.steps):

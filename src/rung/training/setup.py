@@ -25,7 +25,8 @@ from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector, encode
-from rung.rollout.torch_sampler import TorchSampler
+from rung.rollout.sampler import Sampler
+from rung.rollout.samplers import make_sampler
 from rung.settings.shared import Problems, Weights
 from rung.tasks.environments.protocol import Conversational, Environment, Splits, Stateful
 from rung.tasks.problems import problems_of
@@ -50,7 +51,7 @@ class Setup:
     splits: Splits
     model: Model
     learner: Learner
-    sampler: TorchSampler
+    sampler: Sampler
     collector: Collector
 
 
@@ -145,7 +146,7 @@ def prepare(
         seed=config.seed,
     )
     learner = LocalLearner(recipe, model, hyper)
-    sampler = TorchSampler(model)
+    sampler = make_sampler(model, config.sampler)
     collector = Collector(
         splits.train, model.codec, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
         config.seed, **collected(recipe.needs),
@@ -275,6 +276,7 @@ def go_on(setup: Setup, run: RunDir) -> tuple[int, int]:
             "leave it out."
         )
     setup.learner.restore(checkpoint)
+    setup.sampler.load(setup.learner.weights(), setup.learner.version)
     if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
         setup.collector.walk.load_state_dict(walk)
     if curriculum := state.get("curriculum"):

@@ -148,10 +148,10 @@ class Work:
     def _keep_old(self, now: Minibatch, given: list[Part]) -> None:
         """Remember pi_old before the first step: minibatch `now` has been scored; the others are, where it makes a difference.
 
-        It does in any precision but float32, and where the ratios of `now` to the numbers that it came with leave a tenth
-        of the surrogate's room. One more pass without gradient, over the same micro-batches as the update's.
+        It does where the sampler's numbers are not the trainer's, and where the ratios of `now` to the numbers that it came
+        with leave a tenth of the surrogate's room. One more pass without gradient, over the same micro-batches as the update's.
         """
-        differ = self.policy.model.hf.dtype != torch.float32
+        differ = not self.batch.same_numbers
         if not differ:
             gaps = (
                 self.recipe.ratio(o.batch.old_logp_BT, g.batch.old_logp_BT, g.batch.mask_BT)
