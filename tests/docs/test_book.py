@@ -88,7 +88,7 @@ def formulas(text: str) -> list[str]:
 def without_words(formula: str) -> str:
     """Operators and words in upright letters are no symbols, and neither is a token of the toy."""
     formula = re.sub(r"\\mathbb\{E\}", " ", formula)
-    return re.sub(r"\\(?:mathrm|text|operatorname|texttt)\{[^{}]*\}", " ", formula)
+    return re.sub(r"\\(?:mathrm|text|operatorname|texttt|begin|end)\{[^{}]*\}", " ", formula)
 
 
 LETTER = re.compile(r"k_\{?[123]\}?|\\[a-zA-Z]+|[a-zA-Z]")
@@ -160,3 +160,12 @@ def test_links_lead_to_files_and_dollars_are_paired(page):
     )
     for formula in formulas(text):
         assert formula.count("{") == formula.count("}"), formula
+
+
+@every_chapter
+def test_the_figures_of_a_chapter_are_made_by_the_command_below_them(chapter):
+    made = re.findall(
+        r"^def ([a-z]\w*)\(\) -> Figure:", (DOCS / "book/figures/make.py").read_text(encoding="utf-8"), re.M
+    )
+    for name in re.findall(r"\]\(figures/(\w+)\.svg\)", TEXT[chapter]):
+        assert name in made and f"`python docs/book/figures/make.py {name}`" in TEXT[chapter]
