@@ -21,7 +21,10 @@ TEXT = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DOCS / "
 SYMBOLS = (DOCS / "symbols.md").read_text(encoding="utf-8")
 LADDER = {
     name: (DOCS / "ladder" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("index", "reinforce", "reward_to_go", "moving_average", "batch_mean", "leave_one_out")
+    for name in (
+        *("index", "reinforce", "reward_to_go", "moving_average", "batch_mean", "leave_one_out"),
+        *("value_baseline", "a2c", "trpo", "ppo_kl"),
+    )
 }
 every_chapter = pytest.mark.parametrize("chapter", TEXT)
 
@@ -31,7 +34,7 @@ LAYOUT = set(  # LaTeX that is no symbol: layout, operators, relations
         r"\w+",
         """
         frac sqrt left right big Big cdot cdots ldots dots times quad qquad text mathrm mathbb mathbf operatorname
-        hat bar tilde widehat overline underline underbrace lVert rVert Vert mid begin end top ast dagger circ
+        hat bar tilde widehat overline underline underbrace lVert rVert Vert mid begin end top ast dagger circ cr
         nabla partial sum prod int log exp min max arg argmax sin cos arcsin det Pr lim to infty pm mp
         le ge leq geq lt gt ne neq approx equiv propto sim in notin subset cup cap forall exists
         Rightarrow Longrightarrow Leftrightarrow rightarrow leftarrow longrightarrow mapsto colon
@@ -165,7 +168,7 @@ def test_links_lead_to_files_and_dollars_are_paired(page):
 @every_chapter
 def test_the_figures_of_a_chapter_are_made_by_the_command_below_them(chapter):
     made = re.findall(
-        r"^def ([a-z]\w*)\(\) -> Figure:", (DOCS / "book/figures/make.py").read_text(encoding="utf-8"), re.M
+        r"^def ([a-z]\w*)\(\) -> Figure:", (DOCS / "book/figures/make.py").read_text(encoding="utf-8"), re.MULTILINE
     )
     for name in re.findall(r"\]\(figures/(\w+)\.svg\)", TEXT[chapter]):
         assert name in made and f"`python docs/book/figures/make.py {name}`" in TEXT[chapter]
