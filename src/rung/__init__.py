@@ -27,7 +27,7 @@ advice           What a message tells the user to type, so that it works as prin
 api              What Python calls: train, evaluate, load. Names where the command line takes names, or the objects themselves.
 cli              The command line. Exit status: 0 done, 1 the run failed, 2 the user's input was refused.
 errors           What a user did that we cannot do: one message that says what, why and what to do (exit status 2).
-parts            All parts of a recipe in one place, and the inert ones: how a gradient becomes new parameters.
+parts            All parts of a recipe in one place, and the one that is no maths: which data a step sees.
 recipe_io        Recipes by name, as JSON, with fields overridden, compared, and explained.
 recipe_rules     Which parts do not fit together, and why. Each rule is a condition on a recipe and the sentence that explains it.
 recipes          The policy-gradient ladder, from its foot. Each rung is its parent with the fields that its paper changed, and why.

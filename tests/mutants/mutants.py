@@ -62,6 +62,11 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/sampler.py": ["tests/kernels/test_attention.py", "tests/rollout/test_sampler.py"],
     "rollout/torch_sampler.py": ["tests/kernels/test_attention.py", "tests/rollout/test_sampler.py"],
     "rollout/conversation.py": ["tests/rollout/test_talk.py"],
+    "rollout/layout.py": [
+        "tests/rollout/test_collect_masks.py",
+        "tests/rollout/test_talk.py",
+        "tests/rollout/test_collect.py",
+    ],
     "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/training/test_scales.py"],
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "kernels/llama_step.py": ["tests/kernels/test_llama.py"],

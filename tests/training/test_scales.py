@@ -92,9 +92,9 @@ def test_rewards_reach_the_advantages_in_float64(name, shift):
     recipe = find(name)
     learner, collector = fresh(recipe, lambda text: shift + 0.01 * (len(text) % 4))
     collected = collector.collect(0, learner.state)
-    got = learner.assess(collected).adv_BT
+    got = learner.assess(collected).batch.adv_BT
     again, near = fresh(recipe, lambda text: 0.01 * (len(text) % 4))
-    want = again.assess(near.collect(0, again.state)).adv_BT
+    want = again.assess(near.collect(0, again.state)).batch.adv_BT
     assert torch.allclose(got, want, rtol=1e-4, atol=1e-6) and (want != 0).any()
 
 

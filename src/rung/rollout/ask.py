@@ -8,19 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from rung.errors import InputError, setting
 from rung.maths.returns import EQUAL
 from rung.parts import Data
 from rung.records import Completion, Group, Rollout, SamplingLaw, Scored, Task
-from rung.rollout.conversation import Phase, Talk, converse
+from rung.rollout.conversation import Talk, converse
 from rung.rollout.draws import Draws
+from rung.rollout.phases import Phase, untold
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Closes, Conversational, Environment, Waits
 from rung.text import Codec, begun
-
-__all__ = ["Phase", "ask", "encode", "score"]
 
 
 def ask(
@@ -32,12 +31,15 @@ def ask(
     draws: Draws,
     *,
     data: Data = Data(),  # noqa: B008  frozen
-    phase: Phase = lambda name: nullcontext(),
+    phase: Phase = untold,
 ) -> list[list[Scored]]:
     """Scored answers, a row of `draws` each, task by task."""
     samples = draws.each(len(tasks))
     if isinstance(env, Conversational):
-        return _talk(env, codec, sampler, law, tasks, samples, draws, data, phase)
+        with _talks(env, tasks, samples) as held:  # side by side, a batch for each turn of all of them
+            converse(codec, sampler, law, held, samples, draws, phase)
+            with phase("reward"):
+                return _scored(env, codec, law, tasks, held, samples, data)
     with phase("sample"):
         prompts = [encode(codec, task, law.max_new_tokens) for task in tasks]
         rollouts = sampler.sample(prompts, law, draws)
@@ -102,24 +104,6 @@ def _total(named: dict[str, float], rollout: Rollout, law: SamplingLaw, data: Da
     if abs(earned) <= EQUAL * sum(map(abs, finite)):
         earned = 0.0
     return earned + fine, earned
-
-
-def _talk(
-    env: Conversational,
-    codec: Codec,
-    sampler: Sampler,
-    law: SamplingLaw,
-    tasks: Sequence[Task],
-    samples: int,
-    draws: Draws,
-    data: Data,
-    phase: Phase,
-) -> list[list[Scored]]:
-    """Conversations: held side by side, a batch for each turn of all of them, then scored."""
-    with _talks(env, tasks, samples) as held:
-        converse(codec, sampler, law, held, samples, draws, phase)
-        with phase("reward"):
-            return _scored(env, codec, law, tasks, held, samples, data)
 
 
 def _scored(

@@ -7,19 +7,18 @@ are marked (`Rollout.actions`): they have log-probability 0, no entropy, no cred
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rung.errors import InputError, setting
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
 from rung.rollout.draws import Draws
+from rung.rollout.phases import Phase
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Counts, Session, reward_of
 from rung.text import Codec, begun, inside
 
-Phase = Callable[[str], AbstractContextManager[object]]
 MARK = "rung-answer"  # stands for an answer where only what the template writes after it is wanted
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,7 +24,8 @@ from rung.network import adapter
 from rung.network.model import Model
 from rung.recipes import Recipe
 from rung.records import Assessed, Batch, State, StepResult
-from rung.rollout.collect import Collected, Phase
+from rung.rollout.collect import Collected
+from rung.rollout.phases import Phase, untold
 from rung.training import needs
 from rung.training.critic import ValueModel, explained_variance
 from rung.training.metrics import advantage_metrics, reference_metrics, signal_metrics
@@ -101,7 +101,7 @@ class LocalLearner:
     version: int = 0
 
     def __post_init__(self) -> None:
-        self.phase: Phase = lambda name: nullcontext()
+        self.phase: Phase = untold
         recipe, hyper = self.recipe, self.hyper
         self.state = recipe.initial_state()
         self.policy = Policy(self.model, hyper.temperature)

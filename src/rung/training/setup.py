@@ -24,7 +24,8 @@ from rung.recipe_io import override
 from rung.recipe_rules import check_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
-from rung.rollout.collect import Collector, encode
+from rung.rollout.ask import encode
+from rung.rollout.collect import Collector
 from rung.rollout.sampler import Sampler
 from rung.rollout.samplers import make_sampler
 from rung.settings.shared import Problems, Weights
