@@ -209,12 +209,13 @@ def test_P42_masking_the_end_token_bends_the_gradient():
     given = s.reward_PAT.sum(-1).flatten()
 
     class Known(p.TotalReturn):  # the verifier's reward stays, whatever the mask
+        needs = frozenset({"greedy"})
+
         def __call__(self, batch):
             return batch.greedy_B[:, None] * batch.mask_BT
 
     s.greedy = lambda recipe: given  # type: ignore[method-assign]
     recipe = Recipe(name="x", credit=Known())
-    object.__setattr__(recipe.credit, "needs", frozenset({"greedy"}))
     assert expected_gradient(recipe, s).cosine < 0.9999
     whole = Scene(world, Condition())
     whole.greedy = s.greedy  # type: ignore[method-assign]

@@ -43,6 +43,8 @@ HAND_ROWS = "tests/maths/test_hand_rows_*.py"
 TESTS = {  # one round after the other, until one fails: the quick and telling ones first
     "maths/logprob.py": ["tests/maths/test_hand_rows_logprob.py"],
     "maths/natural.py": ["tests/maths/test_hand_rows_natural.py"],
+    "maths/assess.py": ["tests/training/test_assess.py"],
+    "maths/update.py": ["tests/training/test_own_rule.py", "tests/training/test_updates.py"],
     "maths/": [
         HAND_ROWS,
         "tests/maths/test_peers_bugs.py",
@@ -70,7 +72,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/training/test_scales.py"],
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "kernels/llama_step.py": ["tests/kernels/test_llama.py"],
-    "training/work.py": ["tests/training/test_old_logp.py"],
+    "training/work.py": ["tests/training/test_updates.py", "tests/training/test_old_logp.py"],
     "training/policy.py": ["tests/kernels/test_attention.py", "tests/training/test_needs.py"],
     "training/critic.py": ["tests/training/test_critic_masks.py", "tests/training/test_needs.py"],
     "training/needs.py": ["tests/training/test_needs.py"],

@@ -11,6 +11,7 @@ import rung
 from rung.cli import main
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
+from rung.io.state import load_state, save_state
 from rung.recipe_io import all_recipes, find, override
 from rung.tasks.registry import load
 from rung.training.config import TrainConfig, to_toml
@@ -68,6 +69,23 @@ def test_a_resume_without_flags_equals_a_run_that_never_stopped(tmp_path, monkey
     assert again == settings, "what changed is written down"
     assert "steps = 2" in (tmp_path / "part" / "config.toml.bak-1").read_text()
     assert {k: part[k] for k in whole} == whole
+
+
+def test_a_checkpoint_of_before_whose_one_file_held_everything_is_gone_on_with(tmp_path):
+    small = {"recipe": "grpo", "prompts_per_step": 2, "samples_per_prompt": 2, "eval_problems": 2, "max_new_tokens": 8}
+    whole = rung.train(**small, steps=2, quiet=True, out=tmp_path / "whole")
+    part = rung.train(**small, steps=1, quiet=True, out=tmp_path / "part")
+    at = part.model_path
+    both = load_state(at) | load_state(at, "progress")
+    for file in at.glob("progress.*"):
+        file.unlink()
+    save_state(at, both)
+    again = rung.train(resume=True, steps=2, out=tmp_path / "part", quiet=True)
+    first, second = ([row["num_tokens"] for row in run.metrics if "num_tokens" in row] for run in (whole, again))
+    assert first == second
+    assert (again.model_path / "model.safetensors").read_bytes() == (
+        whole.model_path / "model.safetensors"
+    ).read_bytes()
 
 
 def test_a_run_that_is_resumed_as_it_is_changes_no_setting(tmp_path):

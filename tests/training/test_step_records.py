@@ -10,6 +10,7 @@ import torch
 
 import rung
 from rung.io.run_dir import RunDir
+from rung.rollout.torch_sampler import TorchSampler
 from rung.training.memory_watch import EVERY, STATM, MemoryWatch
 
 SMALL = {"steps": 1, "prompts_per_step": 4, "samples_per_prompt": 4, "eval_problems": 2, "threads": 1}
@@ -28,6 +29,24 @@ def test_several_updates_leave_the_ratios_and_clipping_of_their_last_pass(tmp_pa
 def test_a_single_update_leaves_none(tmp_path):
     run = rung.train(recipe="grpo", out=tmp_path / "grpo", **SMALL)
     assert not any("ratios" in row for row in RunDir.open(run.path).read_rollouts(1))
+
+
+def test_handing_the_weights_over_is_timed_and_they_are_those_of_now(tmp_path, monkeypatch):
+    """Once before the first answer, once after each update."""
+    loaded, plain = [], TorchSampler.load
+
+    def load(self, weights, version):
+        loaded.append((version, {name: x.clone() for name, x in weights}))
+        time.sleep(0.05)
+        plain(self, weights, version)
+
+    monkeypatch.setattr(TorchSampler, "load", load)
+    run = rung.train(recipe="grpo", out=tmp_path / "run", learning_rate=1e-3, quiet=True, **SMALL | {"steps": 2})
+    assert [version for version, _ in loaded] == [0, 1, 2]
+    assert all(0.05 <= row["time/sync"] < row["step_time"] for row in run.metrics if "step_time" in row)
+    kept = run.load()[0].state_dict()
+    assert all(torch.equal(x, kept[name]) for name, x in loaded[-1][1].items()) and set(loaded[-1][1]) == set(kept)
+    assert any(not torch.equal(x, loaded[0][1][name]) for name, x in loaded[1][1].items())
 
 
 @pytest.mark.skipif(

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from rung.maths.returns import reward_to_go
 from rung.recipes import Recipe
 from rung.records import Batch
 
@@ -30,30 +27,11 @@ def _steps(scene: Scene, recipe: Recipe, batch: Batch) -> Batch:
 
 
 def _greedy(scene: Scene, recipe: Recipe, batch: Batch) -> Batch:
-    """Reward of the argmax-decoded answer to each cell's prompt: [P A]."""
-    best_PS = scene.law(scene.behavior).argmax(-1)
-    total_PA = (scene.reward_PAT + scene.overlong(recipe)).sum(-1)
-    follows_PA = (best_PS[:, scene.tree.state_AT] == scene.tree.token_AT) | ~scene.tree.mask_AT
-    return replace(batch, greedy_B=total_PA[follows_PA.all(-1)].repeat_interleave(scene.world.answers))
+    return replace(batch, greedy_B=scene.greedy(recipe))
 
 
 def _values(scene: Scene, recipe: Recipe, batch: Batch) -> Batch:
-    """V(s) = E[reward still to come | s] under the law that draws, of the reward that the critic is trained on; or noise."""
-    P, A, S = scene.world.prompts, scene.world.answers, scene.world.states
-    if scene.condition.critic == "wrong":
-        return replace(
-            batch, value_BT=scene.at_states(scene.wrong_PS).flatten(0, 1), bootstrap_B=scene.wrong_PA.flatten()
-        )
-    earned_BT = recipe.kl.shape_reward(batch).reward_BT
-    G_PAT = reward_to_go(earned_BT, batch.mask_BT, recipe.credit.discount).view(P, A, -1)
-    state, seen = scene.tree.state_AT[scene.tree.mask_AT], scene.tree.mask_AT
-    total, weight = torch.zeros(2, P, S, dtype=torch.float64)
-    for p in range(P):  # an answer passes through its states: condition on each
-        prob_AT = scene.prob_PA[p][:, None].expand_as(seen)
-        total[p].index_add_(0, state, (prob_AT * G_PAT[p])[seen])
-        weight[p].index_add_(0, state, prob_AT[seen])
-    V_BT = scene.at_states(total / weight).flatten(0, 1)
-    return replace(batch, value_BT=V_BT, bootstrap_B=torch.zeros(P * A, dtype=torch.float64))
+    return scene.with_values(recipe, batch)
 
 
 PREPARED: Mapping[str, Callable[[Scene, Recipe, Batch], Batch]] = {

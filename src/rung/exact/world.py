@@ -21,7 +21,7 @@ from rung.exact import tiny
 from rung.exact.needs import PREPARED
 from rung.io.terminal import span
 from rung.maths.logprob import entropy_of, full_kl
-from rung.maths.returns import outcome_to_token, total_return
+from rung.maths.returns import outcome_to_token, reward_to_go, total_return
 from rung.recipes import Recipe
 from rung.records import Batch, State
 
@@ -276,6 +276,31 @@ class Scene:
         penalty, t = recipe.data.overlong, self.tree
         each = [0.0 if penalty is None else penalty(int(n), self.world.horizon) for n in t.length_A]
         return outcome_to_token(torch.tensor(each, dtype=F64), t.mask_AT)
+
+    def greedy(self, recipe: Recipe) -> Tensor:
+        """Reward of the argmax-decoded answer to each cell's prompt: [P A]."""
+        best_PS = self.law(self.behavior).argmax(-1)
+        total_PA = (self.reward_PAT + self.overlong(recipe)).sum(-1)
+        follows_PA = (best_PS[:, self.tree.state_AT] == self.tree.token_AT) | ~self.tree.mask_AT
+        return total_PA[follows_PA.all(-1)].repeat_interleave(self.world.answers)
+
+    def with_values(self, recipe: Recipe, batch: Batch) -> Batch:
+        """V(s) = E[reward still to come | s] under the law that draws, of the reward that the critic is trained on; or noise."""
+        P, A, S = self.world.prompts, self.world.answers, self.world.states
+        if self.condition.critic == "wrong":
+            return replace(
+                batch, value_BT=self.at_states(self.wrong_PS).flatten(0, 1), bootstrap_B=self.wrong_PA.flatten()
+            )
+        earned_BT = recipe.kl.shape_reward(batch).reward_BT
+        G_PAT = reward_to_go(earned_BT, batch.mask_BT, recipe.credit.discount).view(P, A, -1)
+        state, seen = self.tree.state_AT[self.tree.mask_AT], self.tree.mask_AT
+        total, weight = torch.zeros(2, P, S, dtype=F64)
+        for p in range(P):  # an answer passes through its states: condition on each
+            prob_AT = self.prob_PA[p][:, None].expand_as(seen)
+            total[p].index_add_(0, state, (prob_AT * G_PAT[p])[seen])
+            weight[p].index_add_(0, state, prob_AT[seen])
+        V_BT = self.at_states(total / weight).flatten(0, 1)
+        return replace(batch, value_BT=V_BT, bootstrap_B=torch.zeros(P * A, dtype=F64))
 
     # -- the truth --------------------------------------------------------------------------------------------------
     def objective(self, theta: Tensor, recipe: Recipe, gamma: float = 1.0) -> Tensor:
