@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import rung
+import rung.network.model
 from rung.cli import main
 from rung.evaluation.conformance import tiny
 from rung.io.run_dir import RunDir
@@ -180,3 +181,16 @@ def test_shuffled_rewards_are_dealt_out_and_not_changed(model, tmp_path):
     reward = f"{EXAMPLES / 'shuffled_rewards.py'}:shuffled"
     run = rung.train(model=model, task="chain_sum", reward=reward, prompts_per_step=1, out=tmp_path / "run", **FEW)
     assert "rewards/shuffled/mean" in metrics(run)
+
+
+def test_the_loop_is_rung_train_to_the_bit(tmp_path):
+    """With samples enough that some answers are without credit, and steps enough that Adam's state and the walk matter."""
+    mine = load("loop").main(steps=3, prompts=8, samples=4, seed=5)
+    run = rung.train(
+        "dr_grpo", model="starter", steps=3, prompts_per_step=8, samples_per_prompt=4, seed=5, eval_problems=2,
+        out=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    theirs, _ = run.load()
+    assert all(torch.equal(w, theirs.state_dict()[name]) for name, w in mine.hf.state_dict().items())
+    before = rung.network.model.load(str(starter.path())).hf.state_dict()
+    assert not any(torch.equal(w, before[name]) for name, w in mine.hf.named_parameters()), "every weight was trained"

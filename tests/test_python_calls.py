@@ -88,7 +88,7 @@ def test_a_setting_of_an_evaluation(run, name):
             refused(lambda: rung.evaluate(run, **{name: value}), name)  # noqa: B023
 
 
-@pytest.mark.parametrize("value", [None, *WRONG.values()], ids=str)
+@pytest.mark.parametrize("value", [None, *WRONG.values()], ids=lambda value: type(value).__name__)
 def test_a_model_of_the_wrong_kind(value):
     refused(lambda: rung.evaluate(value), "model")
     refused(lambda: rung.evaluate(value, task=ROWS), "model")
@@ -104,7 +104,9 @@ def test_an_argument_of_a_run(run, method, name):
             refused(lambda: getattr(run, method)(**{**how, name: value}), name)  # noqa: B023
 
 
-@pytest.mark.parametrize("value", [3, None, 0.5, True, [1], {}, *WRONG.values()], ids=str)
+@pytest.mark.parametrize(
+    "value", [3, None, 0.5, True, [1], {}, *WRONG.values()], ids=lambda value: type(value).__name__
+)
 def test_where_a_run_lies_and_what_it_wrote(run, value):
     if not isinstance(value, str):
         refused(lambda: rung.load(value), "path")

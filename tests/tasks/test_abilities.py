@@ -173,7 +173,7 @@ def test_every_ability_of_environments_can_be_passed_on():
 
 
 @pytest.mark.parametrize(
-    ("name", "abilities"), CASES, ids=lambda x: x if isinstance(x, str) else "+".join(a.__name__ for a in x)
+    ("name", "abilities"), CASES, ids=lambda x: x if isinstance(x, str) else "+".join(sorted(a.__name__ for a in x))
 )
 def test_a_wrapper_has_the_abilities_of_what_is_inside_and_no_others(name, abilities):
     make, lost = WRAPPERS[name]
