@@ -17,6 +17,7 @@ from rung.report import write_report
 from rung.tasks.environments.protocol import Splits
 from rung.training.health import SYMPTOMS, Facts, Health, of_run, table
 from rung.training.metrics import verdict_metrics
+from rung.training.signs import numbers_of
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("benchmarks_health", ROOT / "benchmarks" / "health.py")
@@ -138,8 +139,12 @@ def test_each_symptom_is_there_where_its_sign_is_and_nowhere_else(case):
 
 
 def test_signs_depend_on_what_the_run_is():
-    assert names([{"sampling/logp_gap_mean": 0.01}], dtype="bfloat16") == set(), "rounding explains it"
-    assert names([{"sampling/logp_gap_mean": 0.2}], dtype="bfloat16") == {"sampler_disagrees"}
+    for numbers in ("bfloat16", numbers_of("vllm", "float32")):
+        assert names([{"sampling/logp_gap_mean": 0.01}], numbers=numbers) == set(), (
+            "rounding, or other code, explains it"
+        )
+        assert names([{"sampling/logp_gap_mean": 0.2}], numbers=numbers) == {"sampler_disagrees"}
+    assert numbers_of("torch", "bfloat16") == "bfloat16"
     alone = {"frac_reward_zero_std": 1.0}  # one answer a prompt: no prompt can have a difference
     assert names([alone] * 3, samples=1) == set() and names([NOTHING] * 3, samples=1) == {"problems_too_hard"}
     assert names([{}], plain_prompts=True) == {"template_unused"} and names([{}], unread="x") == {"letters_unread"}

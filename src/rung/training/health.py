@@ -13,6 +13,7 @@ from typing import Any
 
 from rung.errors import InputError
 from rung.records import Scored
+from rung.rollout.samplers import USUAL
 from rung.training import signs
 from rung.training.signs import Facts, Row, Seen
 
@@ -153,7 +154,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     Symptom(
         "sampler_disagrees", signs.sampler_disagrees,
-        "before any update, sampler and trainer differ by more than 0.002 nats a token in float32, 0.1 in bfloat16",
+        "before any update, sampler and trainer differ by more than 0.002 nats a token in float32, 0.1 in bfloat16 or with another "
+        "engine",
         "another temperature, precision or set of weights in the sampler than in the trainer",
         "Sample with the weights and the law that are trained; in bfloat16 try --dtype float32.",
     ),
@@ -246,7 +248,7 @@ def of_run(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Finding]:
     facts = Facts(
         answers=samples * int(config.get("prompts_per_step", 1)),
         samples=samples,
-        dtype=str(config.get("dtype", "float32")),
+        numbers=signs.numbers_of(str(config.get("sampler", USUAL)), str(config.get("dtype", "float32"))),
         plain_prompts="health/template_unused" in marked,
         unread=unread if "health/letters_unread" in marked else None,
     )

@@ -33,7 +33,7 @@ from rung.training.metrics import reward_metrics
 from rung.training.next_steps import resuming, when_done
 from rung.training.resume import agreed
 from rung.training.setup import Setup, go_on, plain_prompts, prepare, unread_letters
-from rung.training.signs import Facts
+from rung.training.signs import Facts, numbers_of
 
 
 @dataclass
@@ -292,6 +292,7 @@ def _facts(setup: Setup) -> Facts:
     assert config.prompts_per_step
     samples = config.samples_per_prompt
     return Facts(
-        config.prompts_per_step * samples, samples, config.dtype, plain_prompts(setup.model.codec, setup.splits),
+        config.prompts_per_step * samples, samples, numbers_of(config.sampler, config.dtype),
+        plain_prompts(setup.model.codec, setup.splits),
         unread_letters(setup.model.codec, setup.splits.train, setup.splits.eval),
     )  # fmt: skip

@@ -11,23 +11,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rung.rollout.samplers import USUAL
+
 Row = Mapping[str, Any]
 
 STEPS = 3  # for so many steps a sign must last that chance could give
 START = 2  # steps that a run's beginning is read from
 PAIRS = 8  # pairs of identical answers, below which nothing is said about a verifier
 GAPS = {"float32": 2e-3, "bfloat16": 0.1}  # nats between sampler and trainer, far above what rounding gives
+ENGINE, ENGINE_GAP = "another engine", 0.1  # the same where the sampler runs the model by code of its own
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known beside the rows: answers a step and a prompt, the weights' precision, and what the prompts showed."""
+    """What is known beside the rows: answers a step and a prompt, what their numbers are, and what the prompts showed."""
 
     answers: int
     samples: int
-    dtype: str = "float32"
+    numbers: str = "float32"  # what sampler and trainer may differ by: the rounding of the weights' dtype, or `ENGINE`
     plain_prompts: bool = False  # although the model has a chat template
     unread: str | None = None  # letters that the tokenizer does not know
+
+
+def numbers_of(sampler: str, dtype: str) -> str:
+    """What a run's log-probabilities are, by its settings: only the embedded sampler shares the trainer's code."""
+    return dtype if sampler == USUAL else ENGINE
 
 
 @dataclass(frozen=True)
@@ -272,10 +280,11 @@ def ratios_useless(run: Seen) -> str | None:
 
 
 def sampler_disagrees(run: Seen) -> str | None:
-    limit, gap = GAPS.get(run.facts.dtype, 0.1), run.mean("sampling/logp_gap_mean", 1)
+    limit, gap = GAPS.get(run.facts.numbers, ENGINE_GAP), run.mean("sampling/logp_gap_mean", 1)
     if not gap > limit:
         return None
-    return f"before any update sampler and trainer differ by {gap:.2g} nats a token; {run.facts.dtype} explains less than {limit:g}"
+    said = f"before any update sampler and trainer differ by {gap:.2g} nats a token"
+    return f"{said}; {run.facts.numbers} explains less than {limit:g}"
 
 
 def critic_blind(run: Seen) -> str | None:
