@@ -113,6 +113,34 @@ def test_every_recipe_sees_the_same_batches_and_critics_learn_first(frozen):
     assert all((found[n] - untaught[n]).norm() > 0 for n in names[2:])
 
 
+def test_stale_answers_keep_the_ratios_to_the_policy_that_drew_them(frozen):
+    """grad (1/B) sum_i (1/L_i) sum_t min(rho A, clip(rho) A), by the model's own forward and autograd; fresh ones have rho = 1."""
+    moved = models.load(locate("starter"))
+    with torch.no_grad():
+        for p in moved.hf.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    behind = replace(frozen, model=moved, older=frozen.model)
+    recipe = replace(LADDER["gspo"], ratio=LADDER["grpo"].ratio, surrogate=LADDER["grpo"].surrogate)
+    found = behind.gradients([recipe, LADDER["leave_one_out"]], batches=1, warmup=0, seed=5)
+
+    collected = frozen.collect(1, seed=5)[0]
+    batch, tokens = collected.batch, collected.batch.tokens
+    R_PG = torch.tensor([row.reward for row in collected.scored]).view(4, 4)
+    A_B = ((R_PG - R_PG.mean(1, keepdim=True)) / (R_PG.std(1, keepdim=True) + 1e-4)).flatten()
+    log_p = predicting_logits(moved, tokens)[0].float().log_softmax(-1)
+    logp_n = log_p.gather(-1, tokens.tokens_BT[tokens.mask_BT][:, None])[:, 0]
+    row_n = tokens.mask_BT.nonzero()[:, 0]
+    ratio_n = (logp_n - batch.old_logp_BT[tokens.mask_BT]).exp()
+    assert ((ratio_n - 1).abs() > 0.2).sum() > 5, "some are clipped"
+    gain_n = torch.minimum(ratio_n * A_B[row_n], ratio_n.clamp(0.8, 1.2) * A_B[row_n])
+    J = (gain_n / tokens.mask_BT.sum(1)[row_n]).sum() / 16
+    by_autograd = torch.cat([g.reshape(-1) for g in torch.autograd.grad(J, list(moved.hf.parameters()))])
+    assert close(found[recipe.name][0], by_autograd)
+
+    fresh = replace(frozen, model=moved).gradients([LADDER["leave_one_out"]], batches=1, warmup=0, seed=5)
+    assert torch.equal(found["leave_one_out"], fresh["leave_one_out"]), "the yardstick's answers are the policy's own"
+
+
 def test_process_rewards_reach_every_recipe(frozen):
     dense = replace(frozen, process=True).collect(1, seed=0)[0].batch
     sparse = frozen.collect(1, seed=0)[0].batch

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import rung.experiments.why as why
 from rung.cli import main
 from rung.errors import InputError
-from rung.exact.oracle import expected_gradient
+from rung.exact.oracle import all_batches, batch_gradients, expected_gradient
 from rung.exact.world import Condition, Scene, World
 from rung.experiments.runs import key
 from rung.experiments.why import conclude, jobs_of, named, recipe_of
@@ -19,6 +20,7 @@ from rung.records import Completion, Group
 from rung.tasks import registry
 
 pytest.importorskip("matplotlib")
+EVIDENCE = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
 TINY = {"prompts_per_step": 4, "samples_per_prompt": 2, "steps": 2, "eval_problems": 8}
 
 
@@ -34,10 +36,21 @@ def test_every_experiment_compares_two_recipes_and_nothing_else(experiment):
     a, b = recipe_of(experiment.parent), recipe_of(experiment.child)
     assert diff(a, b), "the arms compute the same"
     if experiment.kind == "training":
-        parent, child = (jobs_of(experiment, arm, 2) for arm in (experiment.parent, experiment.child))
+        parent, child = (jobs_of(experiment, arm, range(2)) for arm in (experiment.parent, experiment.child))
         assert len({key(j.config) for j in parent + child}) == 4
         for p, c in zip(parent, child, strict=True):
-            assert replace(p.config, recipe="", overrides={}) == replace(c.config, recipe="", overrides={})
+            assert replace(p.config, recipe="grpo", overrides={}) == replace(c.config, recipe="grpo", overrides={})
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: f"{e.recipe}-{e.name}")
+def test_every_experiment_has_its_verdict_on_the_page(experiment):
+    results = EVIDENCE.split("\n## Results\n")[1].split("\n\n- ")[0]
+    arms = f"| {experiment.parent.label} -> {experiment.child.label} |"
+    lines = [line for line in results.splitlines() if line.startswith(arms)]
+    assert any(line.endswith(("| shown |", "| not shown |", "| WORSE |")) for line in lines)
+    assert len(lines) == sum(
+        e.parent.label == experiment.parent.label and e.child.label == experiment.child.label for e in EXPERIMENTS
+    )
 
 
 def rows(**columns):
@@ -72,7 +85,41 @@ def test_an_effect_in_the_wrong_direction_is_not_sold_as_shown(experiment):
     child = rows(accuracy=[0.50, 0.54, 0.52, 0.55, 0.51], state_mb=[1.0] * 5)
     found = conclude(experiment, parent, child)
     assert not found["verdicts"][0]["shown"] and found["table"]["rows"][0][-1] == "WORSE"
+    assert found["sentence"].startswith("Worse, against the claim: the claim.")
     assert found["table"]["rows"][1][-1] == "not shown"
+
+
+def test_each_arm_is_compared_at_the_rate_that_its_own_sweep_chose(tmp_path, monkeypatch):
+    rates = (1e-6, 3e-3)
+    tuned = Experiment(
+        "grpo", "t", "training", "claim", "stress", Arm("ppo", "ppo"), Arm("grpo", "grpo"), (ACCURACY,),
+        {**TINY, "eval_problems": 64}, rates, seeds=2,
+    )  # fmt: skip
+    monkeypatch.setattr(why, "SWEEPS", 1)
+    run_all, sweeps = why.run_all, []
+    monkeypatch.setattr(why, "run_all", lambda *a: [sweeps.append(rows := run_all(*a)), rows][1])
+    found = why.examine(tuned, tmp_path, 2, 1)
+    sweep, compared = sweeps
+    assert {r["seed"] for r in sweep} == {1000} and {r["seed"] for r in compared} == {0, 1}
+    for arm, rows in (("ppo", found["rows"][:2]), ("grpo", found["rows"][2:])):
+        reached = {rate: [r["accuracy"] for r in sweep if r["label"] == arm and r["lr"] == rate] for rate in rates}
+        assert all(len(x) == 1 for x in reached.values()) and sum(reached[rates[0]]) != sum(reached[rates[1]])
+        best = max(rates, key=lambda rate: sum(reached[rate]))
+        assert {r["label"] for r in rows} == {arm} and {r["lr"] for r in rows} == {best}
+        assert f"{arm} {best:g}" in found["sentence"]
+    assert "at the best of 2 learning rates" in found["sentence"]
+    bound = next(e for e in EXPERIMENTS if e.parent.recipe == "trpo" and e.rates)
+    assert not why.sweep_of(bound, bound.parent), "what takes no learning rate is not swept over it"
+
+
+def test_the_exact_signal_to_noise_is_that_of_all_batches():
+    recipe, world = find("opo"), World(vocabulary=3, horizon=2, samples=2, reward="binary", seed=4)
+    scene = Scene(world, Condition())
+    batches = all_batches(recipe, scene)
+    g_ND, p_N = batch_gradients(recipe, scene, batches), batches.weight_N / batches.weight_N.sum()
+    mean_D = p_N @ g_ND
+    noise = float(p_N @ (g_ND - mean_D).square().sum(1))
+    assert mean_gradient(recipe, world)["snr"] == pytest.approx(float(mean_D @ mean_D) / noise)
 
 
 def test_the_drift_of_wrong_answers_is_what_a_short_step_does():

@@ -137,18 +137,19 @@ def _limit(args: Ladder) -> int:
 
 # -- the sweep -----------------------------------------------------------------------------------------------------
 def tuned(sweep: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
-    """The step size of the highest mean final accuracy over the sweep's seeds; of equal ones the larger area's."""
-    best = {}
-    for name in names:
-        sizes: dict[float, list[Row]] = {}
-        for row in sweep:
-            if row["recipe"] == name:
-                sizes.setdefault(row["step_size"], []).append(row)
-        scores = {
-            size: (fmean(r["accuracy"] for r in rows), fmean(r["area"] for r in rows)) for size, rows in sizes.items()
-        }
-        best[name] = max(scores, key=scores.__getitem__)
-    return best
+    """Of every recipe the best step size, over the sweep's seeds."""
+    return {name: best_size([row for row in sweep if row["recipe"] == name]) for name in names}
+
+
+def best_size(sweep: Sequence[Row]) -> float:
+    """The step size of one recipe's highest mean final accuracy; of equal ones the larger area's."""
+    sizes: dict[float, list[Row]] = {}
+    for row in sweep:
+        sizes.setdefault(row["step_size"], []).append(row)
+    scores = {
+        size: (fmean(r["accuracy"] for r in rows), fmean(r["area"] for r in rows)) for size, rows in sizes.items()
+    }
+    return max(scores, key=scores.__getitem__)
 
 
 def collapsed(row: Row) -> bool:

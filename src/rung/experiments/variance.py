@@ -56,8 +56,12 @@ def sketch(tensors: Sequence[Tensor | None], sizes: Sequence[int], seed: int = 0
     return out
 
 
-def one_gradient(work: Work) -> Tensor:
-    """The sketch of grad J over the whole batch, at the policy that sampled it. Leaves no gradient behind."""
+def one_gradient(work: Work, stale: bool = False) -> Tensor:
+    """The sketch of grad J over the whole batch, at the policy that sampled it. Leaves no gradient behind.
+
+    stale: an older policy sampled it, so that ratios are not 1.
+    """
+    work.begun = stale
     for minibatch in work.cut():
         work.gradient(minibatch)
     out = sketch([None if p.grad is None else -p.grad for p in work.parameters], [p.numel() for p in work.parameters])
@@ -66,8 +70,9 @@ def one_gradient(work: Work) -> Tensor:
 
 
 def gradients(
-    recipe: Recipe, model: Model, hyper: Hyper, warmup: Sequence[Collected], batches: Sequence[Collected]
-) -> Tensor:
+    recipe: Recipe, model: Model, hyper: Hyper, warmup: Sequence[Collected], batches: Sequence[Collected],
+    stale: bool = False,
+) -> Tensor:  # fmt: skip
     """One gradient per batch, float64[K, sketch]. Critic and moving average first learn from the warm-up batches.
 
     The reference policy, where the recipe has one, is the frozen policy itself. The recipe's `data` part is left out.
@@ -78,7 +83,7 @@ def gradients(
         learner.state = next_state(recipe, assessed.batch)
         learner.learn_values(assessed.batch)
         learner.work(assessed).forget()  # a critic on the policy's trunk leaves a gradient
-    return torch.stack([one_gradient(learner.work(learner.assess(collected))) for collected in batches])
+    return torch.stack([one_gradient(learner.work(learner.assess(collected)), stale) for collected in batches])
 
 
 def baseline_gradients(model: Model, hyper: Hyper, batches: Sequence[Collected]) -> tuple[Tensor, Tensor]:

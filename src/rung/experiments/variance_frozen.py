@@ -41,7 +41,10 @@ OPTIMAL = "constant baseline of least variance"
 
 @dataclass(frozen=True)
 class Frozen:
-    """A policy held still: what batches are drawn from, and how a recipe would learn from them."""
+    """A policy held still: what batches are drawn from, and how a recipe would learn from them.
+
+    older: an earlier policy that draws them in its place; that of `UNBIASED`, the yardstick, are always drawn afresh.
+    """
 
     model: Model
     env: Environment
@@ -51,11 +54,15 @@ class Frozen:
     learning_rate: float = 4e-4
     process: bool = False
     sampler: str = USUAL
+    older: Model | None = None
 
-    def collect(self, n: int, seed: int, first: int = 0, greedy: bool = False) -> list[Collected]:
-        """n batches of different problems."""
+    def collect(
+        self, n: int, seed: int, first: int = 0, greedy: bool = False, model: Model | None = None
+    ) -> list[Collected]:
+        """n batches of different problems, drawn from `model`; None: from the policy."""
+        model = model or self.model
         collector = Collector(
-            self.env, self.model.codec, make_sampler(self.model, self.sampler), self.law, Data(), self.prompts, self.samples, seed,
+            self.env, model.codec, make_sampler(model, self.sampler), self.law, Data(), self.prompts, self.samples, seed,
             greedy=greedy, steps=self.process,
         )  # fmt: skip
         state = LADDER["reinforce"].initial_state()
@@ -68,10 +75,13 @@ class Frozen:
         """{recipe: one gradient per batch [K, sketch]}, all on the same batches; beside them u and v."""
         greedy = any("greedy" in r.needs for r in recipes)
         first, then = self.collect(warmup, seed, greedy=greedy), self.collect(batches, seed, warmup, greedy)
+        past = then if self.older is None else self.collect(batches, seed, warmup, greedy, self.older)
         out: dict[str, Tensor] = {}
         for recipe in recipes:
             torch.manual_seed(seed)
-            out[recipe.name] = gradients(replace(recipe, data=Data()), self.model, self.hyper(), first, then)
+            stale = self.older is not None and recipe.name != UNBIASED
+            drawn, plain = past if stale else then, replace(recipe, data=Data())
+            out[recipe.name] = gradients(plain, self.model, self.hyper(), first, drawn, stale)
         u, v = baseline_gradients(self.model, self.hyper(), then)
         out["u"], out["v"] = u, v
         return out

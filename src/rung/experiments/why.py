@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from rung.advice import installed, pip_install
 from rung.errors import InputError
 from rung.exact.world import World
 from rung.experiments.curves import curve, series
+from rung.experiments.ladder import SWEEP_SEED, best_size
 from rung.experiments.runs import (
     Job,
     Row,
@@ -34,7 +35,7 @@ from rung.experiments.runs import (
 from rung.experiments.variance import quality
 from rung.experiments.variance_frozen import UNBIASED, Frozen
 from rung.experiments.why_exact import mean_gradient
-from rung.experiments.why_experiments import EXPERIMENTS, NONE, Arm, Experiment, Measure
+from rung.experiments.why_experiments import EXPERIMENTS, NONE, SWEEPS, Arm, Experiment, Measure
 from rung.io import tables
 from rung.io.run_dir import RunDir
 from rung.io.tables import check_json_target, show
@@ -111,14 +112,31 @@ def examine(experiment: Experiment, out: Path, seeds: int, workers: int, device:
     return found
 
 
-def jobs_of(experiment: Experiment, arm: Arm, seeds: int, device: str = "auto") -> list[Job]:
-    settings = {**experiment.settings, **arm.settings, "device": device}
+def jobs_of(experiment: Experiment, arm: Arm, seeds: Iterable[int], device: str = "auto", **chosen: Any) -> list[Job]:
+    settings = {**experiment.settings, **arm.settings, "device": device, **chosen}
     config = TrainConfig(recipe=arm.recipe, overrides=dict(arm.overrides), save_rollouts=False, **settings)
-    return [Job(arm.label, replace(config, seed=seed)) for seed in range(seeds)]
+    return [Job(arm.label, replace(config, seed=seed)) for seed in seeds]
+
+
+def sweep_of(experiment: Experiment, arm: Arm, device: str = "auto") -> list[Job]:
+    """The runs that choose an arm's learning rate, on seeds that the comparison does not use; none where nothing is swept."""
+    if recipe_of(arm).update.step_size != "learning_rate":
+        return []  # TRPO has no learning rate; its bound is the one that the sweep of `rung ladder` chose
+    seeds = range(SWEEP_SEED, SWEEP_SEED + SWEEPS)
+    return [job for rate in experiment.rates for job in jobs_of(experiment, arm, seeds, device, learning_rate=rate)]
 
 
 def _trained(experiment: Experiment, out: Path, seeds: int, workers: int, device: str) -> tuple[list[Row], list[Row]]:
-    parent, child = (jobs_of(experiment, arm, seeds, device) for arm in (experiment.parent, experiment.child))
+    arms = (experiment.parent, experiment.child)
+    sweeps = [sweep_of(experiment, arm, device) for arm in arms]
+    found = iter(run_all([job for sweep in sweeps for job in sweep], out, workers))
+    chosen: list[dict[str, float]] = []
+    for arm, sweep in zip(arms, sweeps, strict=True):
+        rows = [next(found) for _ in sweep]
+        chosen.append({"learning_rate": best_size(rows)} if rows else {})
+        if rows:
+            say(f"  {arm.label}: of {', '.join(f'{rate:g}' for rate in experiment.rates)} best {best_size(rows):g}")
+    parent, child = (jobs_of(experiment, a, range(seeds), device, **c) for a, c in zip(arms, chosen, strict=True))
     turns = [job for pair in zip(parent, child, strict=True) for job in pair]  # in turns: both see the same machine
     rows = run_all(turns, out, workers)
     return rows[::2], rows[1::2]
@@ -132,7 +150,7 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int, device:
     """One row per arm and seed: the gradient's trace and cosine over `batches` batches that both arms share."""
     settings = dict(experiment.settings)
     batches, warmup, after = (int(settings.pop(k, 0)) for k in ("batches", "warmup", "after"))
-    options = settings.pop("task_options", {})
+    options, stale = settings.pop("task_options", {}), settings.pop("stale", False)
     directory = Path(_policy(after, out, workers, device))
     arms = [recipe_of(arm) for arm in (experiment.parent, experiment.child)]
     frozen: Frozen | None = None
@@ -143,8 +161,9 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int, device:
         if not path.is_file():
             if frozen is None:
                 splits = registry.load("chained_arithmetic", options=options)
-                law = SamplingLaw(max_new_tokens=splits.max_new_tokens)
-                frozen = Frozen(models.load(str(directory), device=choose(device)), splits.train, law, **settings)
+                law, chip = SamplingLaw(max_new_tokens=splits.max_new_tokens), choose(device)
+                older = models.load(locate("starter"), device=chip) if stale else None
+                frozen = Frozen(models.load(str(directory), device=chip), splits.train, law, **settings, older=older)
             found = frozen.gradients([*arms, find(UNBIASED)], batches, warmup, seed)
             rows = [_gradient_row(found, arm, seed) for arm in arms]
             write_json(path, rows)
@@ -210,7 +229,7 @@ def conclude(experiment: Experiment, parent: Sequence[Row], child: Sequence[Row]
         "title": f"why {experiment.child.label} after {experiment.parent.label}",
         "stress": experiment.stress,
         "measure": measures[0].name,
-        "sentence": headline(experiment, verdicts),
+        "sentence": headline(experiment, verdicts, tuned_to(experiment, parent, child)),
         "rows": [*parent, *child],
         "table": {"columns": list(TABLE), "rows": table},
         "verdicts": verdicts,
@@ -249,8 +268,17 @@ def sentence_of(experiment: Experiment, measure: Measure, effect: Effect, means:
     return said if effect.shown else f"{said}: no difference shown"
 
 
-def headline(experiment: Experiment, verdicts: Sequence[Row]) -> str:
-    """The claim where the first measure shows it, and the numbers."""
+def tuned_to(experiment: Experiment, parent: Sequence[Row], child: Sequence[Row]) -> str:
+    """Which learning rates the arms were compared at, where they were swept."""
+    arms = ((experiment.parent, parent), (experiment.child, child))
+    chosen = [f"{arm.label} {rows[0]['lr']:g}" for arm, rows in arms if sweep_of(experiment, arm)]
+    return f", at the best of {len(experiment.rates)} learning rates ({', '.join(chosen)})" if chosen else ""
+
+
+def headline(experiment: Experiment, verdicts: Sequence[Row], tuned: str = "") -> str:
+    """The claim and whether the first measure shows it, and the numbers."""
     first = verdicts[0]
-    words = {True: "Shown", False: "Not shown"}[first["shown"]]
-    return f"{words}: {experiment.claim}. With {experiment.stress}, {'; '.join(v['sentence'] for v in verdicts)}."
+    zero = first["low"] <= 0 <= first["high"]
+    words = "Shown" if first["shown"] else "Not shown" if zero else "Worse, against the claim"
+    said = "; ".join(v["sentence"] for v in verdicts)
+    return f"{words}: {experiment.claim}. With {experiment.stress}{tuned}, {said}."

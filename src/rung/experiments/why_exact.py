@@ -18,7 +18,8 @@ def mean_gradient(recipe: Recipe, world: World) -> Row:
 
     wrong_drift = (g / |g|) . grad E[length | wrong],   in tokens;
     likelihood  = (g / |g|) . grad mean_x log p_x,      p_x the chance of a right answer to prompt x;
-    direction   = cosine of g to grad J.
+    direction   = cosine of g to grad J;
+    snr         = |g|^2 / E|batch's gradient - g|^2.
     """
     scene = Scene(world, Condition())
     estimate = expected_gradient(recipe, scene)
@@ -30,4 +31,9 @@ def mean_gradient(recipe: Recipe, world: World) -> Row:
     likelihood = (p_PA * right_PA).sum(1).log().mean()
     (longer,) = torch.autograd.grad(length, theta, retain_graph=True)
     (likelier,) = torch.autograd.grad(likelihood, theta)
-    return {"wrong_drift": float(g @ longer), "likelihood": float(g @ likelier), "direction": estimate.cosine}
+    return {
+        "wrong_drift": float(g @ longer),
+        "likelihood": float(g @ likelier),
+        "direction": estimate.cosine,
+        "snr": float(estimate.gradient @ estimate.gradient) / estimate.trace,
+    }

@@ -8,7 +8,7 @@ reported as a change in percent, a difference as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 
@@ -40,6 +40,7 @@ class Experiment:
     settings: of `rung train` for kind "training"; for kind "gradient" those of `Frozen` (prompts, samples, process), and
         batches, warmup, task_options, after: tokens that leave_one_out trains the policy before it is frozen; for "exact"
         those of `World`.
+    rates: learning rates of which each arm takes its own best, from `SWEEPS` runs each on seeds that are not compared.
     series: the metric of metrics.jsonl that the picture draws; "accuracy" is the held-out one.
     """
 
@@ -52,18 +53,24 @@ class Experiment:
     child: Arm
     measures: tuple[Measure, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[float, ...] = ()
     series: str = "accuracy"
     seeds: int = 5
 
 
+RATES = (1e-4, 3e-4, 1e-3)
+SWEEPS = 2  # seeds of each learning rate in a sweep
 ACCURACY = Measure("accuracy", "held-out accuracy")
 TRACE = Measure("trace", "gradient variance", "ratio", "lower")
 SNR = Measure("snr", "signal to noise of the gradient", "ratio", "higher")
+DIRECTION = Measure("direction", "cosine of the mean gradient to the policy gradient")
 SECONDS = Measure("seconds_per_step", "seconds a step", "ratio", "lower")
 STATE = Measure("state_mb", "MB of weights and optimizers", "ratio", "lower")
 SMALL = {"prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 3e-4, "tokens": 45_000, "eval_every": 30}
 SHIFTED = {**SMALL, "task_options": {"reward_offset": 1.0}}
 FROZEN = {"prompts": 8, "samples": 8, "batches": 8, "warmup": 20}
+LATER = {**FROZEN, "batches": 24, "warmup": 0, "after": 20_000}
+STALE = {"prompts": 16, "samples": 8, "batches": 24, "warmup": 0, "after": 5_000, "stale": True}
 
 
 def _arm(recipe: str, label: str = "", settings: Mapping[str, Any] | None = None, **overrides: Any) -> Arm:
@@ -71,13 +78,25 @@ def _arm(recipe: str, label: str = "", settings: Mapping[str, Any] | None = None
     return Arm(label or recipe, recipe, fields, settings or {})
 
 
-def _reuse(recipe: str, claim: str) -> Experiment:
-    """A surrogate against GRPO's clip, on batches that are used sixteen times."""
+def _reuse(recipe: str, claim: str, aggregate: str = "SequenceMean") -> Experiment:
+    """A surrogate against GRPO's clip, all else equal, on batches that are used sixteen times."""
     passes: dict[str, Any] = {"update__epochs": 4, "update__minibatches": 4}
+    mean = {"SequenceMean": "", "TokenMean": " with a token mean"}[aggregate]
     return Experiment(
         recipe, "reuse", "training", claim=claim, stress="4 passes of 4 minibatches over every batch",
-        parent=_arm("grpo", "grpo, 4 x 4", kl="NoKL", **passes), child=_arm(recipe, f"{recipe}, 4 x 4", **passes),
-        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 30_000},
+        parent=_arm("grpo", f"grpo{mean}, 4 x 4", kl="NoKL", aggregate=aggregate, **passes),
+        child=_arm(recipe, f"{recipe}, 4 x 4", **passes), rates=(3e-5, 1e-4, 3e-4),
+        measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 20_000},
+    )  # fmt: skip
+
+
+def _stale(recipe: str, claim: str, aggregate: str = "SequenceMean") -> Experiment:
+    """A surrogate against GRPO's clip, all else equal, at one policy and on the answers of an earlier one."""
+    mean = {"SequenceMean": "", "TokenMean": " with a token mean"}[aggregate]
+    return Experiment(
+        recipe, "stale", "gradient", claim=claim, stress="answers drawn by the starter, for a policy that has moved on from it",
+        parent=_arm("grpo", f"grpo{mean}, without its KL", kl="NoKL", aggregate=aggregate), child=_arm(recipe),
+        measures=(DIRECTION, SNR), settings=STALE,
     )  # fmt: skip
 
 
@@ -88,6 +107,21 @@ def _zero(recipe: str, parent: str) -> Experiment:
         stress="rewards of 1 and 2 in place of 0 and 1",
         parent=_arm(parent), child=_arm(recipe), measures=(ACCURACY,), settings=SHIFTED,
     )  # fmt: skip
+
+
+def _critic(name: str, alpha: float, stress: str) -> Experiment:
+    """VAPO against PPO, with credit that reaches `alpha` times the length of an answer."""
+    return Experiment(
+        "vapo", name, "training",
+        claim="a warmed critic, credit over the whole answer, a wider clip and imitation reach more together", stress=stress,
+        parent=_arm("ppo"), child=_arm("vapo", f"vapo, alpha {alpha:g}", credit__estimator__alpha=alpha),
+        measures=(ACCURACY,), rates=RATES,
+        settings={**SMALL, "samples_per_prompt": 8, "tokens": 20_000, "eval_every": 10},
+    )  # fmt: skip
+
+
+def _plain_mean() -> Arm:
+    return _arm("opo", "opo with a plain mean", credit={"part": "GroupMean", "scale": "none"})
 
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -156,7 +190,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         claim="without the divisions by length and by std the mean gradient points where the expected reward grows",
         stress="problems of very different difficulty and answers of different length, as the starter has them",
         parent=_arm("grpo", "grpo without its KL", kl="NoKL"), child=_arm("dr_grpo"),
-        measures=(Measure("direction", "cosine of the mean gradient to the policy gradient"),),
+        measures=(DIRECTION,),
         settings={**FROZEN, "prompts": 16, "batches": 24, "warmup": 0},
     ),
     Experiment(
@@ -192,38 +226,49 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         settings={**SMALL, "prompts_per_step": 32, "samples_per_prompt": 1},
     ),
     _reuse("gspo", "one ratio per answer is steadier than a ratio per token"),
-    _reuse("cispo", "capping the weight keeps tokens that a clip would silence"),
+    _reuse("cispo", "capping the weight keeps tokens that a clip would silence", "TokenMean"),
+    _stale("cispo", "with the tokens that a clip would silence the mean gradient keeps its direction", "TokenMean"),
     _reuse("gmpo", "a geometric mean of ratios does not follow its outliers"),
+    _stale("gmpo", "with a geometric mean of ratios and a wider clip the mean gradient keeps its direction"),
     _reuse("sapo", "a gradient that fades is steadier than one that is switched off at an edge"),
-    _zero("remax", "reinforce"),
+    _stale("sapo", "with tokens that fade in place of a clip the mean gradient keeps its direction"),
+    replace(_zero("remax", "reinforce"), rates=RATES),
+    Experiment(
+        "remax", "variance", "gradient",
+        claim="the reward of the greedy answer takes noise out of the gradient",
+        stress="two answers to each prompt and a policy that is mostly right",
+        parent=_arm("reinforce"), child=_arm("remax"), measures=(TRACE,), settings={**LATER, "prompts": 32, "samples": 2},
+    ),
     Experiment(
         "ppo_kl", "cost", "training",
         claim="a price on the KL costs a fraction of TRPO's linear solve and line search",
-        stress="equal tokens, a tuned learning rate",
-        parent=_arm("trpo"), child=_arm("ppo_kl"), measures=(SECONDS, ACCURACY),
+        stress="equal tokens",
+        parent=_arm("trpo"), child=_arm("ppo_kl"), measures=(SECONDS, ACCURACY), rates=RATES,
         settings={**SMALL, "samples_per_prompt": 8, "learning_rate": 4e-4, "tokens": 20_000, "eval_every": 10},
     ),
-    Experiment(
-        "vapo", "critic", "training",
-        claim="a critic that is warmed up and trained on full returns makes up for its slow start",
-        stress="equal tokens, a tuned learning rate",
-        parent=_arm("ppo"), child=_arm("vapo"), measures=(ACCURACY,),
-        settings={**SMALL, "samples_per_prompt": 8, "learning_rate": 4e-4, "tokens": 20_000, "eval_every": 10},
-    ),
+    _critic("critic", 0.05, "answers of ten tokens, where credit by one temporal difference is all that its formula leaves"),
+    _critic("long", 25.0, "lambda at ten tokens as the paper has it at five thousand"),
     Experiment(
         "grpo_process", "steps", "training",
         claim="rewards for steps tell good steps from bad ones within an answer",
         stress="a task that judges each reasoning step, few tokens",
         parent=_arm("grpo", "grpo without its KL", kl="NoKL"),
-        child=_arm("grpo_process", "grpo_process without its KL", kl="NoKL"),
+        child=_arm("grpo_process", "grpo_process without its KL", kl="NoKL"), rates=RATES,
         measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 20_000, "eval_every": 10},
+    ),
+    Experiment(
+        "grpo_process", "credit", "gradient",
+        claim="crediting a token with the steps that follow it makes the gradient clearer than their sum for all tokens",
+        stress="the same rewards for both, one for each reasoning step",
+        parent=_arm("grpo"), child=_arm("grpo_process"), measures=(SNR,),
+        settings={**FROZEN, "prompts": 16, "batches": 24, "warmup": 0, "process": True},
     ),
     Experiment(
         "lite_ppo", "direction", "exact",
         claim="the std of a small group bends the mean gradient, that of the whole batch bends it less",
         stress="small worlds of two prompts of different difficulty, every batch enumerated",
         parent=_arm("grpo", "grpo with a token mean, without its KL", kl="NoKL", aggregate="TokenMean"),
-        child=_arm("lite_ppo"), measures=(Measure("direction", "cosine of the mean gradient to the policy gradient"),),
+        child=_arm("lite_ppo"), measures=(DIRECTION,),
         settings={"vocabulary": 2, "horizon": 2, "prompts": 2, "samples": 8, "reward": "binary"}, seeds=30,  # none at 2 and 3
     ),
     Experiment(
@@ -237,21 +282,42 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     Experiment(
         "opo", "length", "gradient",
         claim="a baseline that weighs rewards by length takes more noise out than none",
-        stress="answers of different length",
+        stress="a policy that is right four times in ten, answers of different length",
         parent=_arm("reinforce", "reinforce with a token mean", aggregate="TokenMean"), child=_arm("opo"),
-        measures=(SNR,), settings={**FROZEN, "batches": 24},
+        measures=(SNR,), settings={**LATER, "prompts": 16, "after": 5_000},
+    ),
+    Experiment(
+        "opo", "mean", "gradient",
+        claim="a baseline that weighs rewards by length takes more noise out than the plain mean",
+        stress="a policy that is right four times in ten, answers of different length",
+        parent=_plain_mean(), child=_arm("opo"), measures=(SNR,), settings={**LATER, "prompts": 16, "after": 5_000},
+    ),
+    Experiment(
+        "opo", "worlds", "exact",
+        claim="a baseline that weighs rewards by length takes more noise out than the plain mean",
+        stress="small worlds of random rewards and policies, every batch enumerated",
+        parent=_plain_mean(), child=_arm("opo"), measures=(SNR,),
+        settings={"vocabulary": 3, "horizon": 4, "samples": 3, "reward": "binary"}, seeds=60,
     ),
     Experiment(
         "reinforce_pp_baseline", "difficulty", "gradient",
         claim="subtracting the group's mean takes the prompt's difficulty out of the noise",
-        stress="problems of very different difficulty",
+        stress="problems of very different difficulty, most answers right",
         parent=_arm("reinforce_pp"), child=_arm("reinforce_pp_baseline"),
-        measures=(SNR,), settings={**FROZEN, "batches": 24},
+        measures=(SNR,), settings=LATER,
+    ),
+    Experiment(
+        "reinforce_pp_baseline", "worlds", "exact",
+        claim="subtracting the group's mean takes the prompt's difficulty out of the noise",
+        stress="small worlds of two prompts of different difficulty, every batch enumerated",
+        parent=_arm("reinforce_pp", "reinforce_pp without its KL", kl="NoKL"),
+        child=_arm("reinforce_pp_baseline", "reinforce_pp_baseline without its KL", kl="NoKL"), measures=(SNR,),
+        settings={"vocabulary": 2, "horizon": 2, "prompts": 2, "samples": 4, "reward": "binary"}, seeds=30,
     ),
     Experiment(
         "kimi", "reuse", "training",
         claim="fitting the distance to the optimum takes more than one step from a batch",
-        stress="few tokens, equal for both",
+        stress="few tokens, equal for both", rates=RATES,
         parent=_arm("leave_one_out"), child=_arm("kimi", "kimi, 4 steps a batch", update__minibatches=4),
         measures=(ACCURACY,), settings={**SMALL, "samples_per_prompt": 8, "tokens": 10_000, "eval_every": 5},
     ),
