@@ -316,6 +316,31 @@ def test_silence_and_source_are_those_of_the_recipe(name):
         assert plain(paper) in plain(section(page, "Source"))
 
 
+AUDIT = (DOCS / "audit.md").read_text(encoding="utf-8")
+ORACLE = re.compile(r"^- The oracle \(`rung audit (\w+)`.*?(?=^- |^\n|^#)", re.MULTILINE | re.DOTALL)
+
+
+def verdicts(name: str) -> list[str]:
+    """What docs/audit.md says of a recipe: on fresh samples, off-policy, with a wrong critic if it has one."""
+    rows = re.findall(rf"^\| {name} \| ([^|]+) \|", AUDIT, re.MULTILINE)
+    return rows[:3] if "wrong critic" in "".join(rows) else rows[:2]
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "- The oracle (" in page])
+def test_the_oracles_verdict_on_the_page_is_that_of_the_audit(name):
+    found = ORACLE.search(PAGES[name])
+    assert found is not None and found[1] == name
+    said, want = found[0], verdicts(name)
+    cosines = [re.findall(r"cosine (\d\.\d{4})", verdict)[:1] for verdict in want]
+    assert re.findall(r"\d\.\d{4}", said) == [x for row in cosines for x in row]
+    assert ("unbiased on" in said) == (want[0] == "unbiased")
+    assert ("unbiased up to the constant" in said) == want[0].startswith("unbiased up to")
+
+
+def test_most_pages_quote_the_oracle():
+    assert sum("- The oracle (" in page for page in PAGES.values()) >= 18
+
+
 def plain(text: str) -> str:
     return " ".join(text.replace("\\", "").split()).lower()
 
