@@ -30,7 +30,7 @@ LAYOUT = set(  # LaTeX that is no symbol: layout, operators, relations
         r"\w+",
         """
         frac sqrt left right big Big cdot cdots ldots dots times quad qquad text mathrm mathbb mathbf operatorname
-        hat bar tilde widehat overline underline underbrace lVert rVert Vert mid begin end top ast dagger circ cr
+        hat bar tilde widehat overline underline underbrace lVert rVert Vert mid begin end top ast dagger circ
         nabla partial sum prod int log exp min max arg argmax sin cos arcsin det Pr lim to infty pm mp
         le ge leq geq lt gt ne neq approx equiv propto sim in notin subset cup cap forall exists
         Rightarrow Longrightarrow Leftrightarrow rightarrow leftarrow longrightarrow mapsto colon
@@ -96,7 +96,7 @@ def formulas(text: str) -> list[str]:
 def without_words(formula: str) -> str:
     """Operators and words in upright letters are no symbols, and neither is a token of the toy."""
     formula = re.sub(r"\\mathbb\{E\}", " ", formula)
-    return re.sub(r"\\(?:mathrm|text|operatorname|texttt|begin|end)\{[^{}]*\}", " ", formula)
+    return re.sub(r"\\(?:mathrm|text|operatorname|texttt)\{[^{}]*\}", " ", formula)
 
 
 LETTER = re.compile(r"k_\{?[123]\}?|\\[a-zA-Z]+|[a-zA-Z]")
