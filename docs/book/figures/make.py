@@ -26,7 +26,6 @@ mpl.rcParams.update({
 })  # fmt: skip
 
 
-# -- chapter 6 ---------------------------------------------------------------------------------------------------
 TOY_SCORE = np.array([  # of `4`, `5`, `think 4`, `think 5`
     [.7, -.3, -.4, 0, 0], [-.3, .7, -.4, 0, 0], [-.3, -.3, .6, .25, -.25], [-.3, -.3, .6, -.75, .75],
 ])  # fmt: skip
@@ -34,6 +33,32 @@ TOY = (np.array([0.3, 0.3, 0.3, 0.1]), TOY_SCORE, np.array([1.0, 0.0, 1.0, 0.0])
 SURE = (np.array([0.9, 0.1]), np.array([[0.1, -0.1], [-0.9, 0.9]]), np.array([1.0, 0.0]))
 
 
+# -- chapter 4 ---------------------------------------------------------------------------------------------------
+def cloud() -> Figure:
+    """Every estimate from a batch of 8, area = its chance, in the logits of `4` and `think`; three codings of one verdict."""
+    prob, score, reward = TOY
+    batches = [n for n in product(range(9), repeat=4) if sum(n) == 8]  # how often each answer was drawn
+    orders = [math.factorial(8) / math.prod(map(math.factorial, n)) for n in batches]
+    chance = np.array(orders) * np.prod(prob ** np.array(batches), axis=1)
+    drawn = chance > 5e-4
+    figure, panels = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained", sharex=True, sharey=True)
+    for axes, shift in zip(panels, (-0.5, 0.0, 1.0), strict=True):
+        each, g = np.array(batches) * (reward + shift) @ score / 8, (prob * reward) @ score
+        wrong = each @ g < 0
+        for colour, here in [(BLUE, drawn & ~wrong), (ORANGE, drawn & wrong)]:
+            axes.scatter(*each[here][:, [0, 2]].T, s=1500 * chance[here], color=colour, alpha=0.6, linewidths=0)
+        axes.annotate(
+            "", g[[0, 2]], (0, 0), arrowprops={"arrowstyle": "->", "color": GREEN, "lw": 2, "shrinkA": 0, "shrinkB": 0}
+        )
+        share = chance[wrong].sum()
+        axes.set(title=f"wrong {shift:g}, right {shift + 1:g}\n{share:.1%} point away", xlabel="logit of “4”")
+        axes.axhline(0, color=GRAY, linewidth=0.5)
+        axes.axvline(0, color=GRAY, linewidth=0.5)
+    panels[0].set(ylabel="logit of “think”", xlim=(-0.95, 0.95), ylim=(-0.95, 0.95))
+    return figure
+
+
+# -- chapter 6 ---------------------------------------------------------------------------------------------------
 def parabola() -> Figure:
     """Var (R - b) score = E (R - b)^2 |score|^2 - |grad J|^2, over b."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
@@ -191,7 +216,7 @@ def _bernoulli_kl(p: float, q: np.ndarray) -> np.ndarray:
     return p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
 
 
-FIGURES: Mapping[str, Callable[[], Figure]] = {f.__name__: f for f in (parabola, gae, weights, trust)}
+FIGURES: Mapping[str, Callable[[], Figure]] = {f.__name__: f for f in (cloud, parabola, gae, weights, trust)}
 
 
 def main() -> None:
