@@ -67,7 +67,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/layout.py": [
         "tests/rollout/test_collect_masks.py",
         "tests/rollout/test_talk.py",
-        "tests/rollout/test_collect.py",
+        "tests/training/test_scales.py",
     ],
     "rollout/collect.py": ["tests/rollout/test_collect_masks.py", "tests/training/test_scales.py"],
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],

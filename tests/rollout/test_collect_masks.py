@@ -10,8 +10,9 @@ import torch
 
 from rung.errors import InputError
 from rung.parts import Data, Overlong
-from rung.records import Rollout, SamplingLaw, State, Task
+from rung.records import Rollout, SamplingLaw, Scored, State, Task
 from rung.rollout.collect import Collector, differs
+from rung.rollout.layout import layout
 from rung.text import Codec
 
 NAN = math.nan
@@ -184,3 +185,10 @@ def test_too_few_problems_are_refused_and_too_long_prompts_counted():
     c.env.score = lambda group: [{}]
     with pytest.raises(InputError, match="returned 1 rewards for 5 answers"):
         c.collect(0, State())
+
+
+def test_a_steps_own_reward_lies_on_the_token_that_ends_it():
+    row = Scored(Task("0", "x"), rollout(4), "", {}, 1.0)
+    batch = layout([[row, row]], State(), ends=lambda row: [(1, 0.25)])
+    assert batch.reward_BT.tolist() == [[0.0, 0.25, 0.0, 1.0]] * 2
+    assert batch.step_end_BT.tolist() == [[False, True, False, True]] * 2
