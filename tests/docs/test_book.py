@@ -147,9 +147,15 @@ def test_a_letter_carries_a_subscript_only_where_its_row_shows_one(page):
             assert x not in FORMS or bool(sub) in FORMS[x], f"{x}{sub} is not a form of docs/symbols.md: {formula}"
 
 
-def test_every_chapter_that_the_table_names_is_a_chapter_of_the_book():
-    named = set(re.findall(r"\(book/(\d\d)_\w+\.md\)", SYMBOLS))
-    assert named <= {f"{n:02}" for n in range(1, 14)}
+def test_the_table_names_the_first_chapter_that_uses_a_letter():
+    used = {f"book/{name}": set().union(*map(letters, formulas(text))) for name, text in TEXT.items()}
+    ladder = {f"ladder/{name}": set().union(*map(letters, formulas(text))) for name, text in LADDER.items()}
+    rows = [line for line in SYMBOLS.splitlines() if line.startswith("| $")]
+    for row, meanings in zip(rows, MEANINGS, strict=True):
+        named = re.search(r"\[(\d+|ladder)\]\(((?:book|ladder)/\w+)\.md\) \|$", row)
+        assert named, row
+        chapters = [page for page, found in used.items() if found & meanings]
+        assert named[2] in (chapters[:1] or [page for page, found in ladder.items() if found & meanings]), row
 
 
 # -- the text ----------------------------------------------------------------------------------------------------
