@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-GRAY, BLUE, ORANGE, GREEN = "#808080", "#3b82d6", "#e07b28", "#2c9c69"  # each at least 3:1 on white and on #131416
+GRAY, BLUE, ORANGE, GREEN = "#808080", "#3b82d6", "#d9731f", "#2c9c69"  # each at least 3:1 on white and on #131416
 mpl.rcParams.update({
     "svg.hashsalt": "rung", "font.size": 10, "savefig.transparent": True, "lines.linewidth": 1.8, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "legend.labelcolor": GRAY,
