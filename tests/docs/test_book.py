@@ -181,6 +181,7 @@ def test_links_lead_to_files_and_dollars_are_paired(page):
     )
     for formula in formulas(text):
         assert formula.count("{") == formula.count("}"), formula
+        assert not re.search(r"\\[^a-zA-Z]", formula), f"Markdown eats a backslash before punctuation: {formula}"
 
 
 @every_chapter
