@@ -159,6 +159,11 @@ def test_the_table_names_the_first_chapter_that_uses_a_letter():
 
 
 # -- the text ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("page", [*COMPUTED, *LADDER])
+def test_a_page_with_formulas_leads_to_the_table_of_symbols(page):
+    assert re.search(r"\]\((\.\./)?symbols\.md\)", {**COMPUTED, **LADDER}[page])
+
+
 def anchors(text: str) -> set[str]:
     heads = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
