@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from rung.evaluation.conformance import check, table
+from rung.evaluation.conformance import conformance, table
 from rung.evaluation.model_kinds import KINDS
 
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    text = table([check(kind) for kind in KINDS])
+    text = table([conformance(kind) for kind in KINDS])
     print(text)
     if args.write is not None:
         page = args.write.read_text(encoding="utf-8")

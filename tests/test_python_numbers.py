@@ -13,7 +13,7 @@ from rung import InputError
 from rung.recipe_io import all_recipes
 from rung.settings.flags import Eval
 from rung.settings.ranges import options_of, plain
-from rung.training.config import TrainConfig, checked, to_toml
+from rung.training.config import TrainConfig, to_toml, typed_settings
 
 OF_PYTHON = {bool: True, int: 2, float: 0.5}
 KINDS = {
@@ -37,11 +37,11 @@ def cases(record):
 def test_a_setting_takes_a_number_of_numpy_or_torch(name, kind):
     for make in KINDS[kind]:
         given = make(OF_PYTHON[kind])
-        for config in (TrainConfig(**{name: given}), TrainConfig(**checked({name: given}))):
+        for config in (TrainConfig(**{name: given}), TrainConfig(**typed_settings({name: given}))):
             assert getattr(config, name) == OF_PYTHON[kind] and type(getattr(config, name)) in (kind, int)
     if kind is float:
         whole = np.int64(0 if "beta" in name else 1)
-        assert type(checked({name: whole})[name]) is float, "and is written as a number with a fraction"
+        assert type(typed_settings({name: whole})[name]) is float, "and is written as a number with a fraction"
 
 
 @pytest.mark.parametrize(("name", "kind"), cases(Eval))

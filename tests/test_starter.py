@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import rung.models.starter
 from rung.errors import InputError
-from rung.models.starter.make import SYMBOLS, WarmUp, make, measure, trace
+from rung.models.starter.make import SYMBOLS, WarmUp, accuracy_of, make, trace
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import Environment
 from rung.tasks.sources.arithmetic import MAX_NEW_TOKENS, ChainedArithmetic, side, splits, values
@@ -141,7 +141,7 @@ def test_the_stored_starter_is_a_base_that_can_be_improved() -> None:
     problems = ChainedArithmetic("eval", 0, 500)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        measured = measure(model, problems)
+        measured = accuracy_of(model, problems)
     assert 0.15 <= measured.sampled <= 0.35 and measured.greedy <= 0.35
     assert measured.full >= 0.45 and measured.direct <= 0.25  # thinking pays
     assert 0.1 <= measured.share_full <= 0.4 and measured.share_direct >= 0.5  # and it does not know that yet

@@ -139,13 +139,13 @@ def signature() -> inspect.Signature:
 
 
 def _config(settings: dict[str, Any]) -> TrainConfig:
-    from rung.training.config import TrainConfig, checked
+    from rung.training.config import TrainConfig, typed_settings
     from rung.training.resume import going_on
 
     resume = settings.get("resume", False)
     if resume is False:
-        return TrainConfig(**checked(settings))
-    rest = checked({k: v for k, v in settings.items() if k not in ("resume", "out")})
+        return TrainConfig(**typed_settings(settings))
+    rest = typed_settings({k: v for k, v in settings.items() if k not in ("resume", "out")})
     return going_on({**rest, "resume": getattr(resume, "path", resume), "out": settings.get("out")})
 
 

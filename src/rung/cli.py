@@ -75,10 +75,10 @@ def _plan(argv: list[str]) -> int:
     _load("rung.plan.estimate")
     waiting.end()
     from rung.io.environment import keep_freed_memory
-    from rung.io.tables import check_json_target
+    from rung.io.tables import refuse_target
     from rung.plan.estimate import run_plan
 
-    check_json_target(json_to)
+    refuse_target(json_to)
     keep_freed_memory()  # as the run itself will
     return run_plan(config, None if tokens is None else float(tokens), json_to)
 

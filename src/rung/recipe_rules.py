@@ -145,7 +145,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def check(recipe: Recipe) -> None:
+def refuse_contradictions(recipe: Recipe) -> None:
     """Refuse a recipe whose parts contradict each other. InputError with the reason and what to use instead."""
     refuse_name(recipe.name, "Recipe.name")
     for part in (getattr(recipe, f.name) for f in fields(recipe)):
@@ -156,7 +156,7 @@ def check(recipe: Recipe) -> None:
             raise InputError(f"recipe {recipe.name!r}: {reason}")
 
 
-def check_sampling(
+def refuse_sampling(
     recipe: Recipe, *, samples_per_prompt: int, rows: int, temperature: float, is_full: bool, max_new_tokens: int
 ) -> None:
     """Refuse a recipe that the way of sampling contradicts: the rules that need more than the recipe."""

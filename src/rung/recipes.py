@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import rung.parts as p
-from rung.recipe_rules import check, needs_of
+from rung.recipe_rules import needs_of, refuse_contradictions
 from rung.records import State
 from rung.settings import ranges
 
@@ -42,8 +42,8 @@ class Recipe:
     data: p.Data = p.Data()
 
     def __post_init__(self) -> None:
-        ranges.check(self, "Recipe.")
-        check(self)
+        ranges.refuse_unfit(self, "Recipe.")
+        refuse_contradictions(self)
 
     @cached_property
     def needs(self) -> frozenset[str]:

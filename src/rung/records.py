@@ -215,7 +215,7 @@ class Batch:
     group_B      int:   index of the prompt that the row answers, 0..P-1; rows of a group may lie anywhere.
     valid_B      bool:  the row has an action and a finite reward, so it may enter statistics and loss.
     keep_B       bool:  the row may enter the loss (False: overlong filter); says nothing about statistics.
-    dull_B       bool:  dynamic sampling found no difference in what the task pays and nothing to put in the row's place:
+    zero_variance_B       bool:  dynamic sampling found no difference in what the task pays and nothing to put in the row's place:
                         no advantage, though a penalty for length may differ. None: nothing was filtered.
     truncated_B  bool:  the answer was cut by the token limit.
     right_B      bool:  what the task itself pays for the answer, before any KL or length penalty, is above 0. None: not
@@ -244,7 +244,7 @@ class Batch:
     right_B: Tensor | None = None
     greedy_B: Tensor | None = None  # reward of the greedy answer to the row's prompt
     step_end_BT: Tensor | None = None  # bool: a reasoning step ends here; None: one step, the whole answer
-    dull_B: Tensor | None = None
+    zero_variance_B: Tensor | None = None
     state: State = State()
     same_numbers: bool = True
     tokens: Tokens | None = None

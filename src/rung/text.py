@@ -44,7 +44,7 @@ class Codec:
 
     def using(self, options: Mapping[str, Any]) -> Codec:
         """The same with these arguments of the chat template (enable_thinking=False); refuses those that it does not read."""
-        _check_options(self.tokenizer, options)
+        _refuse_options(self.tokenizer, options)
         return replace(self, options=dict(options))
 
     def writing(self, asked: Problems) -> Codec:
@@ -214,7 +214,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _check_options(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:
+def _refuse_options(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> None:
     """Refuse an argument that the chat template does not read: it would change nothing."""
     if not options:
         return

@@ -12,7 +12,7 @@ import rung
 from rung.cli import main
 from rung.evaluation.conformance import PROMPTS, tiny
 from rung.experiments import why
-from rung.experiments.why_experiments import Arm, Experiment, Measure
+from rung.experiments.why_experiments import Arm, Experiment, Quantity
 from rung.io.run_dir import RunDir
 from rung.kernels import device
 from rung.maths import wide
@@ -131,7 +131,10 @@ def test_variance_is_that_of_the_cpu(capsys):
 
 @pytest.mark.slow
 def test_why_measures_there(capsys, tmp_path, monkeypatch):
-    arms, measure = (Arm("reinforce", "reinforce"), Arm("grpo", "grpo")), Measure("trace", "variance", "ratio", "lower")
+    arms, measure = (
+        (Arm("reinforce", "reinforce"), Arm("grpo", "grpo")),
+        Quantity("trace", "variance", "ratio", "lower"),
+    )
     settings = {"prompts": 2, "samples": 2, "batches": 3, "warmup": 1}
     noise = Experiment("grpo", "g", "gradient", "claim", "stress", *arms, (measure,), settings, seeds=2)
     monkeypatch.setattr(why, "EXPERIMENTS", (noise,))

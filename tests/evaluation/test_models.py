@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rung.evaluation.conformance import check, table
+from rung.evaluation.conformance import conformance, table
 from rung.evaluation.model_kinds import CHEAP, KINDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 @pytest.mark.parametrize("kind", [k if k in CHEAP else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
 def test_a_kind_of_model_agrees_with_its_own_forward(kind):
-    row = check(kind)
+    row = conformance(kind)
     assert len(row.lengths) > 1, "rows end at different times, so that some are taken out"
     assert max(row.sampler_gap, row.trainer_gap, row.lora_gap or 0) < 1e-4
     assert max(row.gradient_error, row.checkpointed_error or 0, row.lora_gradient_error or 0) < 1e-4

@@ -17,7 +17,7 @@ import rung.parts as p
 from rung.cli import main
 from rung.errors import InputError
 from rung.exact.audit import WORLD, audit, conditions, relevant, run_audit
-from rung.exact.causes import measure
+from rung.exact.causes import estimate_of
 from rung.recipe_io import all_recipes
 from rung.recipes import A2C, DR_GRPO, GRPO, LADDER, REINFORCE, RLOO, VALUE_BASELINE
 
@@ -143,9 +143,9 @@ def test_the_example_of_the_docstring_runs(capsys):
 
 def test_causes_meet_in_the_cache():
     audit(GRPO)
-    hits = measure.cache_info().hits
+    hits = estimate_of.cache_info().hits
     audit(GRPO)
-    assert measure.cache_info().hits > hits
+    assert estimate_of.cache_info().hits > hits
 
 
 def test_torch_keeps_its_default_precision():

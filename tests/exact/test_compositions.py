@@ -34,7 +34,7 @@ from rung.maths.objective import count
 from rung.models import starter
 from rung.network import model as models
 from rung.recipe_io import LABELS, PARTS, all_recipes
-from rung.recipe_rules import check_sampling
+from rung.recipe_rules import refuse_sampling
 from rung.recipes import Recipe
 from rung.records import Batch, SamplingLaw
 from rung.rollout.collect import Collector
@@ -223,7 +223,7 @@ def check_composition(seed: int) -> bool:
     """Whether the composition was accepted; what is wrong with it raises."""
     try:
         recipe = Recipe(name=f"composition {seed}", **draw(seed))
-        check_sampling(recipe, samples_per_prompt=2, rows=6, temperature=1.0, is_full=True, max_new_tokens=6)
+        refuse_sampling(recipe, samples_per_prompt=2, rows=6, temperature=1.0, is_full=True, max_new_tokens=6)
     except InputError:  # anything else is an error of ours
         return False
     check_promise(recipe, WORLD)

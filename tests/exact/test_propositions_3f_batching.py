@@ -15,7 +15,7 @@ from rung.exact.world import Condition, Scene, World, scene
 from rung.maths.logprob import entropy_of, full_kl, token_logprob
 from rung.maths.objective import count, objective
 from rung.recipe_io import all_recipes
-from rung.recipe_rules import check_sampling
+from rung.recipe_rules import refuse_sampling
 from rung.recipes import REINFORCE, RLOO, Recipe
 from rung.records import Batch, Scores, State, Totals
 from rung.training.work import MasterAdamW
@@ -182,7 +182,7 @@ def test_P51_a_cut_law_needs_its_own_log_probabilities():
     assert expected_gradient(REINFORCE, right).relative_error < 1e-10
     assert expected_gradient(REINFORCE, wrong).cosine < 0.9999
     with pytest.raises(InputError, match="biased"):
-        check_sampling(RLOO, samples_per_prompt=2, rows=4, temperature=1.0, is_full=False, max_new_tokens=8)
+        refuse_sampling(RLOO, samples_per_prompt=2, rows=4, temperature=1.0, is_full=False, max_new_tokens=8)
 
 
 def test_P51_tokens_that_cannot_be_drawn_leave_entropy_and_kl_differentiable():

@@ -14,7 +14,7 @@ from rung.exact.world import Condition, Scene, World
 from rung.experiments.runs import key
 from rung.experiments.why import conclude, jobs_of, named, recipe_of
 from rung.experiments.why_exact import mean_gradient
-from rung.experiments.why_experiments import ACCURACY, EXPERIMENTS, NONE, Arm, Experiment, Measure
+from rung.experiments.why_experiments import ACCURACY, EXPERIMENTS, NONE, Arm, Experiment, Quantity
 from rung.recipe_io import all_recipes, diff, find
 from rung.records import Completion, Group
 from rung.tasks import registry
@@ -59,7 +59,7 @@ def rows(**columns):
 
 @pytest.fixture
 def experiment():
-    memory = Measure("state_mb", "memory", "ratio", "lower")
+    memory = Quantity("state_mb", "memory", "ratio", "lower")
     return Experiment(
         "grpo", "x", "training", "the claim", "the stress", Arm("p", "ppo"), Arm("c", "grpo"), (ACCURACY, memory)
     )
@@ -143,7 +143,7 @@ def test_every_kind_runs_from_end_to_end_and_is_kept(tmp_path, monkeypatch, caps
     settings = {"prompts": 2, "samples": 2, "batches": 3, "warmup": 1, "process": True}
     noise = Experiment(
         "grpo", "g", "gradient", "claim", "stress", Arm("reinforce", "reinforce"), Arm("grpo", "grpo"),
-        (Measure("trace", "variance", "ratio", "lower"),), settings, seeds=2,
+        (Quantity("trace", "variance", "ratio", "lower"),), settings, seeds=2,
     )  # fmt: skip
     length = next(e for e in EXPERIMENTS if e.kind == "exact")
     exact = replace(length, recipe="grpo", name="e", settings={**length.settings, "horizon": 2}, seeds=2)

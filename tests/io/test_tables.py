@@ -4,7 +4,7 @@ import math
 import pytest
 
 from rung.errors import InputError
-from rung.io.tables import check_json_target, show
+from rung.io.tables import refuse_target, show
 
 COLUMNS = ("recipe", "bias", "ok", "why")
 ROWS = [("grpo", 0.123456, True, "[bold]x[/bold]\x1b[31m"), ("rloo", math.nan, False, None)]
@@ -36,10 +36,10 @@ def test_nothing_is_overwritten(tmp_path, capsys):
         with pytest.raises(InputError, match="--json"):
             show("Bias", COLUMNS, ROWS, str(target))
         with pytest.raises(InputError, match="--json"):
-            check_json_target(str(target))
+            refuse_target(str(target))
     assert old.read_text() == "precious" and capsys.readouterr().out == ""
-    check_json_target("-")
-    check_json_target(None)
+    refuse_target("-")
+    refuse_target(None)
 
 
 def test_no_rows(capsys):

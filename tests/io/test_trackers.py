@@ -15,7 +15,7 @@ import pytest
 from rung.cli import main
 from rung.errors import InputError
 from rung.io import trackers
-from rung.io.trackers import check_tracker, open_tracker
+from rung.io.trackers import open_tracker, refuse_tracker
 from rung.training.config import TrainConfig
 from rung.training.loop import train
 
@@ -68,8 +68,8 @@ def test_a_missing_package_is_refused_before_anything_is_written(tmp_path, capsy
 
 def test_an_unknown_tracker_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'tensorboard'"):
-        check_tracker("tensorbord")
-    check_tracker("none")
+        refuse_tracker("tensorbord")
+    refuse_tracker("none")
 
 
 def test_a_tracker_gets_every_finite_number_and_only_those(tmp_path, recorder):
@@ -141,7 +141,7 @@ def test_tensorboard_writes_events(tmp_path):
 def test_wandb_offline_keeps_the_run_in_its_directory(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    check_tracker("wandb")
+    refuse_tracker("wandb")
     assert _log_all("wandb", tmp_path) == [f"tracker wandb: wandb sync {tmp_path}/wandb/offline-run-*"]
     stored = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     end = time.monotonic() + 30

@@ -12,7 +12,7 @@ from rung.kernels import llama_step as llama
 from rung.kernels import packed_weights as matmul
 from rung.kernels.llama_step import Product, fits
 from rung.network import adapter
-from rung.network.streams import steps
+from rung.network.streams import takes_short_steps
 from rung.records import SamplingLaw
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
@@ -30,7 +30,7 @@ def answers(model, samples=3, new=20):
 @pytest.mark.parametrize("kind", LIKE)
 def test_a_step_says_what_the_models_own_code_says(kind):
     model = tiny(kind)
-    assert model.steps and steps(model)
+    assert model.short_steps and takes_short_steps(model)
     noise = torch.Generator().manual_seed(0)
     for weight in model.hf.parameters():
         if weight.dim() == 1:  # norms and biases, which are all alike in a fresh model
@@ -43,13 +43,13 @@ def test_a_step_says_what_the_models_own_code_says(kind):
 
 @pytest.mark.parametrize("kind", sorted(set(CHEAP) - set(LIKE)))
 def test_other_kinds_decode_by_their_own_code(kind):
-    assert not tiny(kind).steps
+    assert not tiny(kind).short_steps
 
 
 def test_an_adapter_sends_decoding_back_to_the_models_own_code():
     model = tiny("llama")
     adapter.add(model, rank=2)
-    assert not steps(model)
+    assert not takes_short_steps(model)
 
 
 def test_a_rotary_embedding_that_grows_with_the_row_does_not_fit():
@@ -62,7 +62,7 @@ def test_a_model_whose_step_disagrees_is_found_out(monkeypatch):
     step = llama.LlamaStep.__call__
     monkeypatch.setattr(llama.LlamaStep, "__call__", lambda *a: 1.1 * step(*a))
     model = tiny("llama")
-    assert fits(model.hf) and not model.steps
+    assert fits(model.hf) and not model.short_steps
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -8,7 +8,7 @@ import pytest
 import rung.parts as p
 from rung.errors import InputError
 from rung.recipe_io import LABELS, all_recipes, diff
-from rung.recipe_rules import RULES, check, check_sampling
+from rung.recipe_rules import RULES, refuse_contradictions, refuse_sampling
 from rung.recipes import Recipe
 
 RECIPES = all_recipes()
@@ -225,7 +225,7 @@ def test_nonsense_is_refused_with_the_reason(below, changes, why, legal):
     with pytest.raises(InputError, match=why) as refused:
         replace(R[below], name="mine", **changes)
     assert "'mine'" in str(refused.value)
-    check(replace(R[below], **legal))
+    refuse_contradictions(replace(R[below], **legal))
 
 
 def test_every_rule_has_its_example():
@@ -244,7 +244,7 @@ GOOD_SAMPLING = {"samples_per_prompt": 4, "rows": 16, "temperature": 1.0, "is_fu
 
 @every_recipe
 def test_ordinary_sampling_is_accepted(recipe):
-    check_sampling(recipe, **GOOD_SAMPLING)
+    refuse_sampling(recipe, **GOOD_SAMPLING)
 
 
 @pytest.mark.parametrize(
@@ -259,14 +259,14 @@ def test_ordinary_sampling_is_accepted(recipe):
 )
 def test_sampling_that_contradicts_the_recipe_is_refused(recipe, changes, why):
     with pytest.raises(InputError, match=why):
-        check_sampling(recipe, **{**GOOD_SAMPLING, **changes})
+        refuse_sampling(recipe, **{**GOOD_SAMPLING, **changes})
 
 
 def test_sampling_at_the_edge_is_accepted():
-    check_sampling(R["reinforce"], **{**GOOD_SAMPLING, "samples_per_prompt": 1, "rows": 1, "temperature": 0.01})
-    check_sampling(R["grpo"], **{**GOOD_SAMPLING, "samples_per_prompt": 2})
-    check_sampling(replace(R["dr_grpo"], aggregate=p.FixedBudget(16)), **GOOD_SAMPLING)
-    check_sampling(R["reinforce_pp"], **{**GOOD_SAMPLING, "samples_per_prompt": 2, "rows": 2})
+    refuse_sampling(R["reinforce"], **{**GOOD_SAMPLING, "samples_per_prompt": 1, "rows": 1, "temperature": 0.01})
+    refuse_sampling(R["grpo"], **{**GOOD_SAMPLING, "samples_per_prompt": 2})
+    refuse_sampling(replace(R["dr_grpo"], aggregate=p.FixedBudget(16)), **GOOD_SAMPLING)
+    refuse_sampling(R["reinforce_pp"], **{**GOOD_SAMPLING, "samples_per_prompt": 2, "rows": 2})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 
 def ways_of(model):
-    return model.packs, model.decodes, model.compacts, model.steps
+    return model.packs, model.decodes, model.compacts, model.short_steps
 
 
 def settled(kind, change=lambda hf: None, dtype=torch.float32, sharp=5.0):

@@ -169,7 +169,7 @@ def test_the_rehearsal_runs_the_real_code_at_the_models_sizes():
     t = rehearsal.rehearse(sketch, shape, work, torch.float32, torch.device("cpu"))
     assert t.decode(4) > 0 and t.prefill(10) > 0 and t.head(16) > 0
     assert t.update(28) > 0 and t.forward(28) > 0
-    rates = rehearsal.measure_rates(shape, torch.float32, torch.device("cpu"))
+    rates = rehearsal.machine_rates(shape, torch.float32, torch.device("cpu"))
     assert rates.gemm > 1e8 and rates.stream > 1e7
 
 

@@ -159,7 +159,7 @@ def test_a_scorer_that_raises_at_its_own_gold_is_refused() -> None:
     train = load("spell_backward").train
     vars(train)["_dataset"] = Broken()
     with pytest.raises(InputError, match="raised KeyError at its own gold answer"):
-        gym._check_gold(train, Task("0", "spell", {"question": "spell", "answer": "abc"}))  # type: ignore[arg-type]
+        gym._refuse_gold(train, Task("0", "spell", {"question": "spell", "answer": "abc"}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", sorted(gym_guard.GUARDS))

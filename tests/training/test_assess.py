@@ -76,9 +76,13 @@ def test_a_kl_in_the_reward_is_credited_and_what_nobody_could_replace_is_not():
     leash = replace(REINFORCE, kl=p.K1(0.1, where="reward"))
     free, held = (assess(r, batch()).batch.adv_BT for r in (REINFORCE, leash))
     assert ((free - held)[batch().mask_BT & batch().valid_B[:, None]] != 0).all()
-    dull_B = torch.tensor([True, False] * 3)
-    kept = assess(REINFORCE, batch(dull_B=dull_B)).batch.adv_BT
-    assert not kept[dull_B].any() and torch.equal(kept[~dull_B], free[~dull_B]) and free[dull_B].any()
+    zero_variance_B = torch.tensor([True, False] * 3)
+    kept = assess(REINFORCE, batch(zero_variance_B=zero_variance_B)).batch.adv_BT
+    assert (
+        not kept[zero_variance_B].any()
+        and torch.equal(kept[~zero_variance_B], free[~zero_variance_B])
+        and free[zero_variance_B].any()
+    )
 
 
 def test_the_state_moves_on_once_and_from_the_batchs_own():

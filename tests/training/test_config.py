@@ -12,7 +12,7 @@ import rung.parts as p
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
 from rung.settings.ranges import hints, options_of
-from rung.training.config import TrainConfig, checked, from_toml, to_toml
+from rung.training.config import TrainConfig, from_toml, to_toml, typed_settings
 
 inf, nan = math.inf, math.nan
 HUGE = 2**53
@@ -32,9 +32,9 @@ NAMES = [f.name for f in fields(TrainConfig)]
 
 
 def ways(name, value, folder):
-    """The same setting in Python, made and checked, and from a file."""
+    """The same setting in Python, made and typed_settings, and from a file."""
     yield lambda: TrainConfig(**{name: value})
-    yield lambda: TrainConfig(**checked({name: value}))
+    yield lambda: TrainConfig(**typed_settings({name: value}))
     try:
         text = tomli_w.dumps({name: str(value) if isinstance(value, Path) else value})
     except (TypeError, ValueError):  # TOML has no such thing

@@ -13,7 +13,7 @@ from rung.exact.needs import PREPARED as EXACT
 from rung.models import starter
 from rung.network import model as models
 from rung.recipe_io import PARTS, all_recipes, find, override
-from rung.recipe_rules import NEEDS, check_sampling, needs_of
+from rung.recipe_rules import NEEDS, needs_of, refuse_sampling
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
@@ -215,13 +215,13 @@ def test_a_number_of_minibatches_that_divides_the_prompts_gives_the_parts_of_bef
 
 def test_more_minibatches_than_prompts_are_refused_before_the_run():
     how = {"temperature": 1.0, "is_full": True, "max_new_tokens": 8}
-    check_sampling(find("ppo"), samples_per_prompt=2, rows=8, **how)
+    refuse_sampling(find("ppo"), samples_per_prompt=2, rows=8, **how)
     with pytest.raises(InputError, match="4 minibatches of whole prompts, but a step has 3") as refused:
-        check_sampling(find("ppo"), samples_per_prompt=2, rows=6, **how)
+        refuse_sampling(find("ppo"), samples_per_prompt=2, rows=6, **how)
     assert "prompts_per_step=4" in str(refused.value)
     assert "overrides={'update.minibatches': 3}" in str(refused.value)
     with pytest.raises(InputError, match="the critic learns in 4 minibatches, but a step has 3 answers"):
-        check_sampling(find("a2c"), samples_per_prompt=1, rows=3, **how)
+        refuse_sampling(find("a2c"), samples_per_prompt=1, rows=3, **how)
 
 
 @pytest.mark.parametrize("recipe", [r for r in all_recipes().values() if r.update.reuses_batch], ids=lambda r: r.name)

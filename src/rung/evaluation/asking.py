@@ -15,7 +15,7 @@ from rich.text import Text
 from rung.errors import InputError
 from rung.evaluation.interview import Interview, Reply
 from rung.io.files import to_json
-from rung.io.tables import check_json_target, write_document
+from rung.io.tables import refuse_target, write_document
 from rung.io.terminal import clean, make_rich, say_notes
 from rung.rollout.question import Answer
 from rung.settings.flags import Ask
@@ -26,7 +26,7 @@ SIDE_BY_SIDE = 60  # columns that two answers need beside each other
 
 def run_ask(args: Ask) -> int:
     """Ask what was given, or else line by line what is typed; print or write the answers."""
-    check_json_target(args.json)
+    refuse_target(args.json)
     talk, names = interview(args)
     if talk.missing:
         say_notes([f"what the run began with cannot be asked: {talk.missing}"])

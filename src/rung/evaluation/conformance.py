@@ -85,7 +85,7 @@ def tiny(kind: str, seed: int = 0) -> Model:
     return wrap(hf, tokenizer())
 
 
-def check(kind: str) -> Conformance:
+def conformance(kind: str) -> Conformance:
     """Every figure of one row."""
     model = tiny(kind)
     model.reach(max(len(model.codec.encode(p)) for p in PROMPTS) + NEW)

@@ -19,7 +19,7 @@ from rung.evaluation.words import notes, turned, verdict_on
 from rung.io.files import to_json
 from rung.io.held_out import NAMES, Kind
 from rung.io.run_dir import RunDir
-from rung.io.tables import check_json_target, check_new, say_verdict, show
+from rung.io.tables import refuse_existing, refuse_target, say_verdict, show
 from rung.io.terminal import figure, say_notes
 from rung.kernels.device import CPU, choose
 from rung.network import model as models
@@ -140,7 +140,7 @@ def _ladder(samples: int) -> list[int]:
 
 def run_eval(args: Eval) -> int:
     """Evaluate, compare, print and keep; exit status 0."""
-    check_json_target(args.json)
+    refuse_target(args.json)
     device = choose(args.device)
     directories = [(name, *resolve(name)) for name in (args.model, args.compare) if name is not None]
     spec = spec_from(args, directories[0][2])
@@ -250,7 +250,7 @@ def answers_file(out: Path | None, model: str, stored: dict[str, Any]) -> Path |
             n += 1
         return folder / f"eval-{n}.jsonl"
     for path in (out, out.with_suffix(".spec.json")):
-        check_new("--out", path)
+        refuse_existing("--out", path)
     return out
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rung.errors import InputError
 from rung.io.files import to_json
-from rung.io.tables import check_json_target, say_verdict, show, write_document
+from rung.io.tables import refuse_target, say_verdict, show, write_document
 from rung.io.terminal import say_notes
 from rung.records import Prompt, Task
 from rung.settings.flags import Data
@@ -86,7 +86,7 @@ class Inspection:
 
 def run_data(args: Data) -> int:
     """Look, and print or write what was found; exit status 0."""
-    check_json_target(args.json)
+    refuse_target(args.json)
     found = inspect(args)
     if args.json is not None:
         write_document(to_json(as_json(found), indent=1) + "\n", args.json)

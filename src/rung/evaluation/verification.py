@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rung.errors import InputError
-from rung.io.tables import check_json_target, show
+from rung.io.tables import refuse_target, show
 from rung.io.terminal import say_notes
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import Conversational, Counts, Environment
@@ -158,7 +158,7 @@ def _score(environment: Environment, task: Task, probe: Probe) -> tuple[dict[str
 
 def run_verify(args: Verify) -> int:
     """Print the table; exit status 1 if a wrong answer was accepted, or if the verifier raised at one."""
-    check_json_target(args.json)
+    refuse_target(args.json)
     if args.task is None and args.environment is None:
         raise InputError("nothing says whose verifier is meant. Give a task's name or a file with --task.")
     splits = problems_of(args)

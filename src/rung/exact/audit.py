@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Literal
 
 from rung.errors import InputError
-from rung.exact.causes import STRAIGHT, Cause, bare, constants, find_causes, measure
+from rung.exact.causes import STRAIGHT, Cause, bare, constants, estimate_of, find_causes
 from rung.exact.world import LONGEST, Condition, World
-from rung.io.tables import check_json_target, check_new, say_verdict, show
+from rung.io.tables import refuse_existing, refuse_target, say_verdict, show
 from rung.io.terminal import span
 from rung.recipe_io import all_recipes, find
 from rung.recipes import Recipe
@@ -90,7 +90,7 @@ def conditions(old_kl: float = 0.05, temperature: float = 2.0) -> tuple[Conditio
 def audit(recipe: Recipe, condition: Condition = ON_POLICY, world: World = WORLD) -> Verdict:
     """Enumerate every batch of the world, and say what the recipe's expected gradient is."""
     plain = bare(recipe)
-    e = measure(plain, condition, world)
+    e = estimate_of(plain, condition, world)
     numbers = (e.cosine, e.scale, e.relative_error, e.trace)
     if e.relative_error < STRAIGHT:
         return Verdict(recipe.name, condition.name, "unbiased", *numbers)
@@ -125,7 +125,7 @@ def _another(world: World) -> World:
 
 def _constant(recipe: Recipe, condition: Condition, world: World, scale: float) -> str:
     """The constant before the gradient as a formula, and which parts it comes from."""
-    there = measure(recipe, condition, _another(world)).scale
+    there = estimate_of(recipe, condition, _another(world)).scale
     each, other = (constants(recipe, condition, w) for w in (world, _another(world)))
     names = {part: _formula(x, other.get(part, 1.0), world, condition) for part, x in each.items()}
     total = _formula(scale, there, world, condition)
@@ -158,11 +158,11 @@ def run_audit(
     world: World = WORLD,
 ) -> int:
     """Print the table (all recipes where none is named), and write it as JSON or Markdown where asked to."""
-    check_json_target(json_to)
+    refuse_target(json_to)
     if world.samples < 2:
         raise InputError("the recipes compare answers to one prompt with each other: use 2 samples or more.")
     if markdown is not None:
-        check_new("--markdown", markdown)
+        refuse_existing("--markdown", markdown)
     chosen = [find(name) for name in recipes] or list(all_recipes().values())
     wanted = conditions(old_kl, temperature)
     _say_how_long(len(chosen) * len(wanted), world)

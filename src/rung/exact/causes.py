@@ -59,7 +59,7 @@ def bare(recipe: Recipe) -> Recipe:
 
 
 @lru_cache(maxsize=4096)
-def measure(recipe: Recipe, condition: Condition, world: World) -> Estimate:
+def estimate_of(recipe: Recipe, condition: Condition, world: World) -> Estimate:
     """The expected gradient, remembered: recipes differ in few parts, so that their swaps meet."""
     return expected_gradient(recipe, scene(world, condition))
 
@@ -106,7 +106,7 @@ def _straight_with(recipe: Recipe, credit: p.Credit, condition: Condition, world
     except InputError:
         return False
     laws = replace(condition, scored_temperature=condition.temperature)
-    return measure(other, laws, world).bend < STRAIGHT
+    return estimate_of(other, laws, world).bend < STRAIGHT
 
 
 def exact_credit(recipe: Recipe, condition: Condition, world: World) -> p.Credit:
@@ -170,16 +170,16 @@ def swaps(recipe: Recipe, condition: Condition, world: World) -> list[Swap]:
 def find_causes(recipe: Recipe, condition: Condition, world: World) -> tuple[Cause, ...]:
     """What bends the gradient, worst first: swaps made one after the other until it is proportional to the true one."""
     recipe, found = bare(recipe), list[Cause]()
-    while measure(recipe, condition, world).bend >= STRAIGHT:
+    while estimate_of(recipe, condition, world).bend >= STRAIGHT:
         for swap in swaps(recipe, condition, world):
             trial = _tried(swap, recipe, condition)
-            if trial and _same(measure(*trial, world), measure(recipe, condition, world)):
+            if trial and _same(estimate_of(*trial, world), estimate_of(recipe, condition, world)):
                 recipe, condition = trial
         legal = [(s, trial) for s in swaps(recipe, condition, world) if (trial := _tried(s, recipe, condition))]
         if not legal:
             break
-        best, (recipe, condition) = min(legal, key=lambda pair: round(measure(*pair[1], world).bend, 9))
-        found.append(Cause(best.what, best.instead, measure(recipe, condition, world).cosine))
+        best, (recipe, condition) = min(legal, key=lambda pair: round(estimate_of(*pair[1], world).bend, 9))
+        found.append(Cause(best.what, best.instead, estimate_of(recipe, condition, world).cosine))
     return tuple(found)
 
 
@@ -190,7 +190,7 @@ def constants(recipe: Recipe, condition: Condition, world: World) -> dict[str, f
     pairs = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name in ("credit", "aggregate", "normalize")}
     out = {}
     for name, part in pairs.items():
-        scale = measure(replace(exact, **{name: part}), exact_condition(condition), world).scale
+        scale = estimate_of(replace(exact, **{name: part}), exact_condition(condition), world).scale
         if abs(scale - 1) > STRAIGHT:
             out[f"{name}={contrast(part, None)[0]}"] = scale
     return out

@@ -80,12 +80,14 @@ def _resampled(recipe: Recipe, scene: Scene, group_MG: Tensor, prob_PM: Tensor) 
     cells_PMG = torch.stack([p * w.answers + group_MG for p in range(w.prompts)])
     signal = _differ(scene, cells_PMG.flatten(0, 1)).view(w.prompts, -1)
     good_PM = prob_PM * signal
-    dull_P = 1 - good_PM.sum(1)
-    fresh = sum(float(dull_P.mean()) ** k for k in range(recipe.data.resample))  # expected draws after the first
+    zero_variance_P = 1 - good_PM.sum(1)
+    fresh = sum(
+        float(zero_variance_P.mean()) ** k for k in range(recipe.data.resample)
+    )  # expected draws after the first
     out = []
     for s in range(w.prompts):
-        weight_PM = dull_P[s] * fresh * good_PM / w.prompts
-        weight_PM[s] += good_PM[s] + prob_PM[s] * ~signal[s] * float(dull_P.mean()) ** recipe.data.resample
+        weight_PM = zero_variance_P[s] * fresh * good_PM / w.prompts
+        weight_PM[s] += good_PM[s] + prob_PM[s] * ~signal[s] * float(zero_variance_P.mean()) ** recipe.data.resample
         out.append((cells_PMG.flatten(0, 1), weight_PM.flatten()))
     return out
 
@@ -120,7 +122,7 @@ def batch_gradients(recipe: Recipe, scene: Scene, batches: Batches) -> Tensor:
     if key not in scene.advantages:  # recipes that differ after the credit share it
         scene.advantages[key] = advantages(recipe, scene, rows, shaped, batches)
     adv_NBT = scene.advantages[key]
-    _check_sum_over_rows(recipe, scene, shaped, batches, adv_NBT)
+    _refuse_no_sum_over_rows(recipe, scene, shaped, batches, adv_NBT)
     pull_CNBT = torch.zeros(len(Scene.CHANNELS), N, B, T, dtype=F64)
     for index in _equal_totals(recipe, scene, shaped, batches, adv_NBT):
         pull_CNBT[:, index] = pull(recipe, scene, shaped, batches, index, adv_NBT)
@@ -236,7 +238,7 @@ def pull(
     return torch.stack(found).view(len(leaves), len(index), B, T)
 
 
-def _check_sum_over_rows(recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, adv_NBT: Tensor) -> None:
+def _refuse_no_sum_over_rows(recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, adv_NBT: Tensor) -> None:
     """J of rows side by side must be the sum of their J's: without it, training would depend on the micro-batches too."""
     for index in _some(len(batches.cells_NB))[:1].split(1):
         once, twice = (pull(recipe, scene, shaped, batches, i, adv_NBT) for i in (index, index.repeat(2)))

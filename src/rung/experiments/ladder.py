@@ -20,11 +20,11 @@ from rung.experiments.curves import curve, reaches, series
 from rung.experiments.runs import Job, Row, fingerprint, key, measured_as, parts_of, ready, run_all, say, write_json
 from rung.experiments.variance_frozen import OPTIMAL, Frozen, chosen, qualities
 from rung.io import tables
-from rung.io.tables import check_json_target, say_verdict, show
+from rung.io.tables import refuse_target, say_verdict, show
 from rung.io.terminal import figure, say_notes
 from rung.kernels.device import choose
 from rung.recipe_io import brief, diff, find
-from rung.recipe_rules import check_sampling
+from rung.recipe_rules import refuse_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.settings.flags import Ladder
@@ -68,9 +68,9 @@ def job_of(args: Ladder, recipe: str, size: float, seed: int) -> Job:
 
 def run_ladder(args: Ladder) -> int:
     """Sweep, compare, write ladder.json, print the table; exit status 0."""
-    check_json_target(args.json)
+    refuse_target(args.json)
     recipes = chosen(args.recipes)
-    _check(args, recipes)
+    _refuse(args, recipes)
     names, grids = [r.name for r in recipes], {r.name: grid_of(args, r) for r in recipes}
     ready(args.out)
     sweep_jobs = [
@@ -109,7 +109,7 @@ def highest(lines: Sequence[Row], measure: str) -> str:
     return f"{names} {'ends' if len(best) == 1 else 'end'} highest, at {measure} {figure(top)} ({interval})."
 
 
-def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
+def _refuse(args: Ladder, recipes: Sequence[Recipe]) -> None:
     """Everything that can be refused is refused before the first run."""
     choose(args.device)
     step = args.prompts_per_step * args.samples_per_prompt
@@ -121,7 +121,7 @@ def _check(args: Ladder, recipes: Sequence[Recipe]) -> None:
             f"{step * limit} tokens ({limit} each), so runs could not be compared. Give a larger budget or smaller steps."
         )
     for recipe in recipes:
-        check_sampling(
+        refuse_sampling(
             recipe, samples_per_prompt=args.samples_per_prompt, rows=step, temperature=1.0, is_full=True, max_new_tokens=limit,
         )  # fmt: skip
 

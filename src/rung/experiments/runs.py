@@ -139,7 +139,7 @@ def run(job: Job, out: Path) -> Row:
     done = train(config, Console(io.StringIO()))
     if done.interrupted:
         raise KeyboardInterrupt
-    result = {"label": job.label, **measure(done, config), "peak_mb": _peak()}
+    result = {"label": job.label, **row_of(done, config), "peak_mb": _peak()}
     write_json(path / RESULT, result)
     return {**json.loads((path / RESULT).read_bytes()), "label": job.label}  # as a later call will read it
 
@@ -167,7 +167,7 @@ def _set_aside(path: Path) -> None:
     path.rename(aside)
 
 
-def measure(done: Outcome, config: TrainConfig) -> Row:
+def row_of(done: Outcome, config: TrainConfig) -> Row:
     """One run as a row: what it reached, what it cost, how far the policy moved. Curves lie beside the numbers.
 
     measure: "accuracy", or "reward" where some evaluation had rewards other than 0 and 1.

@@ -15,13 +15,13 @@ from rung.errors import InputError
 from rung.evaluation.models import resolve
 from rung.evaluation.spec import TALK, over, own_settings
 from rung.experiments.variance import Quality, baseline_gradients, gradients, optimal_baseline, quality
-from rung.io.tables import check_json_target, say_verdict, show, write_json
+from rung.io.tables import refuse_target, say_verdict, show, write_json
 from rung.io.terminal import say_notes
 from rung.kernels.device import choose
 from rung.network.model import Model
 from rung.parts import Data, GradientSteps
 from rung.recipe_io import find
-from rung.recipe_rules import check_sampling
+from rung.recipe_rules import refuse_sampling
 from rung.recipes import LADDER, Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collected, Collector
@@ -113,7 +113,7 @@ def table(found: Mapping[str, Quality]) -> list[list[Any]]:
 
 def run_variance(args: Variance) -> int:
     """Measure and print the table; exit status 0."""
-    check_json_target(args.json)
+    refuse_target(args.json)
     recipes = chosen(args.recipes)
     choose(args.device)
     directory, stored = resolve(args.model)
@@ -128,7 +128,7 @@ def run_variance(args: Variance) -> int:
     turns = {name: own[name] for name in TALK if name in own and name != "max_new_tokens"}
     law = SamplingLaw(max_new_tokens=args.max_new_tokens or splits.max_new_tokens, **turns)
     for recipe in recipes:
-        check_sampling(
+        refuse_sampling(
             replace(recipe, update=GradientSteps()),  # the gradient of a whole batch: nothing is updated
             samples_per_prompt=args.samples_per_prompt, rows=args.prompts_per_step * args.samples_per_prompt,
             temperature=law.temperature, is_full=law.is_full, max_new_tokens=law.max_new_tokens,

@@ -35,10 +35,10 @@ from rung.experiments.runs import (
 from rung.experiments.variance import quality
 from rung.experiments.variance_frozen import UNBIASED, Frozen
 from rung.experiments.why_exact import mean_gradient
-from rung.experiments.why_experiments import EXPERIMENTS, NONE, SWEEPS, Arm, Experiment, Measure
+from rung.experiments.why_experiments import EXPERIMENTS, NONE, SWEEPS, Arm, Experiment, Quantity
 from rung.io import tables
 from rung.io.run_dir import RunDir
-from rung.io.tables import check_json_target, show
+from rung.io.tables import refuse_target, show
 from rung.kernels.device import choose
 from rung.network import model as models
 from rung.recipe_io import find, override
@@ -53,7 +53,7 @@ from rung.training.setup import locate
 
 def run_why(args: Why) -> int:
     """Run the experiments of one recipe or all, write each one's directory, print the table; exit status 0."""
-    check_json_target(args.json)
+    refuse_target(args.json)
     choose(args.device)
     draw = installed("matplotlib")
     if not draw:
@@ -237,7 +237,7 @@ def conclude(experiment: Experiment, parent: Sequence[Row], child: Sequence[Row]
     }
 
 
-def _differences(measure: Measure, parent: Sequence[Row], child: Sequence[Row]) -> list[float]:
+def _differences(measure: Quantity, parent: Sequence[Row], child: Sequence[Row]) -> list[float]:
     """child - parent, seed by seed; for a ratio the difference of logarithms."""
     pairs = [(p[measure.name], c[measure.name]) for p, c in zip(parent, child, strict=True)]
     if any(x is None or not math.isfinite(x) or (measure.unit == "ratio" and x <= 0) for pair in pairs for x in pair):
@@ -250,12 +250,12 @@ def _differences(measure: Measure, parent: Sequence[Row], child: Sequence[Row]) 
     return [c - p for p, c in pairs]
 
 
-def _outward(measure: Measure, x: float) -> float:
+def _outward(measure: Quantity, x: float) -> float:
     """A ratio as a relative change: 0 is no effect, -0.5 is half."""
     return math.expm1(x) if measure.unit == "ratio" else x
 
 
-def sentence_of(experiment: Experiment, measure: Measure, effect: Effect, means: Sequence[float]) -> str:
+def sentence_of(experiment: Experiment, measure: Quantity, effect: Effect, means: Sequence[float]) -> str:
     """What was measured, with numbers, and what the interval allows to say."""
 
     def number(x: float) -> str:

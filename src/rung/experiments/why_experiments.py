@@ -23,7 +23,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Quantity:
     """What is compared. `name`: a column of the result; `words`: what a sentence calls it."""
 
     name: str
@@ -51,7 +51,7 @@ class Experiment:
     stress: str
     parent: Arm
     child: Arm
-    measures: tuple[Measure, ...]
+    measures: tuple[Quantity, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[float, ...] = ()
     series: str = "accuracy"
@@ -60,12 +60,12 @@ class Experiment:
 
 RATES = (1e-4, 3e-4, 1e-3)
 SWEEPS = 2  # seeds of each learning rate in a sweep
-ACCURACY = Measure("accuracy", "held-out accuracy")
-TRACE = Measure("trace", "gradient variance", "ratio", "lower")
-SNR = Measure("snr", "signal to noise of the gradient", "ratio", "higher")
-DIRECTION = Measure("direction", "cosine of the mean gradient to the policy gradient")
-SECONDS = Measure("seconds_per_step", "seconds a step", "ratio", "lower")
-STATE = Measure("state_mb", "MB of weights and optimizers", "ratio", "lower")
+ACCURACY = Quantity("accuracy", "held-out accuracy")
+TRACE = Quantity("trace", "gradient variance", "ratio", "lower")
+SNR = Quantity("snr", "signal to noise of the gradient", "ratio", "higher")
+DIRECTION = Quantity("direction", "cosine of the mean gradient to the policy gradient")
+SECONDS = Quantity("seconds_per_step", "seconds a step", "ratio", "lower")
+STATE = Quantity("state_mb", "MB of weights and optimizers", "ratio", "lower")
 SMALL = {"prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 3e-4, "tokens": 45_000, "eval_every": 30}
 SHIFTED = {**SMALL, "task_options": {"reward_offset": 1.0}}
 FROZEN = {"prompts": 8, "samples": 8, "batches": 8, "warmup": 20}
@@ -198,7 +198,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         claim="dividing by an answer's length spares long wrong answers: without it wrong answers grow less",
         stress="small worlds of random rewards and policies, every batch enumerated",
         parent=_arm("grpo", "grpo without its KL", kl="NoKL"), child=_arm("dr_grpo"),
-        measures=(Measure("wrong_drift", "tokens that wrong answers grow on a step of length 1", better="lower"),),
+        measures=(Quantity("wrong_drift", "tokens that wrong answers grow on a step of length 1", better="lower"),),
         settings={"vocabulary": 3, "horizon": 5, "samples": 2, "reward": "binary"}, seeds=60,
     ),
     Experiment(
@@ -206,8 +206,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         claim="drawing other prompts in place of those without a signal wastes no step",
         stress="groups of 4 answers, most of them all right or all wrong",
         parent=_arm("grpo"), child=_arm("dapo"),
-        measures=(Measure("no_signal", "groups without a signal", "difference", "lower"), ACCURACY,
-                  Measure("entropy", "entropy")),
+        measures=(Quantity("no_signal", "groups without a signal", "difference", "lower"), ACCURACY,
+                  Quantity("entropy", "entropy")),
         settings=SMALL, series="frac_reward_zero_std",
     ),
     Experiment(
@@ -215,7 +215,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         claim="a KL in the reward keeps the policy near its start when the reward teaches nothing",
         stress="no problem can be learned: answers are right only by luck, one time in ten",
         parent=_arm("leave_one_out"), child=_arm("rloo"),
-        measures=(Measure("kl", "KL to the start, nats a token", "difference", "lower"), ACCURACY),
+        measures=(Quantity("kl", "KL to the start, nats a token", "difference", "lower"), ACCURACY),
         settings={**SMALL, "task_options": {"unlearnable": 1.0}},
     ),
     Experiment(
@@ -276,7 +276,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
         claim="dividing by the success rate climbs the log-likelihood of right answers faster",
         stress="small worlds of two prompts of different difficulty, every batch enumerated",
         parent=_arm("grpo", "grpo without its KL", kl="NoKL", aggregate="SequenceSum"), child=_arm("maxrl"),
-        measures=(Measure("likelihood", "mean log success rate gained on a step of length 1"),),
+        measures=(Quantity("likelihood", "mean log success rate gained on a step of length 1"),),
         settings={"vocabulary": 3, "horizon": 2, "prompts": 2, "samples": 4, "reward": "binary"}, seeds=30,
     ),
     Experiment(

@@ -37,7 +37,7 @@ NUMBERS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
 PLAIN_LINES = 40
 
 
-class _Phase:
+class _Clock:
     """Running since it was made; as a context manager it gives the clock back to the phase before it."""
 
     def __init__(self, console: Console, before: str | None) -> None:
@@ -127,11 +127,11 @@ class Console:
             line += f"   asked {asked}   said {answer}   {head}"
         self._line(line)
 
-    def phase(self, name: str) -> _Phase:
+    def phase(self, name: str) -> _Clock:
         """The time goes to `name` from now on: until the next call, or to the end of a `with` block."""
         before = self._phase
         self._switch(name)
-        return _Phase(self, before)
+        return _Clock(self, before)
 
     def message(self, text: str) -> None:
         """A line of its own, above the live view."""

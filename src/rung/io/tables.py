@@ -17,13 +17,13 @@ from rung.io.files import to_json
 from rung.io.terminal import clean, make_rich
 
 
-def check_json_target(json_to: str | None) -> None:
+def refuse_target(json_to: str | None) -> None:
     """Refuses a --json FILE that exists or cannot be, before the hours of work whose result it should hold."""
     if json_to is not None and json_to != "-":
-        check_new("--json", Path(json_to), ", or - for standard output")
+        refuse_existing("--json", Path(json_to), ", or - for standard output")
 
 
-def check_new(flag: str, path: Path, instead: str = "") -> None:
+def refuse_existing(flag: str, path: Path, instead: str = "") -> None:
     """Refuses the name of a file that exists, or that cannot be one: nothing of the user's is ever overwritten."""
     if os.path.lexists(path):
         raise InputError(f"{flag} {path}: that exists, and nothing is overwritten. Give another name{instead}.")
@@ -52,7 +52,7 @@ def write_document(document: str, json_to: str) -> None:
         sys.stdout.write(document)
         sys.stdout.flush()
         return
-    check_json_target(json_to)
+    refuse_target(json_to)
     try:
         with Path(json_to).open("x", encoding="utf-8") as file:
             file.write(document)

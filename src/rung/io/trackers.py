@@ -32,7 +32,7 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def check_tracker(name: str) -> None:
+def refuse_tracker(name: str) -> None:
     """Refuses, before anything is loaded or written, a tracker that cannot work here: its package or its account."""
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)

@@ -57,8 +57,8 @@ def advantages(parts: Parts, batch: Batch, shaped: Batch) -> tuple[Tensor, float
     """
     credit_BT, counted_BT = parts.credit(shaped), shaped.mask_BT & shaped.valid_B[:, None]
     adv_BT = parts.normalize(credit_BT, counted_BT, varies(batch))
-    if batch.dull_B is not None:
-        adv_BT = adv_BT.masked_fill(batch.dull_B[:, None], 0.0)
+    if batch.zero_variance_B is not None:
+        adv_BT = adv_BT.masked_fill(batch.zero_variance_B[:, None], 0.0)
     groups, whole = parts.credit.dominated(shaped), parts.normalize.dominated(credit_BT, counted_BT)
     if groups is None:
         return adv_BT, None if whole is None else float(whole)

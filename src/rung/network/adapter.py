@@ -36,7 +36,7 @@ def add(model: Model, rank: int, alpha: float | None = None, targets: str = "all
     need(setting("lora_rank"), "peft")
     from peft import LoraConfig
 
-    _check_versions()
+    _refuse_versions()
     if rank < 1:
         raise InputError(f"{setting('lora_rank', rank)}: a rank is at least 1.")
     if has_adapter(model.hf):
@@ -97,7 +97,7 @@ def _strangers(hf: PreTrainedModel, names: str | list[str]) -> list[str]:
     )
 
 
-def _check_versions() -> None:
+def _refuse_versions() -> None:
     """transformers works with peft from some version on, and says so only when an adapter is put in."""
     from transformers.integrations.peft import MIN_PEFT_VERSION
     from transformers.utils import check_peft_version

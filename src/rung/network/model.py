@@ -27,7 +27,7 @@ class Model:
     How it is run is found out by comparing each way with the model's own forward once (ways.py), not from a list of names:
     packs: known tokens run with packed attention and the head is a plain linear map; else by its own padded forward.
     decodes: by which way tokens are sampled (streams.py).
-    compacts: rows that have ended can be taken out of the batch.  steps: decoding steps may run by `LlamaStep`.
+    compacts: rows that have ended can be taken out of the batch.  short_steps: decoding steps may run by `LlamaStep`.
     slow: what people should know about that, if anything.  limit: of rows, below what the configuration says.
     """
 
@@ -36,7 +36,7 @@ class Model:
     packs: bool = False
     decodes: Literal["packed", "cache", "state", "even", "whole"] = "cache"
     compacts: bool = False
-    steps: bool = False
+    short_steps: bool = False
     slow: str | None = None
     limit: int | None = None
 
@@ -99,7 +99,7 @@ def load(
         if (why := unusable(error)) is None:
             raise
         raise InputError(f"model {name!r} could not be loaded: {why}") from error
-    _check_pair(hf, tokenizer, f"model {name!r}", "Put the model's own tokenizer into its directory.")
+    _refuse_pair(hf, tokenizer, f"model {name!r}", "Put the model's own tokenizer into its directory.")
     return wrap(hf.to(device), tokenizer)
 
 
@@ -119,11 +119,11 @@ def refuse_others(hf: Any, tokenizer: Any) -> None:
 def bring(hf: Any, tokenizer: Any, device: torch.device = CPU) -> Model:
     """A model that is in memory already, with its tokenizer. It is brought to the device and made ready itself, no copy of it."""
     refuse_others(hf, tokenizer)
-    _check_pair(hf, tokenizer, f"the model {type(hf).__name__}", "Give the model's own tokenizer.")
+    _refuse_pair(hf, tokenizer, f"the model {type(hf).__name__}", "Give the model's own tokenizer.")
     return wrap(hf.to(device), tokenizer)
 
 
-def _check_pair(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: str, do: str) -> None:
+def _refuse_pair(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, model: str, do: str) -> None:
     rows = hf.get_input_embeddings().weight.shape[0]
     if tokenizer.vocab_size > rows:  # tokens added behind may go unused: `Codec.ids` looks at those
         raise InputError(

@@ -111,7 +111,7 @@ def trained(model: Model, probe: Probe) -> str:
 def decoded(model: Model, probe: Probe) -> str:
     """The sampler's way behind the prompts and two more tokens, rows taken out in between: what is wrong, or nothing.
 
-    Where the model `steps`, the last token takes `LlamaStep`.
+    Where the model takes `short_steps`, the last token takes `LlamaStep`.
     """
     with _watched() as windows:
         gaps = _decode(model, probe)
@@ -120,7 +120,9 @@ def decoded(model: Model, probe: Probe) -> str:
     if not is_low(model.hf):
         return _verdict(gaps.max(), probe.bound)
     with exact(model.hf):
-        return _verdict(gaps.mean(), COARSE) or _verdict(_decode(replace(model, steps=False), probe).max(), probe.bound)
+        return _verdict(gaps.mean(), COARSE) or _verdict(
+            _decode(replace(model, short_steps=False), probe).max(), probe.bound
+        )
 
 
 @contextmanager
@@ -168,14 +170,14 @@ def _decode(model: Model, probe: Probe) -> Tensor:
         for part in parts:
             row = torch.tensor([i * SAMPLES + s for i in part for s in range(SAMPLES)])
             at = torch.tensor(PROMPTS)[row // SAMPLES]
-            stream = begin(replace(model, steps=False), [probe.prompts[i] for i in part], SAMPLES, LENGTH)
+            stream = begin(replace(model, short_steps=False), [probe.prompts[i] for i in part], SAMPLES, LENGTH)
             gaps.append(_gaps(probe.logp[row, at - 1], stream.first()))
             gaps.append(_gaps(probe.logp[row, at], stream.next(probe.rows[row, at].to(model.device))))
             if model.compacts and KEPT in row:
                 stays = (row == KEPT).nonzero()[:, 0]
                 stream.keep(stays)
                 row, at = row[stays], at[stays]
-            if model.steps and isinstance(stream, PackedStream):
+            if model.short_steps and isinstance(stream, PackedStream):
                 stream.step = LlamaStep(model.hf, MANY)
             gaps.append(_gaps(probe.logp[row, at + 1], stream.next(probe.rows[row, at + 1].to(model.device))))
     return torch.cat(gaps)

@@ -48,9 +48,9 @@ def begin(model: Model, prompts: Prompts, samples: int, room: int) -> Stream:
     return stream
 
 
-def steps(model: Model) -> bool:
+def takes_short_steps(model: Model) -> bool:
     """Whether decoding steps run by `LlamaStep` now: an adapter may have come since the model was loaded."""
-    return model.steps and fits(model.hf)
+    return model.short_steps and fits(model.hf)
 
 
 def taken(hf: PreTrainedModel, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +70,9 @@ class PackedStream:
         self.prompts = prompts
 
     def first(self) -> Tensor:
-        self.step = LlamaStep(self.model.hf, len(self.prompts) * self.samples) if steps(self.model) else None
+        self.step = (
+            LlamaStep(self.model.hf, len(self.prompts) * self.samples) if takes_short_steps(self.model) else None
+        )
         prefill = Packed([torch.tensor(x) for x in self.prompts], [], [])
         prefill.place(self.model.device)
         prefill.keep_keys = True

@@ -53,7 +53,7 @@ def settle(model: Model) -> None:
     for way, compacts, steps in WAYS:
         if way == "packed" and not (probe.plain and (fits(model.hf) or not steps)):
             continue
-        model.decodes, model.compacts, model.steps = way, compacts, steps
+        model.decodes, model.compacts, model.short_steps = way, compacts, steps
         if _agrees(lambda: decoded(model, probe), why, way):
             model.slow = _slow(model, why)
             return

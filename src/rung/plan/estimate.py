@@ -16,7 +16,7 @@ from rung.kernels.device import choose
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.plan import fit
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
-from rung.plan.rehearsal import Line, Rates, Timings, measure_rates, rehearse, unsteady
+from rung.plan.rehearsal import Line, Rates, Timings, machine_rates, rehearse, unsteady
 from rung.recipes import Recipe
 from rung.training import defaults
 from rung.training.config import TrainConfig
@@ -59,7 +59,7 @@ def update_flops(s: Shape, w: Workload) -> float:
 
 # -- seconds by phase ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Phase:
+class PhaseCost:
     """flops: work in matrix products.  seconds: the estimate."""
 
     name: str
@@ -82,7 +82,7 @@ def own_passes(recipe: Recipe, s: Shape) -> float:
     return first + later
 
 
-def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> list[Phase]:
+def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> list[PhaseCost]:
     """What one training step does, in order."""
     needs, scored = recipe.needs, w.P * w.G * w.answer
     rows = min(w.P * w.G, w.at_once)
@@ -102,18 +102,18 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     adam = STEP_SECONDS + 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
 
     sample = t.prefill(w.P * w.prompt) + decode_seconds(t.decode, w, rows) + ANSWER_SECONDS * w.P * w.G
-    out = [Phase("sample", sampling_flops(s, w), sample)]
+    out = [PhaseCost("sample", sampling_flops(s, w), sample)]
     if "greedy" in needs:
         one = replace(w, G=1)
-        out.append(Phase("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
+        out.append(PhaseCost("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
     for share, name in ((own_passes(recipe, s), "old log-probabilities"), (float("ref_logp" in needs), "reference")):
         if share:
-            out.append(Phase(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / 4)))
+            out.append(PhaseCost(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / 4)))
     if (critic := recipe.credit.learns()) is not None:
         passes, minibatches = (1, 1) if critic.shared else (critic.epochs, critic.minibatches)
         fit_flops = 3 * passes * scoring_flops(s, w, head=False)
         seconds = forward + passes * (trunk(minibatches) + minibatches * adam)
-        out.append(Phase("critic", scoring_flops(s, w, head=False) + fit_flops, seconds))
+        out.append(PhaseCost("critic", scoring_flops(s, w, head=False) + fit_flops, seconds))
     cost = recipe.update.cost()
     # a product with the curvature goes back through a forward and its backward: about two passes over its tokens
     whole_passes = cost.passes + 2 * cost.products * min(1.0, (cost.curved or w.fed) / w.fed)
@@ -122,7 +122,7 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
         forward + head(1) / 4
     )
     seconds += cost.passes * cost.minibatches * adam * cost.adamw
-    return [*out, Phase("update", flops, seconds)]
+    return [*out, PhaseCost("update", flops, seconds)]
 
 
 # -- the plan ------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Plan:
     need: Need
     room: fit.Room
     rates: Rates
-    phases: list[Phase]
+    phases: list[PhaseCost]
     evaluation: float
     notes: tuple[str, ...] = ()
 
@@ -176,7 +176,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     room, need = fit.room(on), fit.estimate(config, recipe, model, work, on)
     if not config.ignore_memory:
         fit.refuse(config, recipe, model, work, on, room)
-    rates = measure_rates(shape, DTYPES[config.dtype], on)
+    rates = machine_rates(shape, DTYPES[config.dtype], on)
     timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
     busy = unsteady()
     splits = splits if busy is None else replace(splits, notes=(*splits.notes, busy))

@@ -80,7 +80,7 @@ def estimate(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, 
     return need(Shape.of(model, config), work, recipe, process)
 
 
-def check(config: TrainConfig, recipe: Recipe, located: str | Model, envs: Sequence[Environment]) -> None:
+def refuse_too_large(config: TrainConfig, recipe: Recipe, located: str | Model, envs: Sequence[Environment]) -> None:
     """Refuse a run whose estimated peak exceeds the memory that there is, with what would make it fit.
 
     located: where the model lies, or a model that is in memory already.

@@ -82,7 +82,7 @@ class Timings:
     head: Line
 
 
-def measure_rates(s: Shape, dtype: torch.dtype, on: torch.device) -> Rates:
+def machine_rates(s: Shape, dtype: torch.dtype, on: torch.device) -> Rates:
     """A product [n, D] x [D, F], the one that the model makes most; and a long copy."""
     spreads.clear()
     n = int(min(max(PROBE_FLOPS / (4 * s.D * s.F), 64), 4096))
@@ -157,7 +157,7 @@ def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device
                 torch.arange(p.numel(), device=p.device).sin().view_as(p) * 0.05 if p.dim() > 1 else torch.ones_like(p)
             )
     hf.get_input_embeddings().requires_grad_(False)  # its gradient does not grow with depth
-    few = replace(sketch, hf=hf.eval(), packs=True, decodes="packed", compacts=True, steps=fits(hf))
+    few = replace(sketch, hf=hf.eval(), packs=True, decodes="packed", compacts=True, short_steps=fits(hf))
     return replace(few, codec=replace(few.codec, end_ids=frozenset({-1})))
 
 

@@ -47,7 +47,7 @@ def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:
     if out is None:
         out = homes[0] / "report.html" if len(homes) == 1 else Path("report.html")
     sources = [str(path) for path in homes]
-    _check_target(out, sources)
+    _refuse_target(out, sources)
     from rung.report.collect import COMPLETIONS, collect
     from rung.report.page import render
 
@@ -69,7 +69,7 @@ def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:
     return out
 
 
-def _check_target(out: Path, sources: Sequence[str]) -> None:
+def _refuse_target(out: Path, sources: Sequence[str]) -> None:
     """Refuses to replace anything but an earlier report on the same directories."""
     if out.is_dir():
         raise InputError(

@@ -44,7 +44,7 @@ def layout(
         old_logp_BT=logp_BT,
         greedy_B=None if greedy is None else torch.tensor(greedy, dtype=torch.float64)[group_B],
         step_end_BT=step_end_BT,
-        dull_B=None if dull is None else torch.tensor(dull)[group_B],
+        zero_variance_B=None if dull is None else torch.tensor(dull)[group_B],
         state=state,
         same_numbers=same_numbers,
         tokens=tokens,

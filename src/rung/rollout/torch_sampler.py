@@ -17,7 +17,7 @@ from rung.kernels.attention import packed_attention
 from rung.kernels.device import fetch, send
 from rung.kernels.packed_weights import packed_weights
 from rung.network.model import Model
-from rung.network.streams import begin, steps
+from rung.network.streams import begin, takes_short_steps
 from rung.records import Rollout, SamplingLaw, StopReason
 from rung.rollout.draws import Draws
 from rung.rollout.sampler import draw
@@ -53,7 +53,7 @@ class TorchSampler:
         for part in self._parts(prompts, samples):
             hf, rows = self.model.hf, len(part) * samples
             own = packed_attention(hf) if self.model.decodes == "packed" else nullcontext()
-            with packed_weights(hf.get_output_embeddings() if steps(self.model) else hf, rows), own:
+            with packed_weights(hf.get_output_embeddings() if takes_short_steps(self.model) else hf, rows), own:
                 chance = chance_TPG[:, part].flatten(1).to(self.model.device)
                 rollouts = self._decode([tuple(prompts[i]) for i in part], law, samples, chance)
             out |= {i: rollouts[n * samples : (n + 1) * samples] for n, i in enumerate(part)}

@@ -88,21 +88,21 @@ class Checked:
     """A dataclass whose fields are checked against their annotations whenever one is made."""
 
     def __post_init__(self) -> None:
-        check(self, f"{type(self).__name__}.")
+        refuse_unfit(self, f"{type(self).__name__}.")
 
 
 class Settings(Checked):
     """The same for settings, which messages name alone: seed is -1."""
 
     def __post_init__(self) -> None:
-        check(self, "")
+        refuse_unfit(self, "")
 
 
 class Flags(Checked):
     """The same for the flags of a command, which messages name as they are given: --seed is -1, or seed is -1."""
 
     def __post_init__(self) -> None:
-        check(self, "", setting)
+        refuse_unfit(self, "", setting)
 
 
 @lru_cache(maxsize=512)
@@ -117,7 +117,7 @@ def hints(cls: Any) -> dict[str, Any]:
         ) from error
 
 
-def check(record: Any, inside: str, named: Callable[[str], str] = str) -> None:
+def refuse_unfit(record: Any, inside: str, named: Callable[[str], str] = str) -> None:
     """Refuse a record with a field of the wrong type or out of its range. InputError: which, its value, and why."""
     kind: Any = type(record)
     annotated = hints(kind)

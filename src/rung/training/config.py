@@ -253,10 +253,10 @@ def from_toml(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"config {path} is not valid TOML: {error}") from error
     data.pop("expanded_recipe", None)
-    return checked(data, where=f" in {path}")
+    return typed_settings(data, where=f" in {path}")
 
 
-def checked(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def typed_settings(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Keyword arguments for TrainConfig, each with its name, type and range looked at; a path may be text."""
     wanted, out = hints(TrainConfig), {}
     for key, value in data.items():

@@ -261,7 +261,7 @@ def table() -> str:
     return "\n".join(["| symptom | sign | likely cause | what to do |", "|---|---|---|---|", *rows])
 
 
-def check_scored(rows: Sequence[Scored], step: int) -> None:
+def refuse_unscored(rows: Sequence[Scored], step: int) -> None:
     """Refuses a run whose first answers could not be scored at all: there is nothing to learn from."""
     if any(math.isfinite(row.reward) for row in rows):
         return

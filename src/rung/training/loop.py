@@ -15,7 +15,7 @@ from rung.io.console import Console
 from rung.io.run_dir import RunDir
 from rung.io.state import save_state
 from rung.io.summary import summary
-from rung.io.trackers import Tracker, check_tracker, open_tracker
+from rung.io.trackers import Tracker, open_tracker, refuse_tracker
 from rung.kernels.device import title
 from rung.network.model import Model
 from rung.recipe_io import brief
@@ -26,7 +26,7 @@ from rung.training.answers import Watched, examples, rollout_rows
 from rung.training.callbacks import Listeners, StepRecord
 from rung.training.config import TrainConfig, to_toml
 from rung.training.evaluation import Evaluation
-from rung.training.health import Finding, Health, check_scored
+from rung.training.health import Finding, Health, refuse_unscored
 from rung.training.held_out import HeldOut
 from rung.training.memory_watch import MemoryWatch
 from rung.training.metrics import reward_metrics
@@ -69,7 +69,7 @@ def train(
     if config.resume:
         made = {name for name, given in (("task", splits), ("reward", splits), ("model", model)) if given is not None}
         config, recipe, changes = agreed(config, recipe, made)
-    check_tracker(config.tracker)
+    refuse_tracker(config.tracker)
     setup = prepare(config, splits, recipe, model)
     config = setup.config
     if config.resume:
@@ -187,7 +187,7 @@ class _Loop:
         self.seconds, self.memory.peaks, start = {}, {}, time.perf_counter()
         collected = setup.collector.collect(step, setup.learner.state)
         if begins:
-            check_scored(collected.scored, step + 1)
+            refuse_unscored(collected.scored, step + 1)
         result = setup.learner.step(collected)
         with self.phase("sync"):
             setup.sampler.load(setup.learner.weights(), setup.learner.version)

@@ -239,8 +239,8 @@ def signal_metrics(batch: Batch, adv_BT: Tensor, dominated: float | None) -> dic
     """Whether the advantages tell what the rewards do. dominated: share of the groups whose std is below eps."""
     R_B, group_B = returns(batch), batch.group_B
     differs_B = has_signal(R_B, batch.valid_B, group_B, sizes(batch))
-    if batch.dull_B is not None:
-        differs_B &= ~batch.dull_B
+    if batch.zero_variance_B is not None:
+        differs_B &= ~batch.zero_variance_B
     learned_P = group_sum((adv_BT != 0).any(1).double(), group_B) > 0
     lost_P = (group_sum(differs_B.double(), group_B) > 0) & ~learned_P
     out = {"advantage/lost": float(lost_P.double().mean())}

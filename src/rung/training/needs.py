@@ -58,7 +58,7 @@ def _old_full(work: Work, part: Part) -> Part:
 
 
 NEEDS: Mapping[str, Need] = {  # in the order in which they are prepared; recipe_rules.NEEDS has them in words
-    "groups": Need(),  # every batch has them; recipe_rules.check_sampling asks for two answers a prompt
+    "groups": Need(),  # every batch has them; recipe_rules.refuse_sampling asks for two answers a prompt
     "greedy": Need(collect={"greedy": True}),
     "steps": Need(collect={"steps": True}),
     "old_logp": Need(fill=_old_logp),

@@ -21,7 +21,7 @@ from rung.network.model import Model
 from rung.network.place import place
 from rung.plan import fit
 from rung.recipe_io import override
-from rung.recipe_rules import check_sampling
+from rung.recipe_rules import refuse_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout.ask import encode
@@ -98,7 +98,7 @@ def settle(
     config, splits = defaults.by_task(given, splits)
     config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
     assert config.prompts_per_step and config.max_new_tokens
-    check_sampling(
+    refuse_sampling(
         recipe,
         samples_per_prompt=config.samples_per_prompt,
         rows=config.prompts_per_step * config.samples_per_prompt,
@@ -120,7 +120,7 @@ def prepare(
     config, recipe, splits = settle(given, splits, own)
     torch.manual_seed(config.seed)
     where = locate(config.model) if brought is None else _usable(config, brought)
-    fit.check(config, recipe, where, (splits.train, splits.eval))
+    fit.refuse_too_large(config, recipe, where, (splits.train, splits.eval))
     model = where if isinstance(where, Model) else load_weights(where, config, config.device)
     ready(model, config, config)
     try_saving(model)

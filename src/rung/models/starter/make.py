@@ -51,7 +51,7 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Accuracy:
     """Accuracy on held-out problems: greedy, sampled at temperature 1, and of the sampled full traces and guesses."""
 
     greedy: float
@@ -182,12 +182,12 @@ def accuracy(model: LlamaForCausalLM, problems: ChainedArithmetic, sample: bool 
     return sum(correct for _, correct, _ in answers(model, problems, sample)) / len(problems)
 
 
-def measure(model: LlamaForCausalLM, problems: ChainedArithmetic) -> Measured:
-    """What the starter can do: see `Measured`."""
+def accuracy_of(model: LlamaForCausalLM, problems: ChainedArithmetic) -> Accuracy:
+    """What the starter can do: see `Accuracy`."""
     rows = list(answers(model, problems, sample=True))
     full = [correct for c, correct, operations in rows if c.text.count(">") == operations - 1]
     direct = [correct for c, correct, _ in rows if c.text.startswith("#")]
-    return Measured(
+    return Accuracy(
         greedy=accuracy(model, problems),
         sampled=sum(correct for _, correct, _ in rows) / len(rows),
         full=sum(full) / max(len(full), 1),
@@ -223,7 +223,7 @@ def warm_up(seed: int, plan: WarmUp, report: Report) -> LlamaForCausalLM:
     return model.eval()
 
 
-def card(seed: int, plan: WarmUp, measured: Measured) -> str:
+def card(seed: int, plan: WarmUp, measured: Accuracy) -> str:
     """The model card: what it is, how good it is, and the command that made it."""
     return f"""# rung starter
 
@@ -257,7 +257,7 @@ def make(out: Path, seed: int = 0, report: Report = print, plan: WarmUp = WarmUp
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = warm_up(seed, plan, report)
-            measured = measure(model, ChainedArithmetic("eval", 0, plan.eval_size))
+            measured = accuracy_of(model, ChainedArithmetic("eval", 0, plan.eval_size))
         model.save_pretrained(scratch)
         build_tokenizer().save_pretrained(scratch)
         (scratch / "README.md").write_text(card(seed, plan, measured), encoding="utf-8")

@@ -14,7 +14,7 @@ from rung.errors import InputError, setting
 from rung.settings.ranges import shown
 from rung.tasks import registry
 from rung.tasks.environments.protocol import Environment, Splits, half_stateful
-from rung.tasks.environments.text_gymnasium import Gymnasium, check
+from rung.tasks.environments.text_gymnasium import Gymnasium, refuse_actions
 from rung.tasks.environments.tool_class import ToolEnvironment
 from rung.tasks.environments.wrapper import Part
 from rung.tasks.rewards import python_file
@@ -135,7 +135,7 @@ def _gymnasium(name: str, options: Mapping[str, Any]) -> Splits:
 
 
 def _wrapped(name: str, make: Any, ours: Mapping[str, Any]) -> Splits:
-    check(name, make)
+    refuse_actions(name, make)
     return Splits(name, Gymnasium(name, make, "train", **ours), Gymnasium(name, make, "eval", **ours), TURN_TOKENS)
 
 

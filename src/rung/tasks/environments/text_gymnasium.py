@@ -86,7 +86,7 @@ def _user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def check(name: str, make: Callable[[], Any]) -> None:
+def refuse_actions(name: str, make: Callable[[], Any]) -> None:
     """Refuse an environment that no text can act in."""
     with closing(make()) as env:
         kind = type(env.action_space).__name__

@@ -139,7 +139,7 @@ def splits(
 def _verifiable(sides: Sequence[Rows], drop: bool) -> tuple[list[Rows], tuple[str, ...]]:
     """The sides, after each gold answer was held against its own verifier (golds.py), and a note on what was left out."""
     rows = [(task, side.gold(task)) for side in sides for task in side.tasks]
-    out, notes = golds.check(
+    out, notes = golds.readable(
         sides[0].name, [task for task, _ in rows], [gold for _, gold in rows], sides[0].verifier, drop
     )
     return [replace(side, tasks=[task for task in side.tasks if task.id not in out]) for side in sides], notes

@@ -254,7 +254,7 @@ def _formula_pool() -> Pool:
     return Pool(Path(__file__).with_name("gym_score.py"), "score")
 
 
-def _check_gold(train: ReasoningGym, task: Task) -> None:
+def _refuse_gold(train: ReasoningGym, task: Task) -> None:
     """Refuse a dataset whose scorer raises at its own gold answer: then every answer would be wrong for no fault of its."""
     gold = task.data["answer"]
     if isinstance(gold, str) and gold:
@@ -285,7 +285,7 @@ def splits(name: str, options: Mapping[str, object]) -> Splits:
     train = ReasoningGym(split="train", size=int(own["train_size"]), **common)
     held_out = ReasoningGym(split="eval", size=int(own["eval_size"]), **common)
     first = _first(train)
-    _check_gold(train, first)
+    _refuse_gold(train, first)
     numeric = number(str(first.data["answer"])) is not None
     if not numeric:
         train, held_out = (replace(split, instruction=TAGS) for split in (train, held_out))

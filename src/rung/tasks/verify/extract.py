@@ -14,7 +14,7 @@ import unicodedata
 from rung.records import Completion, Prompt
 from rung.tasks.verify.plain import plain
 from rung.tasks.verify.quantity import NUMBER, Quantity, foreign_digit, quantity
-from rung.tasks.verify.units import measured
+from rung.tasks.verify.units import unit_of_measure
 
 _END = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end|end_of_text)\|>|</s>|<eos>|<end_of_turn>")
 _MARK = re.compile(r"\\(?:boxed|fbox)\s*\{|####|<answer>", re.IGNORECASE)
@@ -150,7 +150,7 @@ def _last(text: str, numbers: list[re.Match[str]]) -> str | None:
         return None
     while len(numbers) > 1 and text[numbers[-1].start() - 1] == "^":  # the power of a unit: 25 cm^2
         owner = numbers[-2]
-        if owner.end() + len(measured(text[owner.end() : owner.end() + 60]) or "") < numbers[-1].end():
+        if owner.end() + len(unit_of_measure(text[owner.end() : owner.end() + 60]) or "") < numbers[-1].end():
             break
         numbers = numbers[:-1]
     last = numbers[-1]
@@ -172,7 +172,7 @@ def _is_part(text: str, found: re.Match[str]) -> bool:
         _PART_BEFORE.search(before)
         or _PART_AFTER.match(text, found.end())
         or foreign_digit(text[max(0, found.start() - 1) :])
-        or measured(text[found.end() : found.end() + 60]) is None
+        or unit_of_measure(text[found.end() : found.end() + 60]) is None
     )
 
 
@@ -180,6 +180,6 @@ def _in_prose(text: str, found: re.Match[str], part: bool = True) -> Quantity | 
     """The number with the multiple and the unit that stand right behind it; None if it is a part of something."""
     if part and _is_part(text, found):
         return None
-    behind = measured(text[found.end() : found.end() + 60]) or ""
+    behind = unit_of_measure(text[found.end() : found.end() + 60]) or ""
     before = text[found.start() - 1 : found.start()] if found.start() else ""
     return quantity((before if before in "$\u20ac\u00a3\u00a5\u20b9" else "") + found[0] + behind)

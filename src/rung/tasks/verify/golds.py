@@ -42,7 +42,7 @@ def hopeless(tasks: Sequence[Task], golds: Sequence[str], verifier: Verifier) ->
     return found
 
 
-def check(
+def readable(
     name: str, tasks: Sequence[Task], golds: Sequence[str], verifier: Verifier, drop: bool
 ) -> tuple[set[str], tuple[str, ...]]:
     """The ids of rows to leave out and a note on them: none, unless `drop`. Hopeless golds are refused otherwise."""

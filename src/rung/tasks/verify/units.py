@@ -146,7 +146,7 @@ def suffix(text: str) -> tuple[int, Unit] | None:
     return None if unit is None else (multiple, unit)
 
 
-def measured(text: str) -> str | None:
+def unit_of_measure(text: str) -> str | None:
     """The leading part of a prose text that belongs to the number before it: " million", " cm^2", "%"; None if it is "5x"."""
     if (attached := re.match(r"[A-Za-z]+", text)) and suffix(attached[0]) is None:
         return None
