@@ -14,10 +14,10 @@ from rung.errors import InputError
 from rung.recipe_io import all_recipes
 from rung.records import Rollout, Scored, Task
 from rung.report import write_report
+from rung.rollout.samplers import numbers_of
 from rung.tasks.environments.protocol import Splits
 from rung.training.health import SYMPTOMS, Facts, Health, of_run, table
 from rung.training.metrics import verdict_metrics
-from rung.training.signs import numbers_of
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("benchmarks_health", ROOT / "benchmarks" / "health.py")

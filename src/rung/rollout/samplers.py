@@ -29,6 +29,7 @@ def _torch(model: Model, at_once: int) -> Sampler:
 
 
 USUAL = "torch"
+ENGINE = "another engine"  # than the trainer's code
 SAMPLERS = {"torch": Kind(_torch, at_once=512)}
 
 if TYPE_CHECKING:
@@ -45,3 +46,8 @@ def make_sampler(model: Model, name: str = USUAL) -> Sampler:
     sampler = kind.make(model, kind.at_once)
     sampler.load(model.hf.state_dict().items(), 0)
     return sampler
+
+
+def numbers_of(sampler: str, dtype: str) -> str:
+    """What a run's log-probabilities are, by its settings: only the embedded sampler shares the trainer's code."""
+    return dtype if sampler == USUAL else ENGINE

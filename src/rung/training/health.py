@@ -13,7 +13,7 @@ from typing import Any
 
 from rung.errors import InputError
 from rung.records import Scored
-from rung.rollout.samplers import USUAL
+from rung.rollout.samplers import USUAL, numbers_of
 from rung.training import signs
 from rung.training.signs import Facts, Row, Seen
 
@@ -248,7 +248,7 @@ def of_run(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Finding]:
     facts = Facts(
         answers=samples * int(config.get("prompts_per_step", 1)),
         samples=samples,
-        numbers=signs.numbers_of(str(config.get("sampler", USUAL)), str(config.get("dtype", "float32"))),
+        numbers=numbers_of(str(config.get("sampler", USUAL)), str(config.get("dtype", "float32"))),
         plain_prompts="health/template_unused" in marked,
         unread=unread if "health/letters_unread" in marked else None,
     )

@@ -20,6 +20,7 @@ from rung.kernels.device import title
 from rung.network.model import Model
 from rung.recipe_io import brief
 from rung.recipes import Recipe
+from rung.rollout.samplers import numbers_of
 from rung.tasks.environments.protocol import Splits, Stateful
 from rung.tasks.sources.given import MADE
 from rung.training.answers import Watched, examples, rollout_rows
@@ -33,7 +34,7 @@ from rung.training.metrics import reward_metrics
 from rung.training.next_steps import resuming, when_done
 from rung.training.resume import agreed
 from rung.training.setup import Setup, go_on, plain_prompts, prepare, unread_letters
-from rung.training.signs import Facts, numbers_of
+from rung.training.signs import Facts
 
 
 @dataclass

@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rung.rollout.samplers import USUAL
-
 Row = Mapping[str, Any]
 
 STEPS = 3  # for so many steps a sign must last that chance could give
 START = 2  # steps that a run's beginning is read from
 PAIRS = 8  # pairs of identical answers, below which nothing is said about a verifier
 GAPS = {"float32": 2e-3, "bfloat16": 0.1}  # nats between sampler and trainer, far above what rounding gives
-ENGINE, ENGINE_GAP = "another engine", 0.1  # the same where the sampler runs the model by code of its own
+ENGINE_GAP = 0.1  # the same where the sampler runs the model by code of its own
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,6 @@ class Facts:
     numbers: str = "float32"  # what sampler and trainer may differ by: the rounding of the weights' dtype, or `ENGINE`
     plain_prompts: bool = False  # although the model has a chat template
     unread: str | None = None  # letters that the tokenizer does not know
-
-
-def numbers_of(sampler: str, dtype: str) -> str:
-    """What a run's log-probabilities are, by its settings: only the embedded sampler shares the trainer's code."""
-    return dtype if sampler == USUAL else ENGINE
 
 
 @dataclass(frozen=True)
