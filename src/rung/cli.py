@@ -1,16 +1,20 @@
-"""The command line. Exit status: 0 done, 1 the run failed, 2 the user's input was refused."""
+"""The command line. Exit status: 0 done, 1 the run failed, 2 the user's input was refused, 128 + n ended by signal n
+(130 Ctrl-C, 143 SIGTERM, 129 SIGHUP); docs/reliability.md has the table."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Annotated, Any
 
 from rung import __version__
-from rung.errors import InputError, typed, unknown
+from rung.errors import InputError, RunFailed, typed, unknown
+from rung.io.stopping import Stopped, Stopping, leave_within, to_nothing
 from rung.io.waiting import loading, waiting
 from rung.settings.flags import (
     Ask,
@@ -32,6 +36,8 @@ from rung.settings.flags import (
 from rung.settings.ranges import above, refuse
 from rung.shell.arguments import flag, literal, record, refuse_repeated, settings, take
 from rung.training.config import TrainConfig
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -284,22 +290,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    try:
-        with typed():
-            return _run(words)
-    except InputError as error:
-        waiting.end()
-        print(f"rung: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        waiting.end()
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    finally:
-        waiting.end()
+    with Stopping(anywhere=True):
+        try:
+            with typed():
+                status = _run(words)
+            sys.stdout.flush()
+            return status
+        except InputError as error:
+            return _ended(f"rung: {error}", 2)
+        except RunFailed as error:
+            return _ended(f"rung: {error}", 1)
+        except KeyboardInterrupt as error:
+            status = error.status if isinstance(error, Stopped) else 130
+            if argv is None:  # the program, and not a call from Python
+                leave_within(status)
+            return _ended("interrupted", status)
+        except BrokenPipeError:
+            to_nothing(sys.stdout)
+            return 0
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            to_nothing(sys.stdout)
+            where = f": {error.filename}" if error.filename else ", where the result should go"
+            return _ended(f"rung: {error.strerror}{where}. Make room and do it again.", 1)
+        finally:
+            waiting.end()
+
+
+def _ended(text: str, status: int) -> int:
+    waiting.end()
+    with suppress(OSError):  # standard error may be gone with the terminal
+        print(text, file=sys.stderr, flush=True)
+    return status
 
 
 def _run(words: list[str]) -> int:

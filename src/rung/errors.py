@@ -1,4 +1,4 @@
-"""What a user did that we cannot do: one message that says what, why and what to do (exit status 2)."""
+"""What a user did that we cannot do: one message that says what, why and what to do (exit status 2). And what went wrong."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -9,6 +9,10 @@ from typing import Any
 
 class InputError(ValueError):
     """The user's input was refused. The message says what was given, why it cannot work, and what to do instead."""
+
+
+class RunFailed(Exception):
+    """What was begun could not be done, through nobody's input: memory or disk ran out, weights became useless (status 1)."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, more: str = "") -> InputError:

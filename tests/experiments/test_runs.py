@@ -2,15 +2,23 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import rung
 import rung.experiments.runs as runs
 import rung.training.loop as loop
 from rung.errors import InputError
 from rung.experiments.runs import Job, key, measured_as, moved, place, run, run_all
 from rung.io.console import Console
+from rung.io.run_dir import RunDir
 from rung.training.config import TrainConfig
 from rung.training.setup import prepare
 
@@ -38,7 +46,8 @@ def test_the_key_holds_what_a_result_depends_on_and_nothing_else(tmp_path):
         )
     ]
     assert len({base, *map(key, different)}) == 1 + len(different)
-    same = [{"out": tmp_path}, {"threads": 2}, {"resume": True}, {"save_every": 1}, {"save_rollouts": True}]
+    same = [{"out": tmp_path}, {"threads": 2}, {"resume": True}, {"save_every": 1}, {"save_rollouts": True}, {"keep_last": 1},
+            {"keep_best": True}, {"reward_deadline": 5.0}]  # fmt: skip
     same += [{"overrides": {"surrogate.high": 0.2}}, {"learning_rate": 4e-4}]  # what they are anyway
     assert {key(replace(TINY, **change)) for change in same} == {base}
 
@@ -95,6 +104,7 @@ def kill_after(monkeypatch, steps):
         whole(self, number, **how)
 
     monkeypatch.setattr(loop._Loop, "_step", step)
+    monkeypatch.setattr(loop.Saving, "leave", lambda self, *, begun: None)  # nobody has time for that
 
 
 def test_a_killed_run_without_a_checkpoint_is_set_aside_and_redone(tmp_path, monkeypatch):
@@ -181,3 +191,51 @@ def test_a_run_with_a_reward_of_its_own_scale_is_measured_by_its_mean(tmp_path):
     )
     row = run(Job("own", config), tmp_path / "out")
     assert row["measure"] == "reward" and 5 <= row["accuracy"] <= 7 and row["curve"]["accuracy"][-1] == row["accuracy"]
+
+
+def alive(session):
+    """Processes of this session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended while we looked
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are counted in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_a_ladder_of_two_jobs_and_the_same_command_goes_on(tmp_path, number):
+    words = ["ladder", "--recipes", "grpo,dr_grpo", "--seeds", "2", "--tokens", "10000000", "--rates", "1e-4", "--sweep-seeds", "1",
+             "--jobs", "2", "--out", "L"]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(Path(rung.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rung", *words], env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+    def begun():
+        return [
+            path for path in (tmp_path / "L" / "runs").glob("*/metrics.jsonl") if path.read_bytes().count(b"\n") > 2
+        ]
+
+    end = time.monotonic() + 240
+    while len(begun()) < 2:
+        assert time.monotonic() < end and process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    while (left := alive(process.pid)) and time.monotonic() < sent + 10:
+        time.sleep(0.1)
+    assert not left and time.monotonic() - sent < 12
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        assert "Traceback" not in err and "the same command goes on" in err
+        for path in begun():
+            run = RunDir.open(path.parent)
+            assert run.latest_checkpoint() is not None, "each worker has saved its last finished step"

@@ -30,7 +30,7 @@ OTHER = {
     "weight_decay": 0.1, "dtype": "bfloat16", "trainable": "lm_head", "lora_rank": 3, "lora_alpha": 1.0, "lora_targets": "q",
     "gradient_checkpointing": True, "activation_gib": 0.5, "eval_problems": 3, "eval_samples": 2, "eval_every": 1,
     "save_every": 1, "save_rollouts": False, "seed": 5, "tracker": "tensorboard", "trust_remote_code": True, "threads": 2,
-    "keep_last": 2, "ignore_memory": True, "overrides": {"surrogate.high": 0.5},
+    "keep_last": 2, "keep_best": True, "reward_deadline": 5.0, "ignore_memory": True, "overrides": {"surrogate.high": 0.5},
 }  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def test_a_checkpoint_of_before_whose_one_file_held_everything_is_gone_on_with(t
     for file in at.glob("progress.*"):
         file.unlink()
     save_state(at, both)
+    (at / "COMPLETE").write_text("step 1\n")  # it had no hashes either
     again = rung.train(resume=True, steps=2, out=tmp_path / "part", quiet=True)
     first, second = ([row["num_tokens"] for row in run.metrics if "num_tokens" in row] for run in (whole, again))
     assert first == second

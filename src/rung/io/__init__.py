@@ -1,5 +1,6 @@
 """What a run writes down, and what people are shown of it.
 
+checkpoints   Checkpoints of a run: whole or not there, each with the hash of every file in its COMPLETE marker
 console       What a training run shows: a live view on a terminal, plain lines elsewhere, a summary at the end.
 definitions   What every metric means: the table of metrics.md beside this file, which docs/metrics.md repeats word for word.
 environment   Where a number came from: versions, commit, hardware, command line.
@@ -12,6 +13,7 @@ recorded      What a run wrote down, for Python: its metrics as a table, its ans
 run_dir       One run is one directory: config, environment, metrics, rollouts, checkpoints. Nothing in it is ever overwritten.
 shown         What people are shown of held-out problems: an evaluation in numbers, answers to one of them.
 state         A nested structure as two files: tensors in state.safetensors, everything else in state.json. Nothing is pickled.
+stopping      Signals that want the program to end (Ctrl-C, SIGTERM, SIGHUP).
 summary       What a finished run says: before and after in numbers, three problems side by side, where it lies, what to try next.
 tables        A table for people, or the same rows as JSON for programs.
 terminal      What may reach a terminal: no control character of anybody's text, and no control sequence to what is none.

@@ -53,7 +53,7 @@ class Console:
     """start, then phase and step in turn, then finish. A context manager: on any exit the cursor comes back."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
-        self.rich = make_rich(stream or sys.stdout)
+        self.rich = make_rich(stream or sys.stdout, display=True)
         self.live = self.rich.is_terminal
         self._view: Screen | None = None
         self._leaving: dict[int, Any] = {}  # signals that would leave the cursor hidden, and what they did before

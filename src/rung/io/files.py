@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import zstandard
+
+from rung.errors import InputError
 
 
 def plain(value: Any) -> Any:
@@ -76,3 +81,23 @@ def keep_backup(path: Path) -> None:
         while (backup := path.with_name(f"{path.name}.bak-{n}")).exists():
             n += 1
         write_atomic(backup, lambda file: file.write(path.read_bytes()))
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Inside, one of our files is read: what damage makes of it is said with its name."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Bring it back from a copy.") from error
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+        zstandard.ZstdError,
+    ) as error:  # no text, TOML, JSON; other JSON
+        raise InputError(
+            f"{path} is damaged: it is not as a run left it ({type(error).__name__}: {error}). Bring it back from a copy, or move "
+            "it away if you can do without it."
+        ) from error

@@ -26,15 +26,16 @@ import zstandard
 
 from rung.advice import command
 from rung.errors import InputError, setting
+from rung.io.checkpoints import Checkpoints, steps_in
 from rung.io.environment import describe_environment
-from rung.io.files import keep_backup, replace_kept, sync, sync_tree, to_json, write_atomic
+from rung.io.files import keep_backup, readable, replace_kept, to_json, write_atomic
 
 try:
     import fcntl
 except ImportError:  # Windows: no lock, everything else works
     fcntl = None  # type: ignore[assignment]
 
-COMPLETE = "COMPLETE"
+TEMPORARY = (".lock", ".tmp-")  # what the names of files begin with that a killed process may leave
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 
@@ -59,6 +60,7 @@ class RunDir:
         self.path, self._made = path, made
         self._lock: int | None = None
         self._metrics: IO[bytes] | None = None
+        self.checkpoints = Checkpoints(path / "checkpoints")
         self._resumed: Path | None = None  # the checkpoint that this process went on from
 
     @classmethod
@@ -72,7 +74,7 @@ class RunDir:
                 f"cannot create a run in {target}: {error.strerror}. Give a directory that you can write with {setting('out')}."
             ) from error
         run._acquire()
-        if any(entry.name != ".lock" for entry in run.path.iterdir()):  # somebody else was quicker
+        if not _is_empty(run.path):  # somebody else was quicker
             run.close()
             raise _not_empty(run.path)
         return run
@@ -113,8 +115,12 @@ class RunDir:
             ) from error
         except OSError:
             pass  # a file system that knows no locks (some network mounts): the run is worth more than its lock
-        os.ftruncate(fd, 0)
-        os.write(fd, f"process {os.getpid()} on {platform.node()}\n".encode())
+        with contextlib.suppress(OSError):  # a full disk: only the name of the owner is lost
+            os.ftruncate(fd, 0)
+            os.write(fd, f"process {os.getpid()} on {platform.node()}\n".encode())
+        for folder in (self.path, self.path / "rollouts", self.path / "evaluations"):  # nobody writes them now
+            for torn in folder.glob(".tmp-*"):
+                torn.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Releases the lock; the run can still be read."""
@@ -151,7 +157,9 @@ class RunDir:
         self._replace(self.path / "config.toml", tomli_w.dumps(_toml(config)).encode())
 
     def config(self) -> dict[str, Any]:
-        return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
+        path = self.path / "config.toml"
+        with readable(path):
+            return tomllib.loads(path.read_text(encoding="utf-8"))
 
     def write_environment(self, device: str | None = None) -> None:
         """environment.json: device, versions, commit, hardware and command line, to say later where a number came from."""
@@ -159,7 +167,10 @@ class RunDir:
 
     def environment(self) -> dict[str, Any]:
         path = self.path / "environment.json"
-        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+        if not path.exists():
+            return {}
+        with readable(path):
+            return dict(json.loads(path.read_bytes()))
 
     def _replace(self, path: Path, data: bytes) -> None:
         assert self._lock is not None, "this run is open for reading only"
@@ -192,17 +203,19 @@ class RunDir:
 
     def _metric_lines(self) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
         path, rows, torn = self.path / "metrics.jsonl", list[tuple[bytes, dict[str, Any]]](), False
-        data = path.read_bytes() if path.exists() else b""
+        with readable(path):
+            data = path.read_bytes() if path.exists() else b""
         lines = data.split(b"\n")
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                rows.append((line, json.loads(line)))
-            except ValueError as error:
+                rows.append((line, _row(line)))
+            except (ValueError, RecursionError) as error:
                 if number < len(lines) and any(rest.strip() for rest in lines[number:]):
                     raise InputError(
-                        f"{path}, line {number} is not JSON: the file was damaged. Remove that line to read the rest."
+                        f"{path}, line {number} is not a row of metrics: the file was damaged. Remove that line to read the "
+                        "rest."
                     ) from error
                 torn = True
         return rows, torn or not (data == b"" or data.endswith(b"\n"))
@@ -239,75 +252,58 @@ class RunDir:
             steps = self.rollout_steps()
             known = f"Stored: {len(steps)} steps from {steps[0]} to {steps[-1]}." if steps else "It has none at all."
             raise InputError(f"the run {self.path} has no rollouts of step {step}. {known}")
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-            return [json.loads(line) for line in io.TextIOWrapper(stream, encoding="utf-8")]
+        with readable(path), path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+            return [dict(json.loads(line)) for line in io.TextIOWrapper(stream, encoding="utf-8")]
 
     def rollout_steps(self) -> list[int]:
-        return _steps(self.path / "rollouts", r"step_(\d{6,})\.jsonl\.zst")
+        return steps_in(self.path / "rollouts", r"step_(\d{6,})\.jsonl\.zst")
 
     def _rollout_path(self, step: int) -> Path:
         return self.path / "rollouts" / f"step_{step:06d}.jsonl.zst"
 
     # ---- checkpoints
 
-    def checkpoint(self, step: int, writer: Callable[[Path], None], keep_last: int = 0) -> Path:
-        """Runs `writer(directory)` under a temporary name, syncs, renames, and writes the COMPLETE marker last.
+    def checkpoint(
+        self, step: int, writer: Callable[[Path], None], keep_last: int = 0, best: Path | None = None
+    ) -> Path:
+        """Runs `writer(directory)`, and has a checkpoint once all of it is on the disk (checkpoints.py).
 
-        A complete checkpoint of that step is final: it is returned as it is and the writer is not called.
-        keep_last: of the complete ones so many stay, the newest, and the one that was resumed; 0: all.
+        keep_last: of the complete ones so many stay, the newest, that which was resumed, and `best`; 0: all.
         """
         assert self._lock is not None, "this run is open for reading only"
-        home = self.path / "checkpoints"
-        home.mkdir(exist_ok=True)
-        final, temporary = home / f"step_{step:06d}", home / f".tmp-step_{step:06d}-{os.getpid()}"
-        if (final / COMPLETE).is_file():
-            return final
-        for torn in [final, *home.glob(".tmp-*")]:  # from killed writers: we hold the lock, nobody writes them now
-            if torn.exists():
-                shutil.rmtree(torn)
-        temporary.mkdir()
-        try:
-            writer(temporary)
-            sync_tree(temporary)
-            temporary.rename(final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync(home)
-        write_atomic(final / COMPLETE, lambda file: file.write(f"step {step}\n".encode()))
-        for old in self._complete()[keep_last:] if keep_last else ():
-            if old != self._resumed:
-                shutil.rmtree(old.rename(home / f".tmp-{old.name}"))  # gone at once, for whoever looks
-        return final
-
-    def _complete(self) -> list[Path]:
-        """The complete checkpoints, newest first; torn and temporary ones do not count."""
-        home = self.path / "checkpoints"
-        paths = [home / f"step_{step:06d}" for step in reversed(_steps(home, r"step_(\d{6,})"))]
-        return [path for path in paths if (path / COMPLETE).is_file()]
+        path = self.checkpoints.write(step, writer)
+        if keep_last:
+            self.checkpoints.prune(keep_last, [kept for kept in (self._resumed, best) if kept is not None])
+        return path
 
     def latest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
-        return next(iter(self._complete()), None)
+        return next(iter(self.checkpoints.complete()), None)
 
-    def resumed(self) -> Path:
-        """The newest complete checkpoint, which this process goes on from."""
-        self._resumed = self.latest_checkpoint()
-        if self._resumed is None:
-            raise InputError(
-                f"{self.path} holds no complete checkpoint to resume from. Start a new run with another {setting('out')}."
-            )
+    def resumed(self) -> Path | None:
+        """The newest sound checkpoint, which this process goes on from; None: there is none, and it begins anew."""
+        assert self._lock is not None, "this run is open for reading only"
+        self._resumed = self.checkpoints.sound(training=True)
+        if self._resumed is not None:
+            self.checkpoints.set_aside(self._resumed)
         return self._resumed
 
     def model_path(self) -> Path:
-        """The run's model in Hugging Face format: its newest complete checkpoint."""
-        path = self.latest_checkpoint()
+        """The run's model in Hugging Face format: its newest sound checkpoint."""
+        path = self.checkpoints.sound(training=False)
         if path is None:
             raise InputError(
                 f"the run {self.path} has no complete checkpoint, so there is no model to load: "
-                f"it ended before the first one. Start it again with: {command('train', '...', '--out', 'ANOTHER_DIRECTORY')}"
+                f"it ended before the first one. Begin it again: {command('train', '--resume', self.path)}"
             )
         return path
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict) or not isinstance(row.get("step", 0), int):
+        raise ValueError("no row of metrics")
+    return row
 
 
 def _not_empty(path: Path) -> InputError:
@@ -320,28 +316,27 @@ def _not_empty(path: Path) -> InputError:
 def _empty(out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, and a run is a directory. Give another name with {setting('out')}.")
-    if out.is_dir() and any(entry.name != ".lock" for entry in out.iterdir()):
+    if out.is_dir() and not _is_empty(out):
         raise _not_empty(out)
     out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def _is_empty(path: Path) -> bool:
+    return all(entry.name.startswith(TEMPORARY) for entry in path.iterdir())
 
 
 def _numbered(root: Path, name: str) -> Path:
     """root/NAME-n with n one above the highest that exists; `mkdir` decides when two processes race."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
     root.mkdir(parents=True, exist_ok=True)
-    n = max(_steps(root, re.escape(name) + r"-(\d+)"), default=0) + 1
+    n = max(steps_in(root, re.escape(name) + r"-(\d+)"), default=0) + 1
     while True:
         try:
             (root / f"{name}-{n}").mkdir()
             return root / f"{name}-{n}"
         except FileExistsError:
             n += 1
-
-
-def _steps(folder: Path, pattern: str) -> list[int]:
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted(int(match[1]) for entry in entries if (match := re.fullmatch(pattern, entry.name)))
 
 
 def _after(row: Any, step: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,15 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: _decode(item, tensors) for key, item in value.items()}
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors of a nested structure, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(item)
+
+
 def save_state(directory: Path, state: Any, name: str = "state") -> None:
     """Writes NAME.safetensors and NAME.json. Raises TypeError, naming the place, for what only pickle could save."""
     tensors = _Tensors()
@@ -122,13 +131,15 @@ def load_state(directory: Path, name: str = "state") -> Any:
                 f"{directory}/{name}.json is not of format {FORMAT}: another version of rung wrote it. Use that version."
             )
         return _decode(document["state"], load_file(directory / f"{name}.safetensors"))
+    except InputError:
+        raise
     except FileNotFoundError as error:
         missing = Path(error.filename or f"{name}.safetensors").name
         raise InputError(
             f"{directory} holds no training state ({missing} is missing). "
             "Resume from a directory checkpoints/step_... that contains COMPLETE."
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError, SafetensorError) as error:
         raise InputError(
             f"the training state in {directory} is damaged ({type(error).__name__}: {error}). "
             "Resume from an earlier checkpoint."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Iterable
 from typing import IO, cast
 
 import rich.console
+
+from rung.io.stopping import to_nothing
 
 
 def clean(text: str, encoding: str = "utf-8", *, lines: bool = False) -> str:
@@ -38,10 +41,19 @@ def say_notes(notes: Iterable[str]) -> None:
 
 
 class _Pipe(io.TextIOBase):
-    """A stream whose reader may go away (`| head`, Ctrl-C to a `tee`): the run is worth more than its display."""
+    """A stream whose reader may go away (`| head`, Ctrl-C to a `tee`, a terminal that is closed).
 
-    def __init__(self, stream: IO[str]) -> None:
-        self.stream = stream
+    display: so may its disk (full), since a run is worth more than its display; standard error says so.
+    """
+
+    def __init__(self, stream: IO[str], display: bool) -> None:
+        self.stream, self.display = stream, display
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -51,20 +63,27 @@ class _Pipe(io.TextIOBase):
         try:
             self.stream.write(text)
             self.stream.flush()
-        except BrokenPipeError:  # into nothing from now on, what is buffered (and flushed at exit) too
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, self.stream.fileno())
-            os.close(nothing)
+        except OSError as error:
+            if not (self.display or isinstance(error, BrokenPipeError)):
+                raise
+            to_nothing(self.stream)
+            if not isinstance(error, BrokenPipeError):
+                with contextlib.suppress(OSError):
+                    print(f"note: standard output is lost ({error.strerror}); the run goes on", file=sys.stderr)
         return len(text)
 
 
-def make_rich(stream: IO[str]) -> rich.console.Console:
-    """A rich console that sends control sequences to a terminal and to nothing else (FORCE_COLOR or not)."""
+def make_rich(stream: IO[str], *, display: bool = False) -> rich.console.Console:
+    """A rich console that sends control sequences to a terminal and to nothing else (FORCE_COLOR or not).
+
+    display: what is shown beside the work, and not its result.
+    """
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return rich.console.Console(file=stream, highlight=False, markup=False, emoji=False)
+        safe = cast(IO[str], _Pipe(stream, display)) if display else stream
+        return rich.console.Console(file=safe, highlight=False, markup=False, emoji=False)
     width = os.environ.get("COLUMNS", "")
     return rich.console.Console(
-        file=cast(IO[str], _Pipe(stream)),
+        file=cast(IO[str], _Pipe(stream, display)),
         width=int(width) if width.isdecimal() and int(width) >= 20 else 120,
         force_terminal=False,
         force_interactive=False,

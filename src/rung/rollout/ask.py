@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 from rung.errors import InputError, setting
 from rung.maths.returns import EQUAL
@@ -19,6 +19,7 @@ from rung.rollout.draws import Draws
 from rung.rollout.phases import Phase, untold
 from rung.rollout.sampler import Sampler
 from rung.tasks.environments.protocol import Closes, Conversational, Environment, Waits
+from rung.tasks.rewards.deadline import side_by_side
 from rung.text import Codec, begun
 
 
@@ -47,8 +48,8 @@ def ask(
         groups = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
         if not (isinstance(env, Waits) and env.waits):
             return [score(env, codec, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
-        with ThreadPoolExecutor(len(tasks)) as pool:  # a judge elsewhere is asked about all of them at once
-            return list(pool.map(lambda t, g: score(env, codec, t, g, law, data), tasks, groups))
+        scored = [partial(score, env, codec, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
+        return side_by_side(scored)  # a judge elsewhere is asked about all of them at once
 
 
 def encode(codec: Codec, task: Task, max_new_tokens: int) -> list[int]:

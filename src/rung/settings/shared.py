@@ -36,6 +36,8 @@ class Problems:
     """of rows: exact, numeric, choice, math or code; None: the one that fits the answers"""
     reward: str | None = None
     """FILE.py:NAME, a reward function instead of the verifier: f(prompts, completions, **columns) -> list of floats"""
+    reward_deadline: Positive = 600.0
+    """seconds that a reward function may take for all answers to one problem"""
     environment: str | None = None
     """FILE.py:NAME or gymnasium:ID, what the model talks to in several turns (docs/environments.md)"""
     system: str | None = None
@@ -58,6 +60,8 @@ class Problems:
                 raise InputError(
                     f"{setting(name, value)} and {setting(f'task_options.{name}', other)} contradict each other. Give one."
                 )
+        if self.reward is not None and self.reward_deadline != Problems.reward_deadline:
+            named["reward_deadline"] = self.reward_deadline
         return {**self.task_options, **named}
 
 

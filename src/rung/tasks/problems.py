@@ -60,7 +60,7 @@ def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: 
     """Problems that judge their answers themselves, or are judged by reward functions."""
     made = named.as_splits(task, title(task))
     judges = adapters.functions(reward) if reward is not None else []
-    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
+    how = adapters.manner(options) if judges else {}
     if path is not None or options:
         raise InputError(
             f"{setting('task_path', path) if path else setting('task_options.' + next(iter(options)))} has no use for "
@@ -69,4 +69,4 @@ def _ready(task: Splits | Environment, path: Path | None, reward: Any, options: 
         )
     if judges and isinstance(made.train, Conversational):
         raise InputError(f"reward has no use for {made.name}, whose answers are conversations that it judges itself.")
-    return adapters.judged(made, judges, on_error) if judges else made
+    return adapters.judged(made, judges, **how) if judges else made

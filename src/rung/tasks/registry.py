@@ -54,9 +54,13 @@ def load(
     name = name if rows is None else rows.name
     if rows is None and mixture_text.is_mixture(name):
         return mixture_text.splits(name, path, options, load, reward)
-    on_error = str(options.pop("on_error", "stop")) if judges else "stop"
+    how = adapters.manner(options) if judges else {}
     if rows is None and name == "gsm8k":
-        splits = _gsm8k(path, str(options.pop("verifier", verifier)), options)
+        if path is None:
+            raise InputError(
+                f"the task gsm8k needs its data. Give its JSONL file or directory with {setting('task_path')}."
+            )
+        splits = dataset.gsm8k(path, verifier=str(options.pop("verifier", verifier)), options=options)
     elif rows is not None or is_path(name) or name.startswith(hub.PREFIX):
         _refuse(name, path=path)
         splits = dataset.splits(
@@ -70,15 +74,7 @@ def load(
         )
     else:
         splits = _generated(name, path, verifier, options)
-    return adapters.judged(splits, judges, on_error) if judges else splits
-
-
-def _gsm8k(path: Path | None, verifier: str, options: Mapping[str, Any]) -> Splits:
-    if path is None:
-        raise InputError(
-            f"the task gsm8k needs its data. Give its JSONL file or directory with {setting('task_path')}."
-        )
-    return dataset.gsm8k(path, verifier=verifier, options=options)
+    return adapters.judged(splits, judges, **how) if judges else splits
 
 
 def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str, Any]) -> Splits:

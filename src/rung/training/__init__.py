@@ -2,6 +2,7 @@
 
 answers       Answers as rows for files and for people.
 callbacks     Objects that listen to a run: called after each step and after each evaluation, and able to end it.
+checkpoint    What a checkpoint holds, written and read in one place.
 config        The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run.
 critic        The critic: V(s_t), the return still to come, read where the model predicts token t. Its head starts at zero.
 defaults      Defaults that the user did not set.
@@ -16,6 +17,7 @@ needs         What a part of a recipe may need, and what prepares it: one name, 
 next_steps    What a run tells its user to type next: commands that work as printed, or Python where only Python has what they need.
 policy        The policy: what the model says about a batch's tokens, with gradient.
 resume        Going on with a run. Everything is as the run has it; what is given besides may change and is written down.
+saving        When a run is saved: by the clock or by steps, at its end, and on the way out of any other end.
 setup         From settings to a run's parts: everything is checked here, cheapest first, before anything is written.
 signs         How what goes wrong in a training shows in its metrics. health.py names each of these signs.
 work          What an update rule works with: one batch in micro-batches, their gradients, and the optimizer's float32 masters.

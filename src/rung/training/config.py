@@ -115,10 +115,12 @@ class TrainConfig(Weights, Problems, Settings):
     eval_every: Natural | None = None
     """steps between evaluations, 0: only before and after; None: a tenth of the run (of --tokens, where they end it), or more
     where evaluations would take more than about that"""
-    save_every: Natural = 0
-    """steps between checkpoints; 0: only at the end"""
-    keep_last: Natural = 0
-    """newest checkpoints that stay, older ones are removed; 0: all"""
+    save_every: Natural | None = None
+    """steps between checkpoints, 0: only at the end; None: one every two minutes, or every twenty times as long as one takes"""
+    keep_last: Natural | None = None
+    """newest checkpoints that stay, older ones are removed, 0: all; None: 2 where the clock makes them, else all"""
+    keep_best: bool = False
+    """keep the checkpoint that did best on the held-out problems besides"""
     save_rollouts: bool = True
     """write all answers with rewards, log-probabilities and advantages"""
 

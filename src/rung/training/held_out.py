@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rung.io.files import write_atomic
-from rung.io.held_out import evaluations, is_graded
+from rung.io.files import readable, write_atomic
+from rung.io.held_out import evaluations, is_graded, kind, mean
 from rung.io.run_dir import RunDir
 from rung.records import Rollout, Scored, Task
 from rung.training.answers import answer_row
@@ -52,6 +52,20 @@ class HeldOut:
         first = next(iter(evaluations(self.run.metrics())), None)
         return None if first is None else stored(self.run, int(first["step"]))
 
+    def best(self) -> Path | None:
+        """The checkpoint of the evaluation with the highest mean, the first of equal ones; None: it has none yet."""
+        step = self._best_step()
+        path = None if step is None else self.run.checkpoints.of(step)
+        return path if path is not None and path.is_dir() else None
+
+    def is_best(self, step: int) -> bool:
+        return step == self._best_step()
+
+    def _best_step(self) -> int | None:
+        rows = evaluations(self.run.metrics())
+        found = [(value, -row["step"]) for row in rows if (value := mean(row, kind(rows))) is not None and row["step"]]
+        return -max(found)[1] if found else None
+
     def settled(self, result: Evaluation) -> Evaluation:
         """As it reads beside the run's other evaluations: an accuracy only if all of them are one."""
         return replace(result, graded=self.graded)
@@ -66,7 +80,8 @@ def stored(run: RunDir, step: int) -> Evaluation | None:
     path = _path(run, step)
     if not path.is_file():
         return None
-    answers = [read_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    with readable(path):
+        answers = [read_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     return Evaluation(answers, len({a.task.id for a in answers}), step=step)
 
 

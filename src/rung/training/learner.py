@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError, setting
-from rung.io.state import load_state, save_state
+from rung.io.state import load_state, save_state, tensors_in
 from rung.maths.assess import assess, next_state
 from rung.maths.objective import right
 from rung.network import adapter
@@ -88,6 +88,9 @@ class Learner(Protocol):
 
     def restore(self, directory: Path) -> None:
         """What `save` wrote, into a learner that was built alike."""
+
+    def marks(self) -> Hashable:
+        """Changes with every write to what `save` saves: a step that was broken off before its first update changed nothing."""
 
 
 @dataclass
@@ -227,6 +230,10 @@ class LocalLearner:
         else:
             hf.load_state_dict(type(hf).from_pretrained(directory, dtype=hf.dtype).state_dict())
         self._load(load_state(directory)["learner"])
+
+    def marks(self) -> Hashable:
+        held = [*self.model.hf.state_dict(keep_vars=True).values(), *tensors_in(self._state())]
+        return tuple((tensor.data_ptr(), tensor._version) for tensor in held)
 
     def _state(self) -> dict[str, Any]:
         """Everything but the policy's weights, which are saved as a Hugging Face model."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
-from rung.io.state import save_state
+from rung.io.stopping import Stopped, Stopping
 from rung.io.summary import summary
 from rung.io.trackers import Tracker, open_tracker, refuse_tracker
 from rung.kernels.device import title
@@ -21,20 +20,24 @@ from rung.network.model import Model
 from rung.recipe_io import brief
 from rung.recipes import Recipe
 from rung.rollout.samplers import numbers_of
-from rung.tasks.environments.protocol import Splits, Stateful
+from rung.tasks.environments.protocol import Splits
 from rung.tasks.sources.given import MADE
 from rung.training.answers import Watched, examples, rollout_rows
 from rung.training.callbacks import Listeners, StepRecord
+from rung.training.checkpoint import go_on
 from rung.training.config import TrainConfig, to_toml
 from rung.training.evaluation import Evaluation
 from rung.training.health import Finding, Health, refuse_unscored
 from rung.training.held_out import HeldOut
 from rung.training.memory_watch import MemoryWatch
 from rung.training.metrics import reward_metrics
-from rung.training.next_steps import resuming, when_done
+from rung.training.next_steps import when_done
 from rung.training.resume import agreed
-from rung.training.setup import Setup, go_on, plain_prompts, prepare, unread_letters
+from rung.training.saving import Saving, explained
+from rung.training.setup import Setup, plain_prompts, prepare, unread_letters
 from rung.training.signs import Facts
+
+WHOLE = ("update", "sync")  # phases that a signal does not break off
 
 
 @dataclass
@@ -47,8 +50,8 @@ class Outcome:
     """
 
     path: Path
-    before: Evaluation
-    after: Evaluation
+    before: Evaluation | None  # None: interrupted before it was made
+    after: Evaluation | None
     steps: int
     interrupted: bool = False
     metrics: list[dict[str, Any]] = field(default_factory=list)
@@ -60,7 +63,7 @@ def train(
     config: TrainConfig, console: Console | None = None, splits: Splits | None = None, recipe: Recipe | None = None,
     model: Model | None = None, callbacks: Sequence[Any] = (),
 ) -> Outcome:  # fmt: skip
-    """Train as `config` says. Ctrl-C ends the run after the phase at hand and still saves and evaluates it.
+    """Train as `config` says. Ctrl-C, SIGTERM and SIGHUP end the run at once, with its last finished step saved.
 
     splits, recipe, model: made in Python, instead of those that `config` names; the model is trained in place.
     callbacks: objects that listen (callbacks.py).
@@ -90,28 +93,6 @@ def train(
             return _Loop(setup, run, console, tracker, listeners, tokens=tokens).go(first)
 
 
-class _Interrupt:
-    """The first Ctrl-C asks the loop to end after the step at hand; the second one raises at once."""
-
-    def __init__(self, console: Console) -> None:
-        self.console, self.now = console, False
-
-    def __enter__(self) -> _Interrupt:
-        self.main = threading.current_thread() is threading.main_thread()
-        self.before = signal.signal(signal.SIGINT, self._ask) if self.main else None
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.main:
-            signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self.now:
-            raise KeyboardInterrupt
-        self.now = True
-        self.console.message("interrupted: finishing this step, then saving (Ctrl-C once more to leave at once)")
-
-
 @dataclass
 class _Loop:
     setup: Setup
@@ -125,10 +106,15 @@ class _Loop:
     memory: MemoryWatch = field(init=False)
     tokens: int = 0
     health: Health = field(init=False)
+    stop: Stopping = field(init=False)
+    saving: Saving = field(init=False)
+    before: Evaluation | None = None
+    after: Evaluation | None = None
 
     def __post_init__(self) -> None:
         self.memory = MemoryWatch(self.setup.model.device)
         self.health = Health(_facts(self.setup))
+        self.stop, self.saving = Stopping(self._heard), Saving(self.setup, self.run, self.console)
 
     def go(self, first: int) -> Outcome:
         setup, config = self.setup, self.setup.config
@@ -142,34 +128,72 @@ class _Loop:
         if setup.model.slow:
             self.console.message(f"note: {setup.model.slow}.")
         self._say(self.health.look(first))
-        done = first
-        with _Interrupt(self.console) as asked:
-            before = self._before(first)
-            for step in range(first, config.steps):
-                if asked.now or self._over():
-                    break
-                before_it = self.tokens
-                self._step(step, begins=step == first)
-                done = step + 1
-                more = done < config.steps and not self._over()
-                if more and config.evaluates_after(done, self.tokens, before_it):
-                    self._evaluate(done)
-                if config.save_every and done % config.save_every == 0 and more:
-                    self._save(done)
-            self._save(done)
-            after = before if asked.now else self._evaluate(done)
-            before, after = self.held_out.settled(before), self.held_out.settled(after)
-        if asked.now:
-            self.console.finish("interrupted")
-            again = resuming(self.run.path, config)
-            self.console.message(f"the run lies in {self.run.path} with a loadable model; go on with: {again}")
-        else:
-            self.console.finish("finished")
-            if self.listeners.ended:
-                self.console.message(f"{self.listeners.ended} ended the run after step {done}")
-            self._conclude(before, after)
-        health = [*self.health.found.values()]
-        return Outcome(self.run.path, before, after, done, asked.now, self.run.metrics(), self.listeners.ended, health)
+        self.saving.refuse_full_disk()
+        self.saving.finish(first, self.tokens)
+        with self.stop:
+            try:
+                self._train(first)
+            except Stopped:
+                pass  # what it broke off is done again by whoever goes on
+            except BaseException as error:
+                told, done = explained(error, config, self.saving.done.step + 1), self.saving.done.step
+                self.console.finish("ended")
+                self.saving.leave(begun=done > first or config.resume)
+                if told is None:
+                    raise
+                raise told from error
+            if self.stop.asked:
+                self.console.finish("interrupted")
+                self.saving.leave(begun=True)
+        if self.stop.asked not in (0, signal.SIGINT):
+            signal.raise_signal(self.stop.asked)  # and it goes where it would have gone
+        if not self.stop.asked:
+            self._conclude()
+        return self._outcome()
+
+    def _train(self, first: int) -> None:
+        """All steps and evaluations, and the checkpoints between them."""
+        config = self.setup.config
+        assert config.steps is not None
+        self.before = self._before(first)
+        for step in range(first, config.steps):
+            if self._over():
+                break
+            self.stop.check()
+            before_it = self.tokens
+            self._step(step, begins=step == first)
+            self.stop.check()
+            more = step + 1 < config.steps and not self._over()
+            if more and config.evaluates_after(step + 1, self.tokens, before_it):
+                self._evaluate(step + 1)
+            if more and self.saving.due(step + 1):
+                self._save()
+        self._save()
+        self.after = self._evaluate(self.saving.done.step)
+
+    def _outcome(self) -> Outcome:
+        """What this process has seen of the run."""
+        seen = [
+            self.held_out.settled(x) for x in (self.before, self.after or self.latest or self.before) if x is not None
+        ]
+        before, after = (seen[0], seen[-1]) if seen else (None, None)
+        stopped, health = self.listeners.ended, [*self.health.found.values()]
+        return Outcome(
+            self.run.path,
+            before,
+            after,
+            self.saving.done.step,
+            bool(self.stop.asked),
+            self.run.metrics(),
+            stopped,
+            health,
+        )
+
+    def _heard(self, number: int) -> None:
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self.console.message(
+            f"{name}: saving the last finished step, then ending (an update at hand is finished first)"
+        )
 
     def _over(self) -> bool:
         """Whether a callback ended the run, or the budget of sampled tokens is used up."""
@@ -179,7 +203,8 @@ class _Loop:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
-        with self.console.phase(name), self.memory.phase(name):
+        breakable = nullcontext() if name in WHOLE else self.stop.open()
+        with self.console.phase(name), self.memory.phase(name), breakable:
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
@@ -190,9 +215,10 @@ class _Loop:
         if begins:
             refuse_unscored(collected.scored, step + 1)
         result = setup.learner.step(collected)
+        self.tokens += collected.sampled
+        self.saving.finish(step + 1, self.tokens)
         with self.phase("sync"):
             setup.sampler.load(setup.learner.weights(), setup.learner.version)
-        self.tokens += collected.sampled
         row = {
             "step": step + 1,
             **reward_metrics(collected, config.samples_per_prompt),
@@ -230,6 +256,8 @@ class _Loop:
                 self.latest = self.held_out.at(step)
             self._show(self.latest)
             self.listeners.evaluated(self.latest)
+            if self.setup.config.keep_best and step and self.held_out.is_best(step):
+                self._save()
         return self.latest
 
     def _show(self, result: Evaluation) -> None:
@@ -249,17 +277,8 @@ class _Loop:
     def _log_evaluation(self, row: dict[str, Any]) -> None:
         self._say(self._log(row))
 
-    def _save(self, step: int) -> None:
-        setup = self.setup
-
-        def write(directory: Path) -> None:
-            setup.learner.save(directory)
-            setup.model.codec.save(directory)
-            curriculum = setup.splits.train.state_dict() if isinstance(setup.splits.train, Stateful) else {}
-            progress = {"step": step, "tokens": self.tokens, "walk": setup.collector.walk.state_dict()}
-            save_state(directory, {**progress, "curriculum": curriculum}, "progress")
-
-        self.run.checkpoint(step, write, setup.config.keep_last)
+    def _save(self) -> None:
+        self.saving.save(self.held_out.best() if self.setup.config.keep_best else None)
 
     def _header(self) -> Mapping[str, str]:
         s, c = self.setup, self.setup.config
@@ -274,7 +293,12 @@ class _Loop:
             "run": str(self.run.path),
         }
 
-    def _conclude(self, before: Evaluation, after: Evaluation) -> None:
+    def _conclude(self) -> None:
+        assert self.before is not None and self.after is not None
+        self.console.finish("finished")
+        if self.listeners.ended:
+            self.console.message(f"{self.listeners.ended} ended the run after step {self.saving.done.step}")
+        before, after = self.held_out.settled(self.before), self.held_out.settled(self.after)
         path, shown = self.run.path, examples(before, after)
         summary(
             self.console,

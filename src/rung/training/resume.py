@@ -20,8 +20,8 @@ from rung.training.config import TrainConfig, from_toml, which
 from rung.training.next_steps import made as not_stored
 
 FREE = (
-    "steps", "tokens", "eval_every", "save_every", "keep_last", "save_rollouts", "tracker", "threads", "ignore_memory",
-    "activation_gib", "gradient_checkpointing",
+    "steps", "tokens", "eval_every", "save_every", "keep_last", "keep_best", "reward_deadline", "save_rollouts", "tracker",
+    "threads", "ignore_memory", "activation_gib", "gradient_checkpointing",
 )  # fmt: skip
 HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
 RECIPE = ("recipe", "overrides")

@@ -12,7 +12,6 @@ import torch
 
 from rung.errors import InputError, setting, unknown
 from rung.io.run_dir import RunDir
-from rung.io.state import load_state
 from rung.kernels.device import choose
 from rung.models import smollm2, starter
 from rung.network import adapter, checkpointing
@@ -29,7 +28,7 @@ from rung.rollout.collect import Collector
 from rung.rollout.sampler import Sampler
 from rung.rollout.samplers import make_sampler
 from rung.settings.shared import Problems, Weights
-from rung.tasks.environments.protocol import Conversational, Environment, Splits, Stateful
+from rung.tasks.environments.protocol import Conversational, Environment, Splits
 from rung.tasks.problems import problems_of
 from rung.tasks.sources.given import MADE
 from rung.text import Codec, listed
@@ -258,34 +257,3 @@ def train_only(model: Model, pattern: str | re.Pattern[str]) -> None:
         )
     for name, parameter in model.hf.named_parameters():
         parameter.requires_grad_(bool(found.search(name)))
-
-
-def go_on(setup: Setup, run: RunDir) -> tuple[int, int]:
-    """The newest complete checkpoint into the setup: weights, optimizer, critic, problems. Steps done, tokens sampled.
-
-    What was written of later steps is set aside, once nothing can be refused any more.
-    """
-    checkpoint, steps = run.resumed(), setup.config.steps
-    kept = (
-        "progress" if (checkpoint / "progress.json").is_file() else "state"
-    )  # one file of older checkpoints held both
-    state = load_state(checkpoint, kept)
-    assert steps is not None
-    if steps < state["step"]:
-        raise InputError(
-            f"{run.path} has done {state['step']} steps, and {setting('steps', steps)} lies before that. Give more, or "
-            "leave it out."
-        )
-    setup.learner.restore(checkpoint)
-    setup.sampler.load(setup.learner.weights(), setup.learner.version)
-    if walk := state.get("walk"):  # an older checkpoint has none, and its steps took their own problems only
-        setup.collector.walk.load_state_dict(walk)
-    if curriculum := state.get("curriculum"):
-        if not isinstance(setup.splits.train, Stateful):
-            raise InputError(
-                f"the checkpoint of {run.path} says where its problems stood, and {setup.splits.name} as it is given now keeps no "
-                "such state. Give the task that the run was begun with."
-            )
-        setup.splits.train.load_state_dict(curriculum)
-    run.truncate_metrics(int(state["step"]))
-    return int(state["step"]), int(state["tokens"])

@@ -24,6 +24,7 @@ from rung.tasks.environments.protocol import (
 from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.rewards.arguments import Progress, arguments, name_of, plain
 from rung.tasks.rewards.coroutines import settled
+from rung.tasks.rewards.deadline import DEADLINE, Late, within
 from rung.tasks.rewards.foreign import form_of
 from rung.tasks.rewards.python_file import folder_of, line_of, load_object
 from rung.tasks.sources.given import weighted
@@ -39,6 +40,7 @@ class Rewarded(Wrapper):
 
     The function gets what arguments.py says, and returns a float per answer, or None for "could not tell" (NaN, left out).
     on_error: "stop" raises when the function does; "skip" gives the whole group NaN and warns, once per function.
+    deadline: seconds that the function may take for one group; then it has raised.
     weight:   the values are multiplied by it, and so reported.
     """
 
@@ -46,6 +48,7 @@ class Rewarded(Wrapper):
     function: Callable[..., Any]
     on_error: Literal["stop", "skip"] = "stop"
     weight: float = 1.0
+    deadline: float = DEADLINE
     progress: Progress = field(default_factory=Progress, compare=False)
     passes_on: ClassVar[Sequence[type]] = PROBLEMS_OWN
 
@@ -67,9 +70,18 @@ class Rewarded(Wrapper):
         name = name_of(self.function)
         where = f"the reward function {name!r} for {group.task.id}"
         try:
-            values = settled(self._called(group, where))
+            values = within(self.deadline, lambda: settled(self._called(group, where)))
         except InputError:
             raise
+        except Late as error:
+            late = f"{where} has not answered within {self.deadline:g} s"
+            if self.on_error == "skip":
+                _warn_once(self.function, f"{late}. Not scored.")
+                return [{name: math.nan} for _ in group.completions]
+            raise InputError(
+                f"{late}. Mend what it waits for, give it longer with {setting('reward_deadline')}, or leave such answers "
+                f"unscored with {setting('task_options.on_error', 'skip')}."
+            ) from error
         except (Exception, SystemExit) as error:
             line = line_of(error, folder_of(plain(self.function)))
             if self.on_error == "skip":
@@ -113,14 +125,27 @@ class Several(Wrapper):
         return [{name: value for part in parts for name, value in part.items()} for parts in zip(*scores, strict=True)]
 
 
-def judged(splits: Splits, judges: Sequence[tuple[Callable[..., Any], float]], on_error: str) -> Splits:
+def manner(options: dict[str, Any]) -> dict[str, Any]:
+    """How functions judge, taken out of a task's options: what happens where one raises, and how long it may take."""
+    return {
+        "on_error": str(options.pop("on_error", "stop")),
+        "deadline": float(options.pop("reward_deadline", DEADLINE)),
+    }
+
+
+def judged(
+    splits: Splits, judges: Sequence[tuple[Callable[..., Any], float]], on_error: str, deadline: float = DEADLINE
+) -> Splits:
     """The problems of `splits`, judged by functions with weights."""
     if on_error not in ("stop", "skip"):
         raise unknown("on_error", on_error, ["stop", "skip"])
     progress = Progress()
 
     def judge(environment: Environment) -> Environment:
-        parts = [Rewarded(environment, function, on_error, weight, progress) for function, weight in judges]  # type: ignore[arg-type]
+        parts = [
+            Rewarded(environment, function, on_error, weight, deadline, progress)  # type: ignore[arg-type]
+            for function, weight in judges
+        ]
         return parts[0] if len(parts) == 1 else Several(environment, parts)
 
     return replace(splits, train=judge(splits.train), eval=judge(splits.eval))

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 _starters: dict[int, ThreadPoolExecutor] = {}  # by process: a forked child has no thread of its parent's
+
+
+def end_with(parent: int) -> None:
+    """Called in a child: the kernel ends it when the thread that started it ends; elsewhere than on Linux a thread looks."""
+    if sys.platform == "linux":
+        from rung.tasks.sandbox.kernel import die_with_parent
+
+        die_with_parent(parent)
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def start(command: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:

@@ -56,7 +56,9 @@ def splits(
 ) -> Splits:
     """The mixture `name`. load: makes a part (registry.load). path, reward: of parts that have none of their own."""
     options = dict(options)
-    skip = {"on_error": options.pop("on_error")} if reward is not None and "on_error" in options else {}
+    how = {
+        name: options.pop(name) for name in ("on_error", "reward_deadline") if reward is not None and name in options
+    }
     if options:
         raise InputError(f"{name} is a mixture; the option {next(iter(options))!r} belongs to a part, in a .toml file.")
     if name.endswith(".toml"):
@@ -78,7 +80,7 @@ def splits(
         weights[part] = _weight(row.pop("weight", 1), name)
         own = row.pop("path", path if task == "gsm8k" else None)
         if reward is not None and "reward" not in row:
-            row |= {"reward": reward, "options": {**skip, **row.get("options", {})}}
+            row |= {"reward": reward, "options": {**how, **row.get("options", {})}}
         parts[part] = load(task, path=own, **row)
     if not any(weights.values()) and not stages:
         raise InputError(f"{name}: every part has the weight 0. Give one of them a larger one.")

@@ -1,0 +1,115 @@
+"""When a run is saved: by the clock or by steps, at its end, and on the way out of any other end."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rung.errors import InputError, RunFailed, setting
+from rung.io.console import Console
+from rung.io.run_dir import RunDir
+from rung.training.checkpoint import Finished, finished, kept, size, write
+from rung.training.config import TrainConfig
+from rung.training.next_steps import resuming
+from rung.training.setup import Setup
+
+EVERY = 120.0  # seconds between checkpoints where no number of steps is given,
+SHARE = 20  # or so many times as long as one takes
+MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass
+class Saving:
+    """done: the last finished step, which is what any end saves."""
+
+    setup: Setup
+    run: RunDir
+    console: Console
+    done: Finished = field(init=False)
+    _clock: float = field(default_factory=time.monotonic, init=False)
+    _took: float = field(default=0.0, init=False)
+    _said: bool = field(default=False, init=False)
+
+    def finish(self, step: int, tokens: int) -> None:
+        """The step is done, its row and its answers aside."""
+        self.done = finished(self.setup, step, tokens)
+
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint follows this step."""
+        every = self.setup.config.save_every
+        if every is not None:
+            return every > 0 and step % every == 0
+        return time.monotonic() - self._clock >= max(EVERY, SHARE * self._took)
+
+    def save(self, best: Path | None = None) -> None:
+        """A checkpoint of the last finished step. best: one that stays whatever its age."""
+        config, begun, step = self.setup.config, time.monotonic(), self.done.step
+        path = self.run.checkpoint(step, lambda d: write(self.setup, self.done, d), kept(config), best)
+        self._clock = time.monotonic()
+        self._took = self._clock - begun
+        if config.save_every is None and step < (config.steps or 0) and not self._said:
+            self._said = True
+            stay = f"the newest {kept(config)} stay" if kept(config) else "all stay"
+            every = max(EVERY, SHARE * self._took) / 60
+            self.console.message(
+                f"saved: {path}; again every {every:.2g} minutes, {stay} ({setting('save_every')}, {setting('keep_last')})"
+            )
+
+    def leave(self, *, begun: bool) -> None:
+        """The run ends before its end: save the last finished step, and say what goes on from there.
+
+        begun: there is something to go on from; a start that failed leaves nothing.
+        """
+        if not begun:
+            return
+        self._said = True
+        why, step = "", self.done.step
+        if self.done.intact(self.setup):
+            try:
+                self.save()
+            except (OSError, RunFailed) as error:  # beside what ended the run, which is raised
+                why = f"step {step} could not be saved ({error})"
+        else:
+            why = f"an update after step {step} had changed weights already, so neither can be saved"
+        newest = self.run.latest_checkpoint()
+        at = "with no checkpoint yet" if newest is None else f"with a loadable model of step {int(newest.name[5:])}"
+        if why:
+            self.console.message(why)
+        again = resuming(self.run.path, self.setup.config)
+        self.console.message(f"the run lies in {self.run.path} {at}; go on with: {again}")
+
+    def refuse_full_disk(self) -> None:
+        """Refuse what cannot be written, before the work whose result it would be."""
+        one, free, stay = size(self.setup), shutil.disk_usage(self.run.path).free, kept(self.setup.config)
+        takes = f"a checkpoint takes about {one / 2**30:.2g} GiB"
+        if free < one:
+            raise InputError(
+                f"{takes}, and {self.run.path} has room for {free / 2**30:.2g} GiB. Make room, or give another place with "
+                f"{setting('out')}."
+            )
+        if stay and free < (stay + 1) * one:  # one more while it is written
+            self.console.message(
+                f"note: {takes}, {stay} of them stay beside the one that is written, and there is room for {free // one} "
+                f"({setting('keep_last', 1)} keeps fewer)."
+            )
+
+
+def explained(error: BaseException, config: TrainConfig, step: int) -> RunFailed | None:
+    """Memory or disk that ran out, in words; None: something else. What the step held in memory is given back first."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and MEMORY.search(str(error))):
+        traceback.clear_frames(error.__traceback__)
+        first = str(error).strip().split("\n")[0][:200]
+        return RunFailed(
+            f"memory ran out in step {step}{f' ({first})' if first else ''}. Use less at a time: {setting('activation_gib')} below "
+            f"{config.activation_gib:g}, {setting('gradient_checkpointing', True)}, or fewer {setting('prompts_per_step')}."
+        )
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = f" ({error.filename})" if error.filename else ""
+        return RunFailed(f"the disk is full: step {step} could not be written{where}. Make room, then go on.")
+    return None
