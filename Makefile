@@ -19,7 +19,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance oldest newest lock release smollm2 evidence bench clean
+.PHONY: help venv demo test lint slow mutants conformance oldest newest lock release smollm2 evidence bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,10 @@ evidence: $(READY) ## why each rung exists, the whole ladder, and their reports;
 bench: $(READY) ## measure speed and memory (ARGS="..." goes to the benchmark)
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
+docs: $(READY) ## build the site into docs/_build (index.html is read without a network); a warning is an error
+	@rm -rf docs/_build
+	@OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 clean: ## remove caches and build products; runs/ and .venv stay
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -46,15 +46,12 @@ def train(
     """
     from rung.io.console import Console
     from rung.recipes import Recipe
-    from rung.training.callbacks import Listeners
     from rung.training.loop import train as loop
 
     _refuse_unknown(settings)
     if not (recipe is None or isinstance(recipe, (str, Recipe))):
         raise InputError(f"recipe is {recipe!r:.80}; give a recipe's name, such as 'grpo', or a rung.recipes.Recipe.")
-    callbacks = () if callbacks is None else callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,)
-    Listeners(callbacks)  # what cannot listen is refused before anything is loaded
-    pair = _pair(model, tokenizer)
+    callbacks, pair = _listening(callbacks), _pair(model, tokenizer)
     objects = Objects(
         _object(task), _object(reward), _object(environment), model if isinstance(model, Loaded) else pair
     )
@@ -163,6 +160,15 @@ def _splits(config: TrainConfig, own: Recipe | None, objects: Objects) -> Splits
 def _object(value: Any) -> Any:
     """What is no name."""
     return None if isinstance(value, str | Path) else value
+
+
+def _listening(callbacks: Any) -> Sequence[Any]:
+    """One or several listeners as several; what cannot listen is refused before anything is loaded."""
+    from rung.training.callbacks import Listeners
+
+    callbacks = () if callbacks is None else callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,)
+    Listeners(callbacks)
+    return callbacks
 
 
 def _pair(model: Any, tokenizer: Any) -> tuple[Any, Any] | None:

@@ -21,6 +21,7 @@ TEXT = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DOCS / "
 SYMBOLS = (DOCS / "symbols.md").read_text(encoding="utf-8")
 LADDER = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DOCS / "ladder").glob("*.md"))}
 FALSE = (DOCS / "false_claims.md").read_text(encoding="utf-8")
+SHEET = (DOCS / "cheat_sheet.md").read_text(encoding="utf-8")
 COMPUTED = {**TEXT, "false_claims": FALSE}
 every_chapter = pytest.mark.parametrize("chapter", TEXT)
 
@@ -86,6 +87,13 @@ def test_every_false_claim_is_quoted_refuted_by_code_and_set_right():
         assert "```python\n" in claim and "```text\n" in claim and "\n**True:** " in claim, claim[:60]
 
 
+def test_the_citation_is_that_of_the_file():
+    page, file = (path.read_text(encoding="utf-8") for path in (DOCS / "how_to_cite.md", DOCS.parent / "CITATION.cff"))
+    for name in ("title", "version", "license"):
+        value = re.search(rf"^{name}: \"?([^\"\n]+)", file, re.MULTILINE)
+        assert value is not None and re.search(rf"{name} += {{{re.escape(value[1])}}}", page)
+
+
 # -- the symbols -------------------------------------------------------------------------------------------------
 def formulas(text: str) -> list[str]:
     text = re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
@@ -126,9 +134,9 @@ def test_no_letter_has_two_rows():
     assert len(MEANINGS) > 30 and not twice
 
 
-@pytest.mark.parametrize("page", [*COMPUTED, *LADDER, "symbols"])
+@pytest.mark.parametrize("page", [*COMPUTED, *LADDER, "symbols", "cheat_sheet"])
 def test_every_letter_of_a_formula_has_its_row(page):
-    text = {**COMPUTED, **LADDER, "symbols": SYMBOLS}[page]
+    text = {**COMPUTED, **LADDER, "symbols": SYMBOLS, "cheat_sheet": SHEET}[page]
     known = set().union(*MEANINGS)
     missing = {x: f for f in formulas(text) for x in letters(f) - known}
     assert not missing, "give them a row in docs/symbols.md, or use the letter that it has"
@@ -169,7 +177,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", [*COMPUTED, "symbols", "glossary"])
+@pytest.mark.parametrize("page", [*COMPUTED, "symbols", "glossary", "cheat_sheet", "how_to_cite"])
 def test_links_lead_to_files_and_dollars_are_paired(page):
     path = DOCS / "book" / f"{page}.md" if page in TEXT else DOCS / f"{page}.md"
     text = FENCE.sub("", path.read_text(encoding="utf-8"))

@@ -56,11 +56,7 @@ def load(
         return mixture_text.splits(name, path, options, load, reward)
     how = adapters.manner(options) if judges else {}
     if rows is None and name == "gsm8k":
-        if path is None:
-            raise InputError(
-                f"the task gsm8k needs its data. Give its JSONL file or directory with {setting('task_path')}."
-            )
-        splits = dataset.gsm8k(path, verifier=str(options.pop("verifier", verifier)), options=options)
+        splits = _gsm8k(path, str(options.pop("verifier", verifier)), options)
     elif rows is not None or is_path(name) or name.startswith(hub.PREFIX):
         _refuse(name, path=path)
         splits = dataset.splits(
@@ -75,6 +71,14 @@ def load(
     else:
         splits = _generated(name, path, verifier, options)
     return adapters.judged(splits, judges, **how) if judges else splits
+
+
+def _gsm8k(path: Path | None, verifier: str, options: Mapping[str, Any]) -> Splits:
+    if path is None:
+        raise InputError(
+            f"the task gsm8k needs its data. Give its JSONL file or directory with {setting('task_path')}."
+        )
+    return dataset.gsm8k(path, verifier=verifier, options=options)
 
 
 def _generated(name: str, path: Path | None, verifier: str, options: Mapping[str, Any]) -> Splits:
