@@ -9,7 +9,7 @@ PEER := .venv-conformance
 LOCK := requirements.lock
 UV := .venv-uv/bin/uv
 JOBS ?= 2
-MARKS := not gpu and not vllm and not ray
+MARKS := not gpu
 QUIET := --quiet --quiet --disable-pip-version-check
 PIP := $(BIN)/python -m pip $(QUIET)
 # One thread a test process: the models are tiny, and threads would only fight. Tests never reach for a network.
@@ -39,7 +39,7 @@ $(READY): $(CORE)
 	@$(PIP) install --constraint $(LOCK) --editable '.[dev]'
 	@touch $(READY)
 
-demo: $(CORE) ## teach a tiny model to reason, in two minutes on a CPU
+demo: $(CORE) ## teach a tiny model to reason: under a minute on a CPU, after setting up
 	@$(BIN)/rung train
 
 test: lint ## lint, types, import rule and the fast tests

@@ -136,3 +136,31 @@ def test_it_goes_to_json_and_back_and_is_found_by_its_name():
         override(GRPO, {"update": "NaturalStp"})
     with pytest.raises(InputError, match="update is"):
         replace(GRPO, update=p.Clip())  # another kind of part is refused as it was
+
+
+@dataclass(frozen=True)
+class Momentum(p.UpdateRule):
+    """v <- momentum v + grad J, theta <- theta + rate v: what it keeps is in work.memory."""
+
+    rate: Positive = 0.05
+    momentum: Positive = 0.9
+
+    def run(self, work: Work) -> dict[str, float]:
+        for minibatch in work.cut():
+            work.gradient(minibatch)
+        g = work.take()
+        v = work.memory["velocity"] = self.momentum * work.memory.get("velocity", torch.zeros_like(g)) + g
+        work.move(self.rate * v)
+        return {"grad_norm": float(g.norm()), "update/steps": 1.0}
+
+    def cost(self) -> Cost:
+        return Cost(vectors=3)
+
+
+def test_what_a_rule_keeps_goes_on_with_the_run(tmp_path):
+    recipe = replace(OWN, name="rolling", update=Momentum())
+    whole = rung.train(recipe, **{**SMALL, "steps": 3}, out=tmp_path / "whole", quiet=True)
+    rung.train(recipe, **SMALL, out=tmp_path / "parts", quiet=True)
+    gone_on = rung.train(recipe, resume=tmp_path / "parts", steps=3, quiet=True)
+    first, second = (weights(run.load()[0]) for run in (whole, gone_on))
+    assert torch.equal(first, second)

@@ -22,12 +22,15 @@ class Work(Protocol):
     """One batch as a learner offers it to a rule. Parameters are moved by `step` or `move` alone, which know pi_old.
 
     parameters: what is trained, in order.  rate: the learning rate of this training step, after warm-up and decay.
+    memory: what the rule keeps from step to step, tensors and plain values by name; a checkpoint holds it.
     """
 
     @property
     def parameters(self) -> Sequence[Tensor]: ...
     @property
     def rate(self) -> float: ...
+    @property
+    def memory(self) -> dict[str, Any]: ...
 
     def cut(self, minibatches: int = 1, *, again: bool = False) -> Sequence[Any]:
         """The batch in so many parts at random, without those that can teach nothing. again: it serves several steps."""
@@ -39,7 +42,10 @@ class Work(Protocol):
         """Mean KL(old || new) per token where the last `gradient` was taken, from its samples."""
 
     def step(self) -> float:
-        """One step of AdamW on the gradient at hand, for a rule whose cost has `adamw`. Returns the gradient's norm."""
+        """One step of AdamW on the gradient at hand, for a rule whose cost has `adamw`. Returns the gradient's norm.
+
+        Clipped to the run's clip_norm; a gradient that is not finite changes nothing.
+        """
 
     def forget(self) -> None:
         """No gradient is at hand."""
@@ -48,7 +54,10 @@ class Work(Protocol):
         """The gradient at hand as one vector, float32[D], upwards: + grad J. None is at hand afterwards."""
 
     def move(self, step: Tensor | None) -> None:
-        """theta <- theta_0 + step, theta_0 being the parameters before the first move; None: theta_0, bit for bit."""
+        """theta <- theta_0 + step, theta_0 being the parameters before the first move; None: theta_0, bit for bit.
+
+        As the rule says it: nothing is clipped, nothing is looked at, and there are no float32 masters (Cost.float32).
+        """
 
     def trial(self, minibatch: Any) -> Trial:
         """What J has gained since the last `gradient`, and the mean KL(old || new) per token; needs "old_full"."""
@@ -69,7 +78,7 @@ class Cost:
     forwards: further passes without gradient.
     products: products with the curvature, about two passes each over `curved` tokens (None: all).
     vectors:  float32 numbers for each trained parameter that live beside its gradient.
-    float32:  what it does that needs float32 weights; "": any will do.
+    float32:  what it does that needs float32 weights, as `move` does, whose small steps bfloat16 swallows; "": any will do.
     """
 
     passes: int = 1
@@ -96,7 +105,10 @@ class UpdateRule(Checked):
     step_name: ClassVar[str] = "learning rate"
 
     def run(self, work: Work) -> dict[str, float]:
-        """Move the parameters. Metrics: at least grad_norm and update/steps."""
+        """Move the parameters. Metrics: grad_norm, update/steps, and trust/kl = work.moved() where that is not None.
+
+        A rule is a frozen record: what it keeps from step to step stands in work.memory.
+        """
         raise NotImplementedError
 
     def cost(self) -> Cost:

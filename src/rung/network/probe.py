@@ -5,7 +5,7 @@
 p from the model's forward over whole rows of one length, without padding and without memory; q from the way. What is tried
 is what a run does: prompts of different lengths, two answers to each, one token after another, rows taken out in
 between; and the gradient of a loss with respect to the embedded tokens. In bfloat16 rounding is as large as some
-mistakes, so the distributions of a model of low precision are compared in float32 (exact.py), and roughly as it runs.
+mistakes, so the distributions of a model of low precision are compared in float32 (float32.py), and roughly as it runs.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def load(
               Hugging Face dataset; hf:NAME, one of the hub; A:3,B:1 or a .toml file, a mixture (mixture_text.py). Or the rows
               themselves (given.py).
     path:     the data of a task that has none of its own (gsm8k).
-    reward:   FILE.py:NAME, reward functions of TRL's signature that replace the task's verifier (adapters.py); or they
+    reward:   FILE.py:NAME, reward functions of TRL's signature that replace the task's verifier (rewards/functions.py); or they
               themselves (given.py).
     verifier: auto, exact, numeric, choice, math or code; for tasks from rows.
     options:  settings of the task itself, such as a reasoning-gym dataset's configuration. For tasks from rows also

@@ -107,6 +107,7 @@ class LocalLearner:
         self.phase: Phase = untold
         recipe, hyper = self.recipe, self.hyper
         self.state = recipe.initial_state()
+        self.memory: dict[str, Any] = {}  # the update rule's own
         self.policy = Policy(self.model, hyper.temperature)
         self.micro_tokens = max(256, int(hyper.activation_gib * 2**30 / activation_bytes_per_token(self.model)))
         self.parameters = [p for p in self.model.hf.parameters() if p.requires_grad]
@@ -180,7 +181,7 @@ class LocalLearner:
         return Work(
             self.recipe, self.policy, assessed.batch, assessed.active, hyper.max_new_tokens, self.micro_tokens,
             self.reference, self.optimizer, hyper.learning_rate, hyper.rate(self.version), hyper.clip_norm,
-            hyper.seed + self.version,
+            hyper.seed + self.version, self.memory,
         )  # fmt: skip
 
     def _some_weights(self) -> list[Tensor]:
@@ -240,6 +241,7 @@ class LocalLearner:
         return {
             "version": self.version,
             "state": vars(self.state),
+            "rule": self.memory,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
             "reference": self.reference.kept() if self.reference else None,
             "critic": self.critic.state_dict() if self.critic else None,
@@ -248,6 +250,7 @@ class LocalLearner:
     def _load(self, saved: dict[str, Any]) -> None:
         self.version = int(saved["version"])
         self.state = State(**saved["state"])
+        self.memory = saved.get("rule", {})  # an older checkpoint has none
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
         if self.reference is not None and saved["reference"] is not None:

@@ -46,6 +46,7 @@ class Work:
     scale: float = 1.0  # share of the learning rate in this training step
     clip_norm: float = 0.0
     seed: int = 0
+    memory: dict[str, Any] = field(default_factory=dict)
     drift: Drift = field(default_factory=Drift)
     seen: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)  # by a micro-batch's first row
     plan: list[Minibatch] = field(default_factory=list)
