@@ -8,7 +8,7 @@ kl          KL: how far the policy is from the reference (delta = log pi - log p
 logprob     Log-probabilities and entropy of given tokens, without ever keeping [tokens, vocabulary].
 natural     The natural-gradient step of TRPO: maximize g.x subject to x'Fx/2 <= max_kl, then a line search on the true KL.
 normalize   Normalization of advantages over the whole optimizer batch, after credit and before the objective.
-objective   The one objective of which every recipe is an instance. J is maximized; the one minus sign stands before the backward (training/work.py).
+objective   The one objective of which every recipe is an instance. J is maximized: the minus sign stands in training/work.py.
 products    Large float32 products through oneDNN, on CPUs where that is faster than what PyTorch would call.
 ratio       Ratio: how far the policy has moved from the one that the batch belongs to, as a log-ratio per token.
 returns     What an answer earned: returns over its tokens, sums over a group, and whether rewards differ at all. In float64.

@@ -1,4 +1,4 @@
-"""The one objective of which every recipe is an instance. J is maximized; the one minus sign stands before the backward (training/work.py)."""
+"""The one objective of which every recipe is an instance. J is maximized: the minus sign stands in training/work.py."""
 
 from __future__ import annotations
 
