@@ -37,8 +37,10 @@ def _lead_all(app: Sphinx, document: nodes.document) -> None:
 def _path(app: Sphinx, node: nodes.Element) -> Path | None:
     """Without its #anchor, which MyST has dropped from a link to a file: it leads to the top."""
     file = unquote(node.get("reftarget", "")).partition("#")[0]
-    if node.get("reftype") != "myst" or node.get("refdomain") or not file:
+    if node.get("reftype") != "myst" or not file or file in app.env.found_docs:
         return None
+    if node.get("refdomain") == "doc":  # MyST takes Markdown anywhere for a page, and drops its suffix
+        file += ".md"
     path = (Path(app.env.doc2path(app.env.docname)).parent / file).resolve()
     return path if path.exists() and path.is_relative_to(_root(app)) else None
 

@@ -103,15 +103,14 @@
       `<tbody>${row("A &gt; 0", found.cases.positive, 2)}${row("A &lt; 0", found.cases.negative, 0)}</tbody></table>`;
   }
 
-  function sideBySide(setting) {
-    const all = Object.keys(toy.RECIPES).filter((name) => setting.G > 1 || !toy.COMPARES.has(toy.RECIPES[name].credit));
-    const rows = all.map((name) => {
-      const e = toy.evaluate({ ...setting, recipe: name }), noise = Math.sqrt(e.variance) / Math.abs(e.norm || NaN);
-      return `<tr class="${name === setting.recipe ? "chosen" : ""}"><th scope="row">${WORDS[name]}</th><td>${number(e.cosine, 4)}</td>` +
-        `<td>${number(e.scale, 3)}</td><td>${number(e.variance, 3)}</td><td>${number(noise)}</td></tr>`;
-    });
-    return `<table><thead><tr><th>method</th><th>cosine</th><th>c</th><th>variance</th><th>noise</th></tr></thead><tbody>${rows.join("")}</tbody></table>`;
+  const able = (G) => Object.keys(toy.RECIPES).filter((name) => G > 1 || !toy.COMPARES.has(toy.RECIPES[name].credit));
+  function methodRow(name, setting) {
+    const e = toy.evaluate({ ...setting, recipe: name }), noise = Math.sqrt(e.variance) / (e.norm || NaN);
+    return `<tr class="${name === setting.recipe ? "chosen" : ""}"><th scope="row">${WORDS[name]}</th><td>${number(e.cosine, 4)}</td>` +
+      `<td>${number(e.scale, 3)}</td><td>${number(e.variance, 3)}</td><td>${number(noise)}</td></tr>`;
   }
+  const methodTable = (rows) => "<table><thead><tr><th>method</th><th>cosine</th><th>c</th><th>variance</th><th>noise</th></tr></thead>" +
+    `<tbody>${rows.join("")}</tbody></table>`;
 
   function verdict(found, setting, J, Jafter) {
     const exact = found.cosine > 1 - 1e-12 ? (Math.abs(found.scale - 1) < 1e-9 ? "unbiased" : `unbiased up to the constant c = ${number(found.scale, 4)}`)
@@ -145,6 +144,7 @@
 
   // -- the page ------------------------------------------------------------------------------------------------------------
   const option = (name, text = name, chosen = false) => `<option value="${name}"${chosen ? " selected" : ""}>${text}</option>`;
+  const presets = (table) => Object.keys(table).map((name) => option(name)).join("") + option("", "your own");
   const range = (id, label, min, max, by, value) => `<label for="${id}">${label} <output id="${id}-is"></output></label>` +
     `<input type="range" id="${id}" min="${min}" max="${max}" step="${by}" value="${value}">`;
   const FORM = () => `<form class="toy-form" onsubmit="return false">
@@ -153,10 +153,10 @@
       ${range("toy-G", "answers in a group, G =", 1, 8, 1, START.G)}
       ${range("toy-moved", "policy moved since it answered, by", 0, 4, 0.1, START.moved)}
       ${range("toy-step", "size of the step shown", 0, 10, 0.25, START.step)}</fieldset>
-    <fieldset><legend>Rewards</legend><label for="toy-rewards">start from</label><select id="toy-rewards">${Object.keys(REWARDS).map((r) => option(r)).join("")}</select>
+    <fieldset><legend>Rewards</legend><label for="toy-rewards">start from</label><select id="toy-rewards">${presets(REWARDS)}</select>
       <div class="toy-grid">${toy.NAMES.map((name, i) => `<label for="toy-r${i}">${name}</label><input type="number" id="toy-r${i}" step="0.1">`).join("")}
       <label for="toy-think">each think, at once</label><input type="number" id="toy-think" step="0.1"></div></fieldset>
-    <fieldset><legend>Policy that answers</legend><label for="toy-policy">start from</label><select id="toy-policy">${Object.keys(POLICIES).map((r) => option(r)).join("")}</select>
+    <fieldset><legend>Policy that answers</legend><label for="toy-policy">start from</label><select id="toy-policy">${presets(POLICIES)}</select>
       ${STATES.map((state, s) => `<div role="group" aria-label="${state}"><em>${state}</em>${toy.TOKENS.map((token, b) => range(`toy-w${s}${b}`, token, 0, 100, 1, 0)).join("")}</div>`).join("")}</fieldset></form>`;
   const RESULTS = `<div id="toy-verdict" role="status"></div>
     <h2>The expected gradient, beside the true one</h2><p>In each state: the policy (dot) between its three tokens, <span class="truth-word">the true gradient</span> and
@@ -170,9 +170,14 @@
     place.innerHTML = FORM() + `<div class="toy-results">${RESULTS}</div>`;
     const get = (id) => document.getElementById(`toy-${id}`), value = (id) => Number(get(id).value) || 0;
     const each = (f) => STATES.forEach((_, s) => toy.TOKENS.forEach((_, b) => f(s, b)));
-    const fillRewards = () => { const [r, think] = REWARDS[get("rewards").value]; r.forEach((x, i) => { get(`r${i}`).value = x; }); get("think").value = think; };
-    const fillPolicy = () => each((s, b) => { get(`w${s}${b}`).value = POLICIES[get("policy").value][s][b]; });
+    const fillRewards = () => { if (!get("rewards").value) return; const [r, think] = REWARDS[get("rewards").value]; r.forEach((x, i) => { get(`r${i}`).value = x; }); get("think").value = think; };
+    const fillPolicy = () => get("policy").value && each((s, b) => { get(`w${s}${b}`).value = POLICIES[get("policy").value][s][b]; });
     let later = 0;
+    function compare(setting, rows) { // one method at a time, so that a slider never waits for all of them
+      const names = able(setting.G);
+      if (rows.length === names.length) get("all").innerHTML = methodTable(rows);
+      else later = setTimeout(() => compare(setting, [...rows, methodRow(names[rows.length], setting)]), rows.length ? 0 : 150);
+    }
     function show() {
       const chosen = {
         recipe: get("recipe").value, G: value("G"), moved: value("moved"), step: value("step"), think: value("think"),
@@ -192,13 +197,17 @@
       get("slope").innerHTML = slopeCurve(chosen.recipe);
       get("cases").innerHTML = caseTable(found, chosen.recipe);
       clearTimeout(later);
-      later = setTimeout(() => { get("all").innerHTML = sideBySide(setting); }, 120);
+      compare(setting, []);
     }
     get("rewards").addEventListener("change", fillRewards);
     get("policy").addEventListener("change", fillPolicy);
     fillRewards();
     fillPolicy();
-    place.addEventListener("input", show);
+    place.addEventListener("input", ({ target }) => {
+      if (target.type === "number") get("rewards").value = "";
+      if (/^toy-w/.test(target.id)) get("policy").value = "";
+      show();
+    });
     place.addEventListener("change", show);
     show();
   }

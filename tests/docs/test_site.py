@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import re
+import runpy
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,14 @@ from mathml import mathml  # noqa: E402
 
 from chromium import Chromium, find  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:'myst_parser")  # what MyST will have to change for Sphinx 11
+
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
 
 GOOD = """# A page
 
-See [the code](../src/code.py), [its folder](../src), [a picture](../src/a.png), [below](#and-more) and [the start](index.md#here).
+See [the code](../src/code.py), [its folder](../src), [a picture](../src/a.png),
+[the changes](../CHANGES.md), [below](#and-more) and [the start](index.md#here).
 
 $$
 \\hat J = \\sum_{i=1}^G \\log \\pi(a_t \\mid s_t) + \\left( \\frac{a}{b} \\right)
@@ -65,6 +70,7 @@ def build(folder: Path, pages: dict[str, str]) -> tuple[int, str]:
     (source / "_static").mkdir(parents=True)
     (source / "_static" / "site.css").touch()
     (folder / "src").mkdir()
+    (folder / "CHANGES.md").write_text("# Changes\n")
     (folder / "src" / "code.py").write_text("first = 1\nsecond = 2\n")
     (folder / "src" / "a.png").write_bytes((DOCS / "pictures" / "report-ladder.png").read_bytes())
     listed = "".join(f"{name}\n" for name in pages if name != "orphan")
@@ -104,10 +110,22 @@ def test_a_good_page_is_built_without_a_word_and_its_links_lead_to_the_repositor
         (tmp_path / "out" / name).read_text() for name in ("good.html", "files/src/code.py.html", "files/src.html")
     )
     assert 'href="files/src/code.py.html"' in page and 'href="files/src.html"' in page
+    assert 'href="files/CHANGES.md.html"' in page
     assert page.count("<math") == 2 and "<munderover><mo>∑" in page and 'src="https://' not in page
     assert "for $5." in page and "<summary>Solution</summary>" in page
     assert 'data-line="2"' in code and "second" in code and 'href="src/code.py.html"' in folder
     assert (tmp_path / "out" / "files" / "src" / "a.png").exists()
+
+
+def test_every_page_is_in_the_navigation():
+    """Which the build says, too; this says it in a second."""
+    lists = runpy.run_path(str(DOCS / "conf.py"))["NAVIGATION"]
+    wanted = [
+        str(Path(page).parent / name) for page, several in lists.items() for _, names in several for name in names
+    ]
+    pages = {str(p.relative_to(DOCS).with_suffix("")) for p in PAGES} - {"index"}
+    assert [page for page in pages if not any(fnmatchcase(page, name) for name in wanted)] == []
+    assert [name for name in wanted if not any(fnmatchcase(page, name) for page in pages)] == []
 
 
 # -- equations ---------------------------------------------------------------------------------------------------------
@@ -144,6 +162,15 @@ def test_every_equation_renders_in_the_font_of_the_site(path):
 )
 def test_the_names_of_functions_stand_apart(latex, has):
     assert has in mathml(latex, "block")
+
+
+# -- names ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_a_path_of_the_repository_that_a_page_names_exists(path):
+    named = re.findall(
+        r"(?<![\w/.-])((?:src/rung|tests|examples|benchmarks|docs)/[\w./-]*\w)", path.read_text(encoding="utf-8")
+    )
+    assert [x for x in named if not any(ROOT.glob(f"{x}*"))] == []
 
 
 # -- docstrings ----------------------------------------------------------------------------------------------------------
@@ -233,6 +260,11 @@ def test_the_toy_answers_a_keyboard(site, browser):
             "Input.dispatchKeyEvent", type="rawKeyDown", key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37
         )
     assert browser.run("document.getElementById('toy-G').value") == "1"
+    browser.run("document.getElementById('toy-w00').focus()")
+    browser.call(
+        "Input.dispatchKeyEvent", type="rawKeyDown", key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37
+    )
+    assert browser.run("document.getElementById('toy-policy').value") == ""  # no preset any more: your own
     assert "Take G = 2 or more" in browser.run("document.getElementById('toy-verdict').textContent")
     named = "[...document.querySelectorAll('#toy input, #toy select')].filter((x) => !x.labels.length).length"
     assert browser.run(named) == 0 and browser.problems == []
