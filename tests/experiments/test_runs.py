@@ -152,8 +152,8 @@ def test_a_step_counts_every_answer_that_it_has_cost(name):
     drawn = []
     sample = setup.sampler.sample
 
-    def counting(prompts, law, samples, seed):
-        drawn.append(sample(prompts, law, samples, seed))
+    def counting(prompts, law, draws):
+        drawn.append(sample(prompts, law, draws))
         return drawn[-1]
 
     setup.sampler.sample = counting

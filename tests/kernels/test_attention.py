@@ -240,7 +240,7 @@ def test_batching_and_compaction_change_no_answer(llama, monkeypatch):
     always = TorchSampler(llama).sample(PROMPTS, law, Draws.whole(1, 6 * len(PROMPTS)))
     assert [(r.tokens, r.stop) for r in always] == [(r.tokens, r.stop) for r in whole]
     for way in ("cache", "even", "whole"):
-        own = TorchSampler(replace(llama, decodes=way, steps=False)).sample(
+        own = TorchSampler(replace(llama, decodes=way, short_steps=False)).sample(
             PROMPTS, law, Draws.whole(1, 6 * len(PROMPTS))
         )
         assert [(r.prompt, r.tokens) for r in own] == [(r.prompt, r.tokens) for r in whole], way

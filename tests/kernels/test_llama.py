@@ -36,7 +36,7 @@ def test_a_step_says_what_the_models_own_code_says(kind):
         if weight.dim() == 1:  # norms and biases, which are all alike in a fresh model
             weight.data.add_(0.3 * torch.randn(weight.shape, generator=noise))
     tokens, logp = answers(model)
-    own_tokens, own_logp = answers(dataclasses.replace(model, steps=False))
+    own_tokens, own_logp = answers(dataclasses.replace(model, short_steps=False))
     assert tokens == own_tokens and len({len(t) for t in tokens}) > 1, "rows leave on the way"
     torch.testing.assert_close(logp, own_logp, rtol=0, atol=1e-5)
 
