@@ -197,6 +197,17 @@ def test_links_lead_to_files_and_dollars_are_paired(page):
         assert not re.search(r"\\[^a-zA-Z]", formula), f"Markdown eats a backslash before punctuation: {formula}"
 
 
+def test_a_word_of_the_glossary_stands_on_the_page_that_explains_it():
+    entries = re.findall(
+        r"^\*\*(.+?)\*\*: (.*?)(?=\n\n|\Z)", (DOCS / "glossary.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert len(entries) > 50
+    for words, text in entries:
+        page = (DOCS / re.findall(r"\]\(([^)#]+)", text)[-1]).read_text("utf-8").lower()
+        missing = [w for w in words.lower().split(", ") if w not in re.sub(r"\s+", " ", page)]
+        assert not missing, f"say {missing} there, or let the link lead elsewhere: {text}"
+
+
 @every_chapter
 def test_the_figures_of_a_chapter_are_made_by_the_command_below_them(chapter):
     made = re.findall(
