@@ -1,6 +1,7 @@
 """`rung eval`: one spec for every model, paired comparison, all answers kept, nothing overwritten, small sets warned of."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,17 @@ def test_a_run_is_evaluated_as_it_evaluated_itself(tmp_path, capsys, change):
     assert [(a["task"], a["answer"]) for a in kept] == [(a.task.id, a.text) for a in run.after.answers]
     assert main(["eval", str(run.path), "--json", str(tmp_path / "t.json")]) == 0
     assert "as in the run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_result_that_cannot_be_kept_is_shown_and_that_is_said(tmp_path, capsys):
+    run = rung.train(**OWN, out=tmp_path / "run")
+    shutil.rmtree(run.path / "evaluations")
+    (run.path / "evaluations").write_text("a file: nothing can be written below it, as on a read-only disk")
+    capsys.readouterr()
+    assert main(["eval", str(run.path)]) == 0
+    said = capsys.readouterr()
+    assert f"{run.after.accuracy:.4g}" in said.out and "answers could not be kept" in said.err and "--out" in said.err
+    assert main(["eval", str(run.path), "--out", str(run.path / "evaluations" / "x.jsonl")]) == 2, "refused beforehand"
 
 
 def test_a_small_task_gets_as_many_answers_as_in_the_run(tmp_path, capsys):

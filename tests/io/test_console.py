@@ -297,3 +297,20 @@ def test_small_functions():
 def test_python_m_rung_is_rung():
     done = subprocess.run([sys.executable, "-m", "rung", "trian"], capture_output=True, text=True)
     assert done.returncode == 2 and "Did you mean 'train'" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_standard_output_costs_the_display_and_a_result_says_so(capsys):
+    with Path("/dev/full").open("w") as stream:
+        console = Console(stream)
+        console.start({"recipe": "grpo"}, 3)
+        console.step({"step": 1, "reward": 0.5})
+        console.finish()
+        assert "standard output is lost (No space left on device); the run goes on" in capsys.readouterr().err
+    code = "import sys; from rung.cli import main; sys.exit(main(['recipes', '--json', '-']))"
+    env = {**os.environ, "PYTHONPATH": str(Path(rung.__file__).parents[1])}
+    with Path("/dev/full").open("w") as stream:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=stream, stderr=subprocess.PIPE, text=True, env=env, check=False
+        )
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "No space left on device" in done.stderr

@@ -239,6 +239,17 @@ def test_a_full_disk_is_said_and_what_was_saved_stays(tmp_path, monkeypatch, cap
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(
+    "settings", [{"recipe": "grpo"}, {"recipe": "ppo", "overrides": TWO}, {"recipe": "trpo"}, {"lora_rank": 2}]
+)
+def test_what_a_checkpoint_takes_is_known_before_the_first_one(tmp_path, monkeypatch, settings):
+    seen = []
+    monkeypatch.setattr(saving.Saving, "refuse_full_disk", lambda self: seen.append(self.setup.learner.size()))
+    run = rung.train(steps=1, out=tmp_path / "run", **{**SMALL, **settings})
+    took = sum(path.stat().st_size for path in run.model_path.rglob("*.safetensors"))
+    assert abs(seen[0] - took) < 0.05 * took + 2**16, "but for the names in the files"
+
+
 def test_checkpoints_by_the_clock_are_few_and_the_best_one_stays(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(saving, "EVERY", 0.0)
     monkeypatch.setattr(saving, "SHARE", 0)

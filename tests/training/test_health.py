@@ -287,3 +287,14 @@ def test_fifty_healthy_runs_raise_one_alarm_at_most():
 def test_the_page_lists_the_symptoms():
     page = (ROOT / "docs" / "health.md").read_text(encoding="utf-8")
     assert table() in page, 'print it with python -c "from rung.training.health import table; print(table())"'
+
+
+def test_a_gradient_that_is_not_finite_says_what_was_changed_all_the_same():
+    for steps, words in (
+        (0.0, "so the policy was not changed"),
+        (1.0, "changed nothing; 1 other did"),
+        (3.0, "3 others did"),
+    ):
+        health = Health(Facts(32, 4))
+        (found,) = health.look(1, {"step": 1, **ROW, "grad_norm": NAN, "update/steps": steps})
+        assert words in found.seen

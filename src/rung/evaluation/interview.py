@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rung.errors import InputError
+from rung.io.files import readable
 from rung.io.run_dir import RunDir
 from rung.kernels.device import choose
 from rung.network import model as models
@@ -115,9 +116,7 @@ def stored_prompts(run: RunDir) -> list[Prompt]:
     """Some of the run's problems as its models read them: of its first evaluation, else of its first stored step."""
     kept = sorted((run.path / "evaluations").glob("step_*.jsonl"))
     if kept:
-        with kept[0].open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for _, line in zip(range(LOOKED_AT), lines, strict=False)]
-    else:
-        steps = run.rollout_steps()
-        rows = run.read_rollouts(steps[0])[:LOOKED_AT] if steps else []
-    return [row["prompt"] for row in rows]
+        with readable(kept[0]), kept[0].open(encoding="utf-8") as lines:
+            return [json.loads(line)["prompt"] for _, line in zip(range(LOOKED_AT), lines, strict=False)]
+    steps = run.rollout_steps()
+    return [row["prompt"] for row in run.read_rollouts(steps[0])[:LOOKED_AT]] if steps else []

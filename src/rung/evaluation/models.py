@@ -16,7 +16,7 @@ from rung.errors import InputError
 from rung.evaluation.scores import Paired, majority, paired, pass_at_k, with_interval
 from rung.evaluation.spec import EvalSpec, deviations, fingerprint, spec_from
 from rung.evaluation.words import notes, turned, verdict_on
-from rung.io.files import to_json
+from rung.io.files import to_json, write_atomic
 from rung.io.held_out import NAMES, Kind
 from rung.io.run_dir import RunDir
 from rung.io.tables import refuse_existing, refuse_target, say_verdict, show
@@ -164,10 +164,9 @@ def run_eval(args: Eval) -> int:
     if len(measured) == 2:
         first, second = (one.result for one in measured)
         comparison = paired(first.means, second.means, first.binary)
-    if out is not None:
-        keep(out, measured, spec.with_fingerprint(seen))
-    report(spec, measured, comparison, out, args.json, header(spec, directories[0][2], other))
-    return 0
+    lost = None if out is None else keep(out, measured, spec.with_fingerprint(seen))
+    report(spec, measured, comparison, out, lost, args.json, header(spec, directories[0][2], other))
+    return 1 if lost and args.out is not None else 0
 
 
 def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None = None) -> Measured:
@@ -254,13 +253,19 @@ def answers_file(out: Path | None, model: str, stored: dict[str, Any]) -> Path |
     return out
 
 
-def keep(out: Path, measured: Sequence[Measured], spec: EvalSpec) -> None:
-    """Writes all answers, and the spec beside them."""
-    out.parent.mkdir(exist_ok=True)
-    with out.open("x", encoding="utf-8") as file:
-        file.writelines(to_json(row) + "\n" for one in measured for row in one.answers())
-    with out.with_suffix(".spec.json").open("x", encoding="utf-8") as file:
-        file.write(json.dumps(spec.to_dict(), indent=1) + "\n")
+def keep(out: Path, measured: Sequence[Measured], spec: EvalSpec) -> str | None:
+    """Writes all answers, and the spec beside them. Returns why that cannot be done, for what was measured is shown even so."""
+    answers = "".join(to_json(row) + "\n" for one in measured for row in one.answers())
+    try:
+        out.parent.mkdir(exist_ok=True)
+        write_atomic(out, lambda file: file.write(answers.encode()))
+        write_atomic(
+            out.with_suffix(".spec.json"),
+            lambda file: file.write((json.dumps(spec.to_dict(), indent=1) + "\n").encode()),
+        )
+    except OSError as error:
+        return f"{error.filename or out}: {error.strerror}"
+    return None
 
 
 def report(
@@ -268,6 +273,7 @@ def report(
     measured: Sequence[Measured],
     comparison: Paired | None,
     out: Path | None,
+    lost: str | None,
     json_to: str | None,
     title: str,
 ) -> None:
@@ -293,4 +299,5 @@ def report(
     for note in notes(measured, comparison):
         print(note, file=sys.stderr)
     kept = f"answers and spec: {out}, {out.with_suffix('.spec.json')}" if out else "answers were not kept: no --out"
+    kept = f"answers could not be kept ({lost}); give another place with --out" if lost else kept
     print(kept, file=sys.stderr)

@@ -2,6 +2,7 @@
 
     checkpoints/step_000100/COMPLETE     step 100
                                          6b86b273ff34fce19d6b804eff5a3f57...  model.safetensors
+                                         d4735e3a265e16eee03f59718b9b5d03...  COMPLETE (of the lines above)
 
 Written under another name, synced, renamed, and the marker comes last: a process that is killed leaves the one before it.
 """
@@ -50,6 +51,7 @@ class Checkpoints:
             raise
         sync(self.home)
         marker = f"step {step}\n" + "".join(f"{_hash(final / name)}  {name}\n" for name in _files(final))
+        marker += f"{_hash_of(marker)}  {COMPLETE}\n"
         write_atomic(final / COMPLETE, lambda file: file.write(marker.encode()))
         return final
 
@@ -105,21 +107,22 @@ class Checkpoints:
         return self.home / f"step_{step:06d}"
 
 
-def damage(checkpoint: Path, but: Collection[str] = ()) -> str | None:
+def damage(checkpoint: Path, but: Collection[str] = (), only: Collection[str] | None = None) -> str | None:
     """What is wrong with a complete checkpoint's files, `but` some; None: nothing, or the marker is older than the hashes."""
     try:
-        lines = (checkpoint / COMPLETE).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        return f"{COMPLETE} cannot be read: {error}"
-    if not re.fullmatch(r"step \d+", lines[0] if lines else ""):
+        marker = (checkpoint / COMPLETE).read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        return f"{COMPLETE} cannot be read"
+    if re.fullmatch(r"step \d+\n", marker):  # of an older version
+        return None
+    *lines, last = marker.splitlines(keepends=True) or [""]
+    if last != f"{_hash_of(''.join(lines))}  {COMPLETE}\n":
         return f"{COMPLETE} is not as it was written"
     for line in lines[1:]:
-        wanted, _, name = line.partition("  ")
-        if name in but:
+        wanted, _, name = line.rstrip("\n").partition("  ")
+        if name in but or (only is not None and name not in only):
             continue
         path = checkpoint / name
-        if not re.fullmatch(r"[0-9a-f]{64}", wanted) or not name:
-            return f"{COMPLETE} is not as it was written"
         if not path.is_file():
             return f"{name} is missing"
         try:
@@ -138,6 +141,10 @@ def steps_in(folder: Path, pattern: str) -> list[int]:
 
 def _files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def _hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:

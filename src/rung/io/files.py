@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import zstandard
 
 from rung.errors import InputError
+
+FORGOTTEN = 3600.0  # seconds after which no directory of a process that still runs is here
 
 
 def plain(value: Any) -> Any:
@@ -69,8 +75,11 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def replace_kept(path: Path, data: bytes) -> None:
     """Write `path` whole or not at all; what it held before, if that was something else, stays beside it as `.bak-N`."""
-    if path.exists() and path.read_bytes() != data:
-        keep_backup(path)
+    if path.exists():
+        with readable(path):
+            before = path.read_bytes()
+        if before != data:
+            keep_backup(path)
     write_atomic(path, lambda file: file.write(data))
 
 
@@ -81,6 +90,18 @@ def keep_backup(path: Path) -> None:
         while (backup := path.with_name(f"{path.name}.bak-{n}")).exists():
             n += 1
         write_atomic(backup, lambda file: file.write(path.read_bytes()))
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary directory. Those that our own killed processes left more than an hour ago are taken away."""
+    for left in Path(tempfile.gettempdir()).glob("rung-scratch-*"):
+        with suppress(OSError):
+            at = left.lstat()
+            if stat.S_ISDIR(at.st_mode) and at.st_uid == os.getuid() and time.time() - at.st_mtime > FORGOTTEN:
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix="rung-scratch-") as name:
+        yield Path(name)
 
 
 @contextmanager

@@ -301,7 +301,7 @@ class RunDir:
 
 def _row(line: bytes) -> dict[str, Any]:
     row = json.loads(line)
-    if not isinstance(row, dict) or not isinstance(row.get("step", 0), int):
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise ValueError("no row of metrics")
     return row
 

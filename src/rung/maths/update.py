@@ -153,7 +153,7 @@ class GradientSteps(UpdateRule):
             "learning_rate": work.rate,
             "grad_norm": norm,
             "grad_rms": norm / math.sqrt(sum(p.numel() for p in work.parameters)),
-            "update/steps": float(len(norms)),
+            "update/steps": float(sum(map(math.isfinite, norms))),  # a gradient that is not finite moves nothing
             "update/stopped_early": float(stopped),
             **({} if moved is None else {"trust/kl": moved}),
         }

@@ -19,6 +19,7 @@ from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.plan.rehearsal import Line, Rates, Timings, machine_rates, rehearse, unsteady
 from rung.recipes import Recipe
 from rung.training import defaults
+from rung.training.checkpoint import kept
 from rung.training.config import TrainConfig
 from rung.training.setup import locate, settle
 
@@ -204,6 +205,16 @@ def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:
     ]
 
 
+def checkpoint_bytes(s: Shape) -> int:
+    """Weights, or the adapter's alone, and AdamW's two moments in float32; a critic or reference of its own comes on top."""
+    return (4 * s.trainable if s.adapter else s.parameters * s.width) + 8 * s.trainable
+
+
+def _stay(p: Plan) -> float | None:
+    """GiB of all that is there at a time, the one that is written among them; None: it grows with the run."""
+    return round((kept(p.config) + 1) * checkpoint_bytes(p.shape) / GIB, 3) if kept(p.config) else None
+
+
 def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | None) -> int:
     """The command: three tables, or all their rows as JSON."""
     p = plan(config, answer_tokens)
@@ -214,6 +225,8 @@ def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | No
         ("memory", p.room.where, round(p.room.limit / GIB, 3), "GiB", None),
         ("memory", "free now", round(p.room.free / GIB, 3), "GiB", None),
         *_times(p),
+        ("disk", "a checkpoint", round(checkpoint_bytes(p.shape) / GIB, 3), "GiB", None),
+        ("disk", f"checkpoints that stay: {kept(p.config) or 'all'}", _stay(p), "GiB", None),
         ("model", "parameters", p.shape.parameters, "", None),
         ("model", "trained parameters", p.shape.trainable, "", None),
         ("model", "tokens of a micro-batch", p.shape.micro_tokens, "", None),

@@ -9,9 +9,12 @@ from typing import Any
 
 import zstandard
 
+from rung.io.checkpoints import damage
+from rung.io.files import readable
 from rung.io.run_dir import RunDir
 from rung.text import whole_by
 
+ANSWER = ("task", "prompt", "answer", "reward", "rewards")  # columns of a row that is an answer
 STEPS = 40  # files of rollouts that are read, spread evenly over the run
 EVALUATIONS = 6
 HEAD, TAIL = 700, 300  # tokens shown of an answer that is longer
@@ -40,7 +43,10 @@ def collect_completions(run: RunDir, budget: int, binary: bool) -> dict[str, Any
     left = budget - out.size
     read = _spread(steps, STEPS)
     for i, step in enumerate(read):
-        out.add(run.read_rollouts(step), "training", step, max(0, left - out.spent) // (len(read) - i))
+        rows = run.read_rollouts(step)
+        with readable(_rollout_path(run, step)):
+            refuse_other_rows(rows)
+        out.add(rows, "training", step, max(0, left - out.spent) // (len(read) - i))
     for row in out.rows:
         if row["k"] in out.graded:  # a task may pay training and held-out answers on different scales
             row.pop("w", None)
@@ -159,7 +165,7 @@ def _tokenizer(run: RunDir) -> Pieces | None:
     """Token ids to the text that each one adds, by the tokenizer of the run's newest checkpoint; None without one."""
     checkpoint = run.latest_checkpoint()
     path = checkpoint / "tokenizer.json" if checkpoint else None
-    if path is None or not path.is_file():
+    if checkpoint is None or path is None or not path.is_file() or damage(checkpoint, only=(path.name,)):
         return None
     decode = whole_by(path)
     return lambda ids: token_pieces(decode, ids)
@@ -198,17 +204,28 @@ def _rollout_path(run: RunDir, step: int) -> Path:
 
 def stored_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of an evaluation; a torn last line of a killed run is left out."""
-    out = []
-    for line in path.read_bytes().splitlines():
-        try:
-            out.append(json.loads(line))
-        except ValueError:
-            break
+    with readable(path):
+        lines, out = path.read_bytes().splitlines(), []
+        for number, line in enumerate(lines, 1):
+            try:
+                out.append(json.loads(line))
+            except ValueError:
+                if number < len(lines):
+                    raise
+        refuse_other_rows(out)
     return out
+
+
+def refuse_other_rows(rows: Sequence[Any]) -> None:
+    """Rows that are no answers: their file is damaged."""
+    for row in rows:
+        if not isinstance(row, dict) or not {*ANSWER} <= row.keys():
+            raise ValueError(f"a row has not all of {', '.join(ANSWER)}")
 
 
 def _count(path: Path) -> int:
     if path.suffix != ".zst":
-        return path.read_bytes().count(b"\n")
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        with readable(path):
+            return path.read_bytes().count(b"\n")
+    with readable(path), path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))

@@ -21,7 +21,6 @@ from rung.tasks.environments.protocol import Stateful
 from rung.training.config import TrainConfig
 from rung.training.setup import Setup
 
-MOMENTS = 8  # bytes that AdamW keeps beside a weight
 NAMED = 3  # names of weights in a message
 
 
@@ -74,14 +73,6 @@ def write(setup: Setup, done: Finished, directory: Path) -> None:
         if found := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(found[1]), str(error)) from error
         raise
-
-
-def size(setup: Setup) -> int:
-    """About how many bytes a checkpoint takes: weights, moments of those that are trained, and as much for a reference."""
-    model = setup.model.hf
-    trained = int(sum(p.numel() for p in model.parameters() if p.requires_grad))
-    weights = 4 * trained if adapter.has_adapter(model) else int(sum(p.nbytes for p in model.parameters()))
-    return weights + MOMENTS * trained
 
 
 def kept(config: TrainConfig) -> int:

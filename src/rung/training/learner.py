@@ -89,6 +89,9 @@ class Learner(Protocol):
     def restore(self, directory: Path) -> None:
         """What `save` wrote, into a learner that was built alike."""
 
+    def size(self) -> int:
+        """Bytes that `save` writes, once every weight has been met."""
+
     def marks(self) -> Hashable:
         """Changes with every write to what `save` saves: a step that was broken off before its first update changed nothing."""
 
@@ -233,8 +236,19 @@ class LocalLearner:
         self._load(load_state(directory)["learner"])
 
     def marks(self) -> Hashable:
-        held = [*self.model.hf.state_dict(keep_vars=True).values(), *tensors_in(self._state())]
-        return tuple((tensor.data_ptr(), tensor._version) for tensor in held)
+        return tuple((tensor.data_ptr(), tensor._version) for tensor in self._saved())
+
+    def size(self) -> int:
+        optimizers = [x.optimizer for x in (self, self.critic) if x is not None and x.optimizer is not None]
+        unmet = sum(
+            8 * w.numel() for o in optimizers for w in o.masters if w not in o.adam.state
+        )  # two moments, float32
+        return unmet + sum({tensor.data_ptr(): tensor.nbytes for tensor in self._saved()}.values())
+
+    def _saved(self) -> Iterator[Tensor]:
+        weights = self.model.hf.state_dict(keep_vars=True).values()
+        yield from self.parameters if adapter.has_adapter(self.model.hf) else weights
+        yield from tensors_in(self._state())
 
     def _state(self) -> dict[str, Any]:
         """Everything but the policy's weights, which are saved as a Hugging Face model."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from rung.errors import InputError, RunFailed, setting
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
-from rung.training.checkpoint import Finished, finished, kept, size, write
+from rung.training.checkpoint import Finished, finished, kept, write
 from rung.training.config import TrainConfig
 from rung.training.next_steps import resuming
 from rung.training.setup import Setup
@@ -86,7 +86,7 @@ class Saving:
 
     def refuse_full_disk(self) -> None:
         """Refuse what cannot be written, before the work whose result it would be."""
-        one, free, stay = size(self.setup), shutil.disk_usage(self.run.path).free, kept(self.setup.config)
+        one, free, stay = self.setup.learner.size(), shutil.disk_usage(self.run.path).free, kept(self.setup.config)
         takes = f"a checkpoint takes about {one / 2**30:.2g} GiB"
         if free < one:
             raise InputError(

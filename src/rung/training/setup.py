@@ -6,11 +6,11 @@ import difflib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from rung.errors import InputError, setting, unknown
+from rung.io.files import scratch
 from rung.io.run_dir import RunDir
 from rung.kernels.device import choose
 from rung.models import smollm2, starter
@@ -211,7 +211,7 @@ def reach(model: Model, law: SamplingLaw, *envs: Environment) -> None:
 
 def try_saving(model: Model) -> None:
     """Everything of a checkpoint but the weights, written and thrown away: what cannot be saved is not trained."""
-    with TemporaryDirectory() as directory:
+    with scratch() as directory:
         try:
             model.hf.save_pretrained(directory, state_dict={})
             model.codec.save(directory)

@@ -296,7 +296,15 @@ def not_finite(run: Seen) -> str | None:
         return None
     size = number(run.train[-1], "advantage/abs_mean")
     more = f"; the advantages are of size {size:.1g}" if size is not None else ""
-    return f"{', '.join(bad)} is not finite{', so nothing was changed' if 'grad_norm' in bad else ''}{more}"
+    return f"{', '.join(bad)} is not finite{_moved_by(run) if 'grad_norm' in bad else ''}{more}"
+
+
+def _moved_by(run: Seen) -> str:
+    """What a step whose gradient was not finite has changed all the same: several updates on one batch are asked one by one."""
+    steps = number(run.train[-1], "update/steps")
+    if not steps:
+        return ", so the policy was not changed"
+    return f" in a part of the updates, which changed nothing; {steps:.0f} other{'s' if steps != 1 else ''} did"
 
 
 def gradient_tiny(run: Seen) -> str | None:
