@@ -73,6 +73,15 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             assert main(["train", recipe, *flags[:-1], str(out) + "-turns", *talk, "--max-new-tokens", "8"]) == 0
             for line in Path(f"{out}-turns/metrics.jsonl").read_text(encoding="utf-8").splitlines():
                 names |= {general(name) for name in json.loads(line)}
+        if recipe == "grpo":  # and once with each kind of verifier that counts something
+            sums = out.with_name("sums.jsonl")
+            sums.write_text("".join(f'{{"prompt": "{i}+1=", "answer": "{i + 1}"}}\n' for i in range(40)))
+            for kind, task in {"gym": ["chain_sum"], "math": [str(sums), "--verifier", "math"]}.items():
+                where = str(out) + kind
+                own = ["--model", str(chat_model), "--max-new-tokens", "8", "--task", *task]
+                assert main(["train", recipe, *flags[:-1], where, *own]) == 0
+                for line in Path(f"{where}/metrics.jsonl").read_text(encoding="utf-8").splitlines():
+                    names |= {general(name) for name in json.loads(line)}
         for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             names |= {general(name) for name in json.loads(line)}
     return names
