@@ -166,9 +166,11 @@ def _listening(callbacks: Any) -> Sequence[Any]:
     """One or several listeners as several; what cannot listen is refused before anything is loaded."""
     from rung.training.callbacks import Listeners
 
-    callbacks = () if callbacks is None else callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,)
-    Listeners(callbacks)
-    return callbacks
+    found: Sequence[Any] = (
+        () if callbacks is None else callbacks if isinstance(callbacks, list | tuple) else (callbacks,)
+    )
+    Listeners(found)
+    return found
 
 
 def _pair(model: Any, tokenizer: Any) -> tuple[Any, Any] | None:

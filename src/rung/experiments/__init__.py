@@ -9,4 +9,5 @@ why              `rung why RECIPE`: the experiment in which the parent fails, pa
 why_exact        Where a recipe's expected gradient takes the answers of a small world.
 why_experiments  The experiments of `rung why`.
 why_picture      The one picture of `rung why`: the curves of parent and child, and the measure of every seed side by side.
+workers          Processes that train runs side by side and end with us, whatever ends us.
 """

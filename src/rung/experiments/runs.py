@@ -13,18 +13,13 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import active_children, get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -32,8 +27,9 @@ from typing import Any
 import torch
 
 from rung import __version__
-from rung.errors import InputError, RunFailed
+from rung.errors import InputError
 from rung.experiments.curves import area
+from rung.experiments.workers import side_by_side
 from rung.io.console import Console
 from rung.io.files import replace_kept, to_json
 from rung.io.held_out import NAMES, evaluations, kind, mean
@@ -44,7 +40,6 @@ from rung.network import model as models
 from rung.recipe_io import LABELS, to_dict
 from rung.recipes import Recipe
 from rung.records import Scored, Tokens
-from rung.tasks.sandbox.spawn import end_with
 from rung.tasks.sources.rows import SUFFIXES
 from rung.training.config import TrainConfig
 from rung.training.loop import Outcome, train
@@ -56,7 +51,6 @@ NO_MATTER = {  # to a result
     "recipe", "overrides", "out", "resume", "threads", "save_every", "keep_last", "keep_best", "save_rollouts", "tracker",
     "reward_deadline",
 }  # fmt: skip
-ENDING = 6.0  # seconds in which a worker may save its run
 TAIL = 0.2  # what a run "ends at" is the mean over this last share of its steps
 
 Row = dict[str, Any]
@@ -299,7 +293,7 @@ def run_all(jobs: Sequence[Job], out: Path, workers: int = 1, tell: Callable[[st
             for i in todo:
                 done(i, run(jobs[i], out))
         else:
-            with _workers(workers) as pool:
+            with side_by_side(workers) as pool:
                 pending = {pool.submit(run, jobs[i], out): i for i in todo}
                 for future in as_completed(pending):
                     done(pending[future], future.result())
@@ -307,41 +301,3 @@ def run_all(jobs: Sequence[Job], out: Path, workers: int = 1, tell: Callable[[st
         tell(f"stopped: {len(rows)} of {len(jobs)} runs are stored in {out}; the same command goes on with the others")
         raise
     return [rows[i] for i in range(len(jobs))]
-
-
-@contextlib.contextmanager
-def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes of one thread each. They end with us, whatever ends us; where they are told to, they save their run first."""
-    before = {*active_children()}
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
-    try:
-        yield pool
-        pool.shutdown()
-    except BaseException as error:
-        pool.shutdown(wait=False, cancel_futures=True)
-        _stop({*active_children()} - before)
-        if isinstance(error, BrokenProcessPool):
-            raise RunFailed(
-                "a process that trained a run was ended from outside, as where memory runs out. What was finished is stored; the "
-                "same command goes on, with fewer --jobs if it was the memory."
-            ) from error
-        raise
-
-
-def _begin(parent: int) -> None:
-    """In a worker. Signals of the terminal reach our parent too, which tells us what to do."""
-    end_with(parent)
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-def _stop(processes: Collection[BaseProcess]) -> None:
-    for process in processes:
-        process.terminate()
-    end = time.monotonic() + ENDING
-    for process in processes:
-        process.join(max(0.0, end - time.monotonic()))
-        if process.is_alive():
-            process.kill()

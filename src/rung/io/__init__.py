@@ -7,6 +7,7 @@ environment   Where a number came from: versions, commit, hardware, command line
 files         Files that a killed process cannot tear: another name, sync, rename. And JSON that is always valid.
 held_out      How a run's evaluations are read from its metrics: as accuracies if all of them are, else as mean rewards.
 hub           A trained model to the Hugging Face hub, with a card that says how it was trained and what it reached.
+new_dir       Where a run may be written: an empty directory, or the next number of a name.
 notebook      A run in a notebook: a small table and one curve as HTML, with nothing to load and the page's own colours.
 recipe_views  The ladder on the terminal: the tree of recipes, the assembled equation of one, the difference of two.
 recorded      What a run wrote down, for Python: its metrics as a table, its answers step by step, read when they are asked for.

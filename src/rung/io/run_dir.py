@@ -13,7 +13,6 @@ import io
 import json
 import os
 import platform
-import re
 import shutil
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -29,13 +28,13 @@ from rung.errors import InputError, setting
 from rung.io.checkpoints import Checkpoints, steps_in
 from rung.io.environment import describe_environment
 from rung.io.files import keep_backup, readable, replace_kept, to_json, write_atomic
+from rung.io.new_dir import empty, is_empty, not_empty, numbered
 
 try:
     import fcntl
 except ImportError:  # Windows: no lock, everything else works
     fcntl = None  # type: ignore[assignment]
 
-TEMPORARY = (".lock", ".tmp-")  # what the names of files begin with that a killed process may leave
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 
@@ -67,16 +66,16 @@ class RunDir:
     def create(cls, root: Path | None, name: str, out: Path | None = None) -> RunDir:
         """A new directory: `out` if given, else root/NAME-1, -2, ... (root: `runs`)."""
         try:
-            run = cls(_numbered(root or Path("runs"), name) if out is None else _empty(Path(out)), made=True)
+            run = cls(numbered(root or Path("runs"), name) if out is None else empty(Path(out)), made=True)
         except OSError as error:
             target = out or root or Path("runs")
             raise InputError(
                 f"cannot create a run in {target}: {error.strerror}. Give a directory that you can write with {setting('out')}."
             ) from error
         run._acquire()
-        if not _is_empty(run.path):  # somebody else was quicker
+        if not is_empty(run.path):  # somebody else was quicker
             run.close()
-            raise _not_empty(run.path)
+            raise not_empty(run.path)
         return run
 
     @classmethod
@@ -304,39 +303,6 @@ def _row(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise ValueError("no row of metrics")
     return row
-
-
-def _not_empty(path: Path) -> InputError:
-    return InputError(
-        f"{path} exists and is not empty; a run is never overwritten. Give another directory with {setting('out')}, "
-        f"or continue this run with {setting('resume')}."
-    )
-
-
-def _empty(out: Path) -> Path:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file, and a run is a directory. Give another name with {setting('out')}.")
-    if out.is_dir() and not _is_empty(out):
-        raise _not_empty(out)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
-def _is_empty(path: Path) -> bool:
-    return all(entry.name.startswith(TEMPORARY) for entry in path.iterdir())
-
-
-def _numbered(root: Path, name: str) -> Path:
-    """root/NAME-n with n one above the highest that exists; `mkdir` decides when two processes race."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
-    root.mkdir(parents=True, exist_ok=True)
-    n = max(steps_in(root, re.escape(name) + r"-(\d+)"), default=0) + 1
-    while True:
-        try:
-            (root / f"{name}-{n}").mkdir()
-            return root / f"{name}-{n}"
-        except FileExistsError:
-            n += 1
 
 
 def _after(row: Any, step: int) -> bool:

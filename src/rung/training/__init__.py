@@ -18,6 +18,7 @@ next_steps    What a run tells its user to type next: commands that work as prin
 policy        The policy: what the model says about a batch's tokens, with gradient.
 resume        Going on with a run. Everything is as the run has it; what is given besides may change and is written down.
 saving        When a run is saved: by the clock or by steps, at its end, and on the way out of any other end.
+seen          What signs of trouble are read from: a run's rows so far, and what is known beside them.
 setup         From settings to a run's parts: everything is checked here, cheapest first, before anything is written.
 signs         How what goes wrong in a training shows in its metrics. health.py names each of these signs.
 work          What an update rule works with: one batch in micro-batches, their gradients, and the optimizer's float32 masters.

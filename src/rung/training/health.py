@@ -15,7 +15,7 @@ from rung.errors import InputError
 from rung.records import Scored
 from rung.rollout.samplers import USUAL, numbers_of
 from rung.training import signs
-from rung.training.signs import Facts, Row, Seen
+from rung.training.seen import Facts, Row, Seen
 
 
 @dataclass(frozen=True)

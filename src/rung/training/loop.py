@@ -34,8 +34,8 @@ from rung.training.metrics import reward_metrics
 from rung.training.next_steps import when_done
 from rung.training.resume import agreed
 from rung.training.saving import Saving, explained
+from rung.training.seen import Facts
 from rung.training.setup import Setup, plain_prompts, prepare, unread_letters
-from rung.training.signs import Facts
 
 WHOLE = ("update", "sync")  # phases that a signal does not break off
 

@@ -7,55 +7,14 @@ STEPS steps; where one mean is compared with another, they must differ by more t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
-Row = Mapping[str, Any]
+from rung.training.seen import STEPS, Row, Seen, mean_of, number
 
-STEPS = 3  # for so many steps a sign must last that chance could give
 START = 2  # steps that a run's beginning is read from
 PAIRS = 8  # pairs of identical answers, below which nothing is said about a verifier
 GAPS = {"float32": 2e-3, "bfloat16": 0.1}  # nats between sampler and trainer, far above what rounding gives
 ENGINE_GAP = 0.1  # the same where the sampler runs the model by code of its own
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known beside the rows: answers a step and a prompt, what their numbers are, and what the prompts showed."""
-
-    answers: int
-    samples: int
-    numbers: str = "float32"  # what sampler and trainer may differ by: the rounding of the weights' dtype, or `ENGINE`
-    plain_prompts: bool = False  # although the model has a chat template
-    unread: str | None = None  # letters that the tokenizer does not know
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The rows of a run so far, oldest first: its training steps, and its evaluations."""
-
-    facts: Facts
-    train: Sequence[Row] = field(default_factory=list)
-    held_out: Sequence[Row] = field(default_factory=list)
-
-    def last(self, name: str, n: int = STEPS) -> list[float]:
-        """The newest n steps' values; empty where there are fewer steps, or one of them has no such value."""
-        values = [number(row, name) for row in self.train[-n:]]
-        known = [v for v in values if v is not None]
-        return known if len(known) == n else []
-
-    def mean(self, name: str, n: int = STEPS) -> float:
-        return _mean(self.last(name, n))
-
-
-def number(row: Row, name: str) -> float | None:
-    value = row.get(name)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 # -- rewards -------------------------------------------------------------------------------------------------------
@@ -143,7 +102,7 @@ def paid_by_length(run: Seen) -> str | None:
 
 def reward_falls(run: Seen) -> str | None:
     change, error = _change(run)
-    start = _mean([r["reward"] for r in run.train[:START] if number(r, "reward") is not None])
+    start = mean_of([r["reward"] for r in run.train[:START] if number(r, "reward") is not None])
     if not change < 0 or change > -max(3 * error, 0.5 * abs(start)):
         return None
     return (
@@ -157,12 +116,12 @@ def _change(run: Seen) -> tuple[float, float]:
     if len(run.train) < START + STEPS or any(number(r, "reward") is None for r in (*first, *last)):
         return math.nan, math.nan
     error = math.sqrt(_variance(first, run.facts.answers) + _variance(last, run.facts.answers))
-    return _mean([r["reward"] for r in last]) - _mean([r["reward"] for r in first]), error
+    return mean_of([r["reward"] for r in last]) - mean_of([r["reward"] for r in first]), error
 
 
 def _variance(rows: Sequence[Row], answers: int) -> float:
     """Of these steps' mean reward, with each answer on its own."""
-    return _mean([_parts(row, "std") ** 2 for row in rows]) / max(answers * len(rows), 1)
+    return mean_of([_parts(row, "std") ** 2 for row in rows]) / max(answers * len(rows), 1)
 
 
 # -- answers -------------------------------------------------------------------------------------------------------
@@ -184,7 +143,7 @@ def no_format(run: Seen) -> str | None:
 
 def length_grows(run: Seen) -> str | None:
     first, last = run.train[:START], run.train[-START:]
-    lengths = [_mean([number(r, "completions/mean_length") or 0.0 for r in rows]) for rows in (first, last)]
+    lengths = [mean_of([number(r, "completions/mean_length") or 0.0 for r in rows]) for rows in (first, last)]
     if len(run.train) < START + STEPS - 1 or lengths[1] < 1.5 * lengths[0]:
         return None
     what, before, after, error, unit = _progress(run)
@@ -200,7 +159,7 @@ def _progress(run: Seen) -> tuple[str, float, float, float, float]:
         error = math.hypot(high - low, high_b - low_b) / (2 * 1.96)
         return "held-out score", a, b, error, (high - low) * math.sqrt(n) / (2 * 1.96)
     change, error = _change(run)
-    start = _mean([number(r, "reward") or 0.0 for r in run.train[:START]])
+    start = mean_of([number(r, "reward") or 0.0 for r in run.train[:START]])
     return "reward", start, start + change, error, _parts(run.train[0], "std")
 
 
@@ -221,12 +180,12 @@ def held_out_falls(run: Seen) -> str | None:
     paid = [[v for r in rows if (v := number(r, "reward")) is not None] for rows in (then, since)]
     if not score(now)[2] < score(best)[1] or not all(paid):
         return None
-    rise = _mean(paid[1]) - _mean(paid[0])
+    rise = mean_of(paid[1]) - mean_of(paid[0])
     if rise <= 2 * math.sqrt(_variance(then, run.facts.answers) + _variance(since, run.facts.answers)):
         return None
     return (
         f"the held-out score fell from {score(best)[0]:.3g} (step {best['step']}) to {score(now)[0]:.3g} while the training "
-        f"reward rose from {_mean(paid[0]):.3g} to {_mean(paid[1]):.3g}"
+        f"reward rose from {mean_of(paid[0]):.3g} to {mean_of(paid[1]):.3g}"
     )
 
 
@@ -245,7 +204,7 @@ def _or(value: float, other: float) -> float:
 
 # -- policy --------------------------------------------------------------------------------------------------------
 def entropy_collapses(run: Seen) -> str | None:
-    start, now = [_mean([number(r, "entropy") or 0.0 for r in rows]) for rows in (run.train[:1], run.train[-2:])]
+    start, now = [mean_of([number(r, "entropy") or 0.0 for r in rows]) for rows in (run.train[:1], run.train[-2:])]
     solved = run.mean("frac_all_right", 2) >= 0.8
     if len(run.train) < 3 or solved or not (now < 0.05 and now < 0.2 * start):
         return None
@@ -284,8 +243,8 @@ def critic_blind(run: Seen) -> str | None:
     dead, harm = run.last("critic/explained_variance", 4), run.last("critic/explained_variance", 5)
     if dead and max(map(abs, dead)) < 1e-3:
         return f"the critic explains {dead[-1]:.2g} of the returns' variance in 4 steps: it does not learn"
-    if harm and _mean(harm) <= -0.5:
-        return f"the critic explains {_mean(harm):.2g} of the returns' variance in 5 steps: worse than a constant"
+    if harm and mean_of(harm) <= -0.5:
+        return f"the critic explains {mean_of(harm):.2g} of the returns' variance in 5 steps: worse than a constant"
     return None
 
 
