@@ -329,6 +329,8 @@ TRAINERS = {
     "hub_token",
     "hub_private_repo",
     "optim",
+    "metric_for_best_model",
+    "greater_is_better",
 }  # read by the trainer
 
 

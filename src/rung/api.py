@@ -36,7 +36,7 @@ def train(
     reward:      FILE.py:NAME; or f(prompts, completions, **columns) -> list of numbers, several in a list, or pairs
                  [(f, 1.0), (g, 0.5)]. None: the task judges.
     environment: what the model talks to in several turns (docs/environments.md), by its name or the class itself.
-    callbacks:   objects with on_step(step), on_evaluate(evaluation) or both; what returns False ends the run.
+    callbacks:   objects with on_step(step), on_evaluate(evaluation) or on_save(folder); what returns False ends the run.
     quiet:       print nothing.
     resume:      the directory of a run (or a Run) to go on with; all that is not given is as the run has it.
     settings:    every other field of rung.training.config.TrainConfig: steps, learning_rate, samples_per_prompt, seed, out, ...

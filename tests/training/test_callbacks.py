@@ -39,6 +39,13 @@ def test_a_callback_sees_what_is_written_down(tmp_path):
     assert len(repr(evaluations[0])) < 200, "256 answers are not printed"
 
 
+def test_a_callback_hears_of_each_checkpoint(tmp_path):
+    saved = []
+    done = run(tmp_path / "run", SimpleNamespace(on_save=saved.append), steps=3, save_every=2)
+    assert [(p.name, p.is_dir()) for p in saved] == [("step_000002", True), ("step_000003", True)]
+    assert saved[-1] == RunDir.open(done.path).model_path()
+
+
 class Until:
     """Ends a run in its second step, or at its second evaluation."""
 
@@ -76,8 +83,8 @@ def test_no_other_answer_ends_it(tmp_path, says):
     [
         (SimpleNamespace(on_setp=print), "Did you mean 'on_step'"),
         (Until, r"Give an object: Until\(\)"),
-        (print, "neither on_step"),
-        (SimpleNamespace(on_step=3), "Known: on_evaluate, on_step"),
+        (print, "none of on_step"),
+        (SimpleNamespace(on_step=3), "Known: on_evaluate, on_save, on_step"),
     ],
 )
 def test_what_could_never_hear_is_refused_before_anything_is_written(tmp_path, callback, message):

@@ -72,6 +72,8 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
     lr_scheduler_type: str = "linear"
     eval_strategy: str = "no"
     eval_steps: float | None = None
+    metric_for_best_model: str | None = None
+    greater_is_better: bool | None = None
     save_strategy: str = "steps"
     save_steps: float = 500
     save_total_limit: int | None = None
@@ -116,9 +118,11 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
             "optim",
             "eval_strategy",
             "save_strategy",
-        ):  # may be an enumeration of transformers'
+        ):  # may be enumerations of transformers'
             value = getattr(self, name)
             setattr(self, name, getattr(value, "value", value))
+        if self.metric_for_best_model is not None and self.greater_is_better is None:  # as transformers settles it
+            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
         self.notes = [*said, *table.notes(given), *self._noted()]
 
     def _noted(self) -> list[str]:

@@ -92,8 +92,7 @@ NOTED: Mapping[str, str] = {
         use_cpu"""),
     **_said(_PRECISION, "fp16 tf32 bf16_full_eval fp16_full_eval"),
     **_said(_EVAL, """eval_delay eval_on_start prediction_loss_only include_for_metrics batch_eval_metrics
-        metric_for_best_model greater_is_better per_device_eval_batch_size eval_accumulation_steps eval_do_concat_batches
-        eval_use_gather_object"""),
+        per_device_eval_batch_size eval_accumulation_steps eval_do_concat_batches eval_use_gather_object"""),
     **_said(_KEPT, "save_only_model save_on_each_node enable_jit_checkpoint"),
     **_said("a push sends the newest model, once", "hub_strategy hub_revision hub_always_push"),
     **_said("train() trains and evaluates in any case", "do_train do_eval do_predict"),

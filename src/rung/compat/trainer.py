@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -13,14 +15,16 @@ from typing import Any, ClassVar
 from transformers import TrainerState
 from transformers.trainer_utils import TrainOutput
 
-from rung.compat import lora
+from rung.compat import listeners, lora
 from rung.compat.config import GRPOConfig, RLOOConfig
 from rung.compat.fields import refuse
 from rung.compat.listeners import Listener, evaluated, made
+from rung.compat.overridden import overridden
 from rung.compat.rows import Rows, splits, toolbox
 from rung.errors import InputError
 from rung.run import Loaded
 from rung.tasks.environments.named import with_tools
+from rung.tasks.environments.protocol import Splits
 
 # Arguments of TRL's trainers that are not translated, and what stands for "not given".
 NOT_TRANSLATED: Mapping[str, str] = {
@@ -67,18 +71,22 @@ class GRPOTrainer:
         self.args = args if args is not None else self.config(f"{_name(model)}-{what.removesuffix('Trainer')}")
         judges = [reward_funcs] if callable(reward_funcs) else list(reward_funcs or [])
         adapter, adapter_notes = lora.lora(peft_config) if peft_config is not None else ([], [])
-        found = [*_others(others), *self._misfits(model, judges, tools, environment_factory), *adapter]
+        methods, method_notes = overridden(type(self), GRPOTrainer)
+        self.callbacks = made(callbacks)
+        found = [*methods, *_others(others), *listeners.misfits(self.callbacks, self.args)]
+        found += [*self._misfits(model, judges, tools, environment_factory), *adapter]
         refuse(what, [*found, *self.args.misfits(), *self._hub_misfits()])
         weights = [float(w) for w in self.args.reward_weights or [1.0] * len(judges)]
-        notes = [*self.args.notes, *adapter_notes, *self._differences(model)]
+        notes = [*self.args.notes, *adapter_notes, *method_notes, *self._differences(model)]
         self.splits = splits(train_dataset, eval_dataset, judges, weights, notes)
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         if tools or environment_factory is not None:
             factory = toolbox(tools) if tools else environment_factory
             self.splits = with_tools(factory, self.splits, judge=bool(judges))
+        self._unread: Sequence[str] = self.splits.notes
         self._source = str(model) if isinstance(model, str | os.PathLike) else None
         self._pair = None if self._source else (model, processing_class or _tokenizer(model))
-        self._own_tokenizer, self.callbacks = processing_class, made(callbacks)
+        self._own_tokenizer = processing_class
         self.run: Any = None
         self.settings = {**self.args.settings(len(self.splits.train)), **lora.settings(peft_config)}
         self.state = TrainerState(max_steps=self.settings["steps"] * self.args.updates)
@@ -86,6 +94,7 @@ class GRPOTrainer:
             is_main_process=True, is_local_main_process=True, process_index=0, num_processes=1, print=print,
             wait_for_everyone=lambda: None, unwrap_model=lambda model: model,
         )  # fmt: skip
+        self._listener().tell("on_init_end")
 
     # -- what is refused and said -------------------------------------------------------------------------------------
     def _misfits(self, model: Any, judges: Sequence[Any], tools: Any, environment_factory: Any) -> list[str]:
@@ -156,7 +165,18 @@ class GRPOTrainer:
     tokenizer = processing_class
 
     def add_callback(self, callback: Any) -> None:
+        refuse("add_callback", listeners.misfits(made([callback]), self.args))
         self.callbacks += made([callback])
+
+    def _listener(self) -> Listener:
+        shown = {"model": self._pair[0], "processing_class": self._pair[1]} if self._pair else {}
+        per_epoch = self.args.per_epoch(len(self.splits.train))
+        return Listener(self.args, self.callbacks, self.args.updates, per_epoch, shown, self.state)
+
+    def _said(self, more: Sequence[str] = ()) -> Splits:
+        """The problems with the notes that nobody has read yet; they are said once."""
+        notes, self._unread = (*self._unread, *more), ()
+        return replace(self.splits, notes=notes)
 
     # -- what it does -------------------------------------------------------------------------------------------------
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
@@ -171,17 +191,14 @@ class GRPOTrainer:
             del settings["dtype"]  # the object's own
         else:
             settings["model"] = self._source
-        shown = {"model": self._pair[0], "processing_class": self._pair[1]} if self._pair else {}
-        listener = Listener(
-            self.args, self.callbacks, self.args.updates, self.args.per_epoch(len(self.splits.train)), shown, self.state
-        )
-        self.run = train(task=self.splits, callbacks=[listener], **settings, **begin)
+        listener = self._listener()
+        self.run = train(task=self._said(listeners.notes(self.callbacks)), callbacks=[listener], **settings, **begin)
         listener.tell("on_train_end")
         if self.args.push_to_hub:
             self.push_to_hub()
         rewards = [row["reward"] for row in self.state.log_history if row.get("reward") is not None]
         summary = {"train_steps": self.state.global_step, "train_reward": rewards[-1] if rewards else None}
-        return TrainOutput(self.state.global_step, 0.0, summary)
+        return TrainOutput(self.state.global_step, math.nan, summary)  # there is no loss among the metrics
 
     def _resumed(self, checkpoint: str | bool | None) -> dict[str, Any]:
         """The argument of rung.train that goes on with a run: that of output_dir, or the one that the path lies in."""
@@ -202,15 +219,21 @@ class GRPOTrainer:
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Metrics of the held-out problems, under TRL's names, for the model of now."""
         from rung.api import evaluate
+        from rung.training.config import TrainConfig
+        from rung.training.evaluation import answers_per_problem
 
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
             raise InputError("evaluate(eval_dataset=...): give it to the trainer, whose reward functions judge it.")
-        name: Any = self.run if self.run is not None else self._loaded()
-        measured = evaluate(
-            name, task=self.splits, samples=self.args.num_generations_eval or 1, temperature=self.args.temperature,
-            max_new_tokens=self.settings["max_new_tokens"], seed=self.args.seed,
-            template_options=self.settings["template_options"],
-        )  # fmt: skip
+        if self.run is not None:
+            measured = evaluate(self.run, task=self._said())  # as it evaluated itself
+        else:
+            samples = answers_per_problem(
+                self.args.num_generations_eval, TrainConfig.eval_problems, len(self.splits.eval)
+            )
+            measured = evaluate(
+                self._loaded(), task=self._said(), samples=samples, temperature=self.args.temperature,
+                max_new_tokens=self.settings["max_new_tokens"], template_options=self.settings["template_options"],
+            )  # fmt: skip
         row = {k.replace("eval_", f"{metric_key_prefix}_", 1): v for k, v in evaluated(measured.result).items()}
         self.state.log_history.append({**row, "epoch": self.state.epoch or 0.0, "step": self.state.global_step})
         return row
@@ -227,6 +250,11 @@ class GRPOTrainer:
         repo = self.args.hub_model_id or Path(self.args.output_dir or run.path).name
         address: str = run.push_to_hub(repo, private=self.args.hub_private_repo, token=self.args.hub_token)
         return address
+
+    def is_world_process_zero(self) -> bool:
+        return True
+
+    is_local_process_zero = is_world_process_zero
 
     def create_model_card(self, model_name: str | None = None, **more: Any) -> None:
         """push_to_hub writes the card."""

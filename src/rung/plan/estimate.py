@@ -156,7 +156,7 @@ class Plan:
     @property
     def run_seconds(self) -> float:
         """All steps and evaluations; loading, checkpoints and the verifier are not in it."""
-        evaluations = 2 + self.config.evaluations_within(self.steps)
+        evaluations = 2 + self.config.evaluations_within(self.steps, self.work.eval_rows)
         return self.steps * self.step_seconds + evaluations * self.evaluation
 
 

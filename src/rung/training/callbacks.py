@@ -1,8 +1,9 @@
-"""Objects that listen to a run: called after each step and after each evaluation, and able to end it.
+"""Objects that listen to a run: called after each step, evaluation and checkpoint, and able to end it.
 
     class UntilRight:
         def on_step(self, step: StepRecord): print(step.step, step.metrics["reward"])
         def on_evaluate(self, evaluation: Evaluation): return evaluation.accuracy < 0.9
+        def on_save(self, folder: Path): print("saved", folder)
 
 What returns False ends the run: it is saved and evaluated as at any other end. Any other answer means nothing.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from rung.errors import InputError, unknown
 from rung.records import Scored, StepResult
 from rung.training.evaluation import Evaluation
 
-HOOKS = ("on_step", "on_evaluate")
+HOOKS = ("on_step", "on_evaluate", "on_save")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class StepRecord:
     metrics: Mapping[str, Any]
     answers: Sequence[Scored]
     result: StepResult
+
+
+class Relay:
+    """A listener that passes on what it hears. `spoke`: which of its own listeners wanted the run to end, as Class.method."""
+
+    spoke: str = ""
 
 
 @dataclass
@@ -60,12 +68,16 @@ class Listeners:
     def evaluated(self, evaluation: Evaluation) -> None:
         self._tell("on_evaluate", evaluation)
 
+    def saved(self, folder: Path) -> None:
+        self._tell("on_save", folder)
+
     def _tell(self, hook: str, what: Any) -> None:
         for callback in self.callbacks:
             hear = getattr(callback, hook, None)
             said = hear(what) if hear is not None else None
             if isinstance(said, bool | np.bool_) and not said:
-                self.ended = self.ended or f"{type(callback).__name__}.{hook}"
+                own = callback.spoke if isinstance(callback, Relay) else ""
+                self.ended = self.ended or own or f"{type(callback).__name__}.{hook}"
 
 
 def _deaf(callback: Any) -> InputError:
@@ -73,6 +85,6 @@ def _deaf(callback: Any) -> InputError:
     if own:
         return unknown(f"method of the callback {type(callback).__name__}:", own[0], HOOKS)
     return InputError(
-        f"callbacks holds {callback!r}, which has neither on_step(step) nor on_evaluate(evaluation). Give an object that has one "
-        "of them, such as types.SimpleNamespace(on_step=FUNCTION)."
+        f"callbacks holds {callback!r}, which has none of on_step(step), on_evaluate(evaluation) and on_save(folder). Give an "
+        "object that has one of them, such as types.SimpleNamespace(on_step=FUNCTION)."
     )

@@ -192,28 +192,30 @@ class TrainConfig(Weights, Problems, Settings):
         between = min(9, self._affordable(self.steps))
         return -(-self.steps // (between + 1)) if between else 0
 
-    def evaluates_after(self, step: int, tokens: int, before: int) -> bool:
-        """Whether an evaluation follows this step. tokens: sampled until now, before: until the step.
+    def evaluates_after(self, step: int, tokens: int, before: int, answers: int | None = None) -> bool:
+        """Whether an evaluation follows this step. tokens: sampled until now, before: until the step; answers: of one evaluation.
 
         eval_every None: a budget of tokens ends the run, and a tenth of it is what `usual_eval_every` does for steps.
         """
         if self.eval_every is not None:
             return self.eval_every > 0 and step % self.eval_every == 0
         assert self.tokens is not None, "`resolved` leaves it open for them alone"
-        due = (min(10 * t // self.tokens, self._affordable(n)) for t, n in ((before, step - 1), (tokens, step)))
+        due = (
+            min(10 * t // self.tokens, self._affordable(n, answers)) for t, n in ((before, step - 1), (tokens, step))
+        )
         return next(due) < next(due)
 
-    def evaluations_within(self, steps: int) -> int:
+    def evaluations_within(self, steps: int, answers: int | None = None) -> int:
         """How many there are in a run of so many steps, but for the first and the last."""
         if self.eval_every is None:
-            return min(9, self._affordable(steps))
+            return min(9, self._affordable(steps, answers))
         return max(steps - 1, 0) // self.eval_every if self.eval_every else 0
 
-    def _affordable(self, steps: int) -> int:
-        """Evaluations that take about a tenth of so many steps."""
+    def _affordable(self, steps: int, answers: int | None = None) -> int:
+        """Evaluations that take about a tenth of so many steps. answers: of one; None: before the task is known."""
         assert self.prompts_per_step is not None
         trained = steps * self.prompts_per_step * self.samples_per_prompt
-        return trained // (10 * self.eval_problems * (self.eval_samples or 1))
+        return trained // (10 * (answers or self.eval_problems * (self.eval_samples or 1)))
 
     def build_recipe(self) -> Recipe:
         """The recipe by its name, with `overrides` applied; illegal combinations are refused with the reason."""

@@ -14,7 +14,7 @@ from rung.io.held_out import evaluations, is_graded, kind, mean
 from rung.io.run_dir import RunDir
 from rung.records import Rollout, Scored, Task
 from rung.training.answers import answer_row
-from rung.training.evaluation import EVAL_SEED, Evaluation, answers_per_problem, evaluate
+from rung.training.evaluation import EVAL_SEED, Evaluation, evaluate
 from rung.training.setup import Setup
 
 
@@ -29,12 +29,18 @@ class HeldOut:
     def __post_init__(self) -> None:
         self.graded = any(map(is_graded, evaluations(self.run.metrics())))
 
+    @property
+    def size(self) -> int:
+        """Answers of one evaluation."""
+        config = self.setup.config
+        return min(config.eval_problems, len(self.setup.splits.eval)) * (config.eval_samples or 1)
+
     def at(self, step: int) -> Evaluation:
         """The policy of now on the held-out problems; what an earlier process has logged of it is not logged again."""
         config, env = self.setup.config, self.setup.splits.eval
-        samples = answers_per_problem(config.eval_samples, config.eval_problems, len(env))
+        assert config.eval_samples is not None, "`settle` fills it in"
         codec, sampler = self.setup.model.codec, self.setup.sampler
-        result = evaluate(env, codec, sampler, config.law(), config.eval_problems, samples, EVAL_SEED)
+        result = evaluate(env, codec, sampler, config.law(), config.eval_problems, config.eval_samples, EVAL_SEED)
         self.graded = self.graded or not result.binary
         result = replace(self.settled(result), step=step)
         path = _path(self.run, step)

@@ -164,7 +164,7 @@ class _Loop:
             self._step(step, begins=step == first)
             self.stop.check()
             more = step + 1 < config.steps and not self._over()
-            if more and config.evaluates_after(step + 1, self.tokens, before_it):
+            if more and config.evaluates_after(step + 1, self.tokens, before_it, self.held_out.size):
                 self._evaluate(step + 1)
             if more and self.saving.due(step + 1):
                 self._save()
@@ -278,7 +278,7 @@ class _Loop:
         self._say(self._log(row))
 
     def _save(self) -> None:
-        self.saving.save(self.held_out.best() if self.setup.config.keep_best else None)
+        self.listeners.saved(self.saving.save(self.held_out.best() if self.setup.config.keep_best else None))
 
     def _header(self) -> Mapping[str, str]:
         s, c = self.setup, self.setup.config

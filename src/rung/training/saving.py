@@ -47,8 +47,8 @@ class Saving:
             return every > 0 and step % every == 0
         return time.monotonic() - self._clock >= max(EVERY, SHARE * self._took)
 
-    def save(self, best: Path | None = None) -> None:
-        """A checkpoint of the last finished step. best: one that stays whatever its age."""
+    def save(self, best: Path | None = None) -> Path:
+        """A checkpoint of the last finished step, and where it lies. best: one that stays whatever its age."""
         config, begun, step = self.setup.config, time.monotonic(), self.done.step
         path = self.run.checkpoint(step, lambda d: write(self.setup, self.done, d), kept(config), best)
         self._clock = time.monotonic()
@@ -60,6 +60,7 @@ class Saving:
             self.console.message(
                 f"saved: {path}; again every {every:.2g} minutes, {stay} ({setting('save_every')}, {setting('keep_last')})"
             )
+        return path
 
     def leave(self, *, begun: bool) -> None:
         """The run ends before its end: save the last finished step, and say what goes on from there.

@@ -34,6 +34,7 @@ from rung.tasks.sources.given import MADE
 from rung.text import Codec, listed
 from rung.training import defaults
 from rung.training.config import TrainConfig
+from rung.training.evaluation import answers_per_problem
 from rung.training.learner import Hyper, Learner, LocalLearner
 from rung.training.needs import collected
 
@@ -95,7 +96,11 @@ def settle(
         torch.set_num_threads(config.threads)
     splits = problems_of(config) if splits is None else splits
     config, splits = defaults.by_task(given, splits)
-    config = replace(config, max_new_tokens=config.max_new_tokens or splits.max_new_tokens)
+    config = replace(
+        config,
+        max_new_tokens=config.max_new_tokens or splits.max_new_tokens,
+        eval_samples=answers_per_problem(config.eval_samples, config.eval_problems, len(splits.eval)),
+    )
     assert config.prompts_per_step and config.max_new_tokens
     refuse_sampling(
         recipe,
