@@ -175,7 +175,7 @@ def test_arguments_that_are_not_translated_are_refused_by_name(arguments, messag
         ({"max_steps": 1, "model_init_kwargs": {"revision": "v2"}}, "model_init_kwargs with revision"),
         ({"max_steps": 1, "steps_per_generation": 3, "gradient_accumulation_steps": 2}, "a multiple of the other"),
         ({"max_steps": 1, "steps_per_generation": 2, "generation_batch_size": 16}, "give one"),
-        ({"max_steps": 1, "max_completion_length": None}, "how long an answer may be"),
+        ({"max_steps": 1, "max_completion_length": None}, "max_completion_length=None: give a whole number"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(arguments, message):

@@ -1,15 +1,19 @@
 """What scripts do with TRL's trainer besides giving it arguments: subclasses, callbacks, evaluations."""
 
+import dataclasses
+import inspect
 import math
+import re
 
 import pytest
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
-from rung.compat import GRPOConfig, GRPOTrainer, overridden
+from rung.compat import GRPOConfig, GRPOTrainer, fields, overridden
 from rung.compat.listeners import EVENTS, HEARD, Listener
-from rung.errors import InputError
+from rung.errors import InputError, named, setting
 from rung.models import starter
 from rung.records import Rollout, Scored, Task
+from rung.training.config import TrainConfig
 from rung.training.evaluation import Evaluation
 
 ROWS = [{"prompt": f"{i}+1=", "gold": str(i + 1)} for i in range(9)]
@@ -134,6 +138,79 @@ def test_early_stopping_without_a_metric_or_with_an_unknown_one_is_refused(tmp_p
         trainer(callbacks=[EarlyStoppingCallback()])
     with pytest.raises(InputError, match=r"unknown metric_for_best_model 'eval_rewrd'. Did you mean 'eval_reward'"):
         trainer(tmp_path / "run", metric_for_best_model="rewrd").train()
+
+
+# -- what cannot be read -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [*fields.COUNTS, *fields.NUMBERS])
+@pytest.mark.parametrize("value", [None, "5", True, ["x"]])
+def test_what_is_no_number_is_one_refusal(name, value):
+    args = GRPOConfig(**{"max_steps": 1, name: value})
+    if value is None and name in fields.OPEN:
+        assert args.settings()["steps"] == 1
+        return
+    with pytest.raises(InputError, match=rf"1 refused.*\n  {name}={re.escape(repr(value))}: give a (whole )?number"):
+        args.settings()
+
+
+def test_a_count_is_whole_and_large_enough():
+    with pytest.raises(InputError) as error:
+        GRPOConfig(max_steps=2.5, num_generations=0, num_iterations=0, seed=-1, loss_type=["grpo"]).settings()
+    said = (
+        "5 refused",
+        "max_steps=2.5: give a whole",
+        "num_generations=0: give at least 1",
+        "num_iterations=0",
+        "seed=-1",
+        "['grpo']",
+    )
+    assert all(text in str(error.value) for text in said)
+    assert {f.name for f in dataclasses.fields(GRPOConfig) if type(f.default) in (int, float) and f.name not in fields.NOTED
+            and f.name not in fields.ONLY} <= {*fields.COUNTS, *fields.NUMBERS}  # fmt: skip
+
+
+def test_a_value_is_refused_beside_a_name():
+    with pytest.raises(InputError) as error:
+        GRPOConfig(optim="adafactor", deepspeed="x", max_steps=None)
+    assert all(
+        text in str(error.value) for text in ("3 refused", "optim='adafactor'", "deepspeed='x'", "max_steps=None")
+    )
+
+
+@pytest.mark.parametrize("prompt", [None, 5, [], math.nan])
+def test_a_row_without_words_is_refused(prompt):
+    with pytest.raises(InputError, match=r"row 7 of the train dataset has the prompt .*leave the row out"):
+        trainer(rows=[*ROWS, {"prompt": prompt, "gold": ""}])
+
+
+# -- in TRL's words ------------------------------------------------------------------------------------------------
+def test_messages_name_trls_arguments(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("")
+    with pytest.raises(InputError) as error:
+        trainer(tmp_path / "run").train()
+    assert "another directory with output_dir=..., or continue this run with resume_from_checkpoint=..." in str(
+        error.value
+    )
+
+    def fails(completions, **columns):
+        return 1 / 0
+
+    with pytest.raises(InputError, match="leave such answers unscored with None in the list that it returns"):
+        trainer(tmp_path / "other", reward=fails).train()
+    assert setting("out") == "out=...", "and as before behind it"
+
+
+def test_words_are_for_settings_that_there_are():
+    there = {f.name for f in dataclasses.fields(TrainConfig)}
+    assert {name.partition(".")[0] for name in fields.WORDS} - {"recipe"} <= there
+    words = {word.removesuffix("=") for name, word in fields.WORDS.items() if word.isidentifier() or word.endswith("=")}
+    arguments = {f.name for f in dataclasses.fields(GRPOConfig)} | {*inspect.signature(GRPOTrainer).parameters}
+    assert words <= arguments | {*inspect.signature(GRPOTrainer.train).parameters}
+    with named(fields.WORDS):
+        assert setting("tracker", "wandb") == "report_to='wandb'"
+        assert setting("template_options.x", 1) == "chat_template_kwargs={'x': 1}"
+        assert setting("reward_deadline", 9) == "reward_deadline=9 of rung.train"
+        assert setting("recipe.kl.coef") == "overrides={'kl.coef': ...} of rung.train"
 
 
 # -- evaluations ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What a user did that we cannot do: one message that says what, why and what to do (exit status 2). And what went wrong."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, more: str = "") -> In
 
 # -- settings in the words of whoever gives them -------------------------------------------------------------------
 _typed = False  # of the process: `rung` runs a command that somebody typed
+_named: Mapping[str, str] = {}  # of the process: what other library's names the caller writes
 
 
 @contextmanager
@@ -38,8 +39,19 @@ def typed() -> Iterator[None]:
         _typed = before
 
 
+@contextmanager
+def named(words: Mapping[str, str]) -> Iterator[None]:
+    """Inside, messages name settings as another library does: {"out": "output_dir=", "dtype": "bf16"}; after = comes the value."""
+    global _named
+    before, _named = _named, words
+    try:
+        yield
+    finally:
+        _named = before
+
+
 def setting(name: str, value: Any = ...) -> str:
-    """A setting as the user writes it: `--eval-problems 32` in a shell, `eval_problems=32` in Python.
+    """A setting as the user writes it: `--eval-problems 32` in a shell, `eval_problems=32` in Python, or in words of `named`.
 
     name: inside a table with a dot, as in task_options.config and recipe.kl.coef.  value: ...: the setting alone.
     """
@@ -52,4 +64,22 @@ def setting(name: str, value: Any = ...) -> str:
         return f"{flag} {text if text and text.split() == [text] else repr(text)}"
     said = "..." if value is ... else repr(str(value) if isinstance(value, Path) else value)
     said = said if len(said) <= 80 else f"{said[:60]}..."
+    if _named:
+        return _in_words(name, said)
+    return _in_python(name, said)
+
+
+def _in_python(name: str, said: str) -> str:
+    table, _, key = name.partition(".")
     return f"{table}={said}" if not key else f"{'overrides' if table == 'recipe' else table}={{{key!r}: {said}}}"
+
+
+def _in_words(name: str, said: str) -> str:
+    table, _, key = name.partition(".")
+    if name in _named:
+        word = _named[name]
+    elif key and table in _named:
+        word, said = _named[table], f"{{{key!r}: {said}}}"
+    else:
+        return f"{_in_python(name, said)} of rung.train"
+    return word + said if word.endswith("=") else word

@@ -105,11 +105,6 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
         return next(c for c in cls.__mro__ if c.__module__ == __name__)
 
     def _settle(self, given: Mapping[str, Any], said: list[str]) -> None:
-        ours = {f.name for f in fields(self._ours())} - set(self.ABSENT)
-        table.refuse(
-            type(self).__name__,
-            table.refusals({n: v for n, v in given.items() if n not in ours or n in table.ONLY}, ours),
-        )
         for name in table.DICTS:
             value = getattr(self, name)
             setattr(self, name, json.loads(value) if isinstance(value, str) else value)
@@ -121,6 +116,9 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
         ):  # may be enumerations of transformers'
             value = getattr(self, name)
             setattr(self, name, getattr(value, "value", value))
+        ours = {f.name for f in fields(self._ours())} - set(self.ABSENT)
+        found = table.refusals({n: v for n, v in given.items() if n not in ours or n in table.ONLY}, ours)
+        table.refuse(type(self).__name__, list(dict.fromkeys([*found, *self.misfits()])) if found else [])
         if self.metric_for_best_model is not None and self.greater_is_better is None:  # as transformers settles it
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
         self.notes = [*said, *table.notes(given), *self._noted()]
@@ -155,7 +153,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
                 ("loss_type", AGGREGATES), ("scale_rewards", SCALES), ("importance_sampling_level", RATIOS),
                 ("lr_scheduler_type", SCHEDULES), ("save_strategy", WHEN), ("eval_strategy", WHEN),
                 ("optim", (*table.ADAMW, *table.SMALL_ADAMW)),
-            ) if getattr(self, name) not in choices
+            ) if getattr(self, name) not in tuple(choices)
         ]  # fmt: skip
         init = self.model_init_kwargs or {}
         known = {*table.INIT_NOTED, "dtype", "torch_dtype", "trust_remote_code"}
@@ -167,7 +165,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
         later = {name: getattr(self, name) for name in table.ONLY}  # a script may set them on the finished config
         found += table.refusals(later, ())
         found += table.generation(self.generation_kwargs or {}, self.temperature)
-        return found + self._batch_misfits()
+        return found + (table.no_numbers(self.to_dict()) or self._batch_misfits())
 
     def _batch_misfits(self) -> list[str]:
         found, answers = [], self.answers
@@ -187,8 +185,6 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
             found.append(
                 f"max_steps={self.max_steps} and num_train_epochs={self.num_train_epochs}: no step would be taken."
             )
-        if self.max_completion_length is None:
-            found.append("max_completion_length=None: say how long an answer may be.")
         return found
 
     # -- batch arithmetic ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ What is translated are the fields of rung.compat.GRPOConfig. A name in none of t
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
@@ -137,6 +138,26 @@ ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_torch_xla", "ada
 SMALL_ADAMW = ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw", "paged_adamw_32bit", "adamw_torch_8bit",
                "adamw_torch_4bit")  # fmt: skip
 INIT_NOTED = ("attn_implementation", "device_map", "use_cache", "low_cpu_mem_usage", "revision")
+# The least that whole numbers may be; OPEN: what may be None, too.
+COUNTS = {"max_steps": -1, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "num_generations": 1,
+          "num_iterations": 1, "max_completion_length": 1, "seed": 0, "steps_per_generation": 1, "generation_batch_size": 1,
+          "num_generations_eval": 1, "save_total_limit": -1, "max_tool_calling_iterations": 0}  # fmt: skip
+NUMBERS = ("num_train_epochs", "learning_rate", "temperature", "beta", "epsilon", "epsilon_high", "weight_decay", "max_grad_norm",
+           "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps", "eval_steps", "save_steps")  # fmt: skip
+OPEN = ("steps_per_generation", "generation_batch_size", "num_generations_eval", "save_total_limit", "epsilon_high", "eval_steps",
+        "max_tool_calling_iterations")  # fmt: skip
+# rung's settings as a script written for TRL says them; behind = comes the value.
+WORDS: Mapping[str, str] = {
+    "out": "output_dir=", "resume": "resume_from_checkpoint=", "samples_per_prompt": "num_generations=", "seed": "seed=",
+    "max_new_tokens": "max_completion_length=", "temperature": "temperature=", "learning_rate": "learning_rate=",
+    "keep_last": "save_total_limit=", "gradient_checkpointing": "gradient_checkpointing=", "eval_samples": "num_generations_eval=",
+    "template_options": "chat_template_kwargs=", "tracker": "report_to=", "model": "model=", "reward": "reward_funcs",
+    "task": "train_dataset", "environment": "environment_factory", "trust_remote_code": "trust_remote_code=",
+    "lora_rank": "r of peft_config", "lora_targets": "target_modules of peft_config", "dtype": "bf16", "steps": "max_steps",
+    "save_every": "save_steps", "eval_every": "eval_steps", "prompts_per_step": "per_device_train_batch_size",
+    "decay_steps": "lr_scheduler_type", "recipe.update.minibatches": "steps_per_generation",
+    "task_options.on_error": "None in the list that it returns",
+}  # fmt: skip
 DICTS = ("chat_template_kwargs", "generation_kwargs", "model_init_kwargs")
 
 
@@ -197,6 +218,20 @@ def notes(given: Mapping[str, Any]) -> list[str]:
     said = [f"no effect here: {', '.join(names)} ({why})" for why, names in by_reason.items()]
     differ = [text for name, text in DIFFERS.items() if name not in given]
     return [*said, "TRL's defaults that are not rung's: " + "; ".join(differ)] if differ else said
+
+
+def no_numbers(values: Mapping[str, Any]) -> list[str]:
+    """A sentence for each argument that must be a number and is none, or a count that is too small."""
+    found = []
+    for name in (*COUNTS, *NUMBERS):
+        value, whole = values[name], name in COUNTS
+        if value is None and name in OPEN:
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or (whole and value != int(value)):
+            found.append(f"{name}={value!r}: give a {'whole ' if whole else ''}number.")
+        elif whole and value < COUNTS[name]:
+            found.append(f"{name}={value!r}: give at least {COUNTS[name]}.")
+    return found
 
 
 def generation(options: Mapping[str, Any], temperature: float) -> list[str]:

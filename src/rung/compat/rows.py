@@ -103,6 +103,11 @@ def _tasks(rows: Rows, split: str) -> list[Task]:
             )
         if "prompt" not in row:
             raise unknown(f"column of row {i}:", "prompt", row)
+        if not isinstance(row["prompt"], str | list | tuple) or row["prompt"] in ([], ()):
+            raise InputError(
+                f"row {i} of the {split} dataset has the prompt {row['prompt']!r:.80}. Give a text, or a list of messages, or "
+                "leave the row out."
+            )
     return [Task(f"{split}/{i}", row["prompt"], dict(row)) for i, row in enumerate(rows)]
 
 

@@ -17,11 +17,11 @@ from transformers.trainer_utils import TrainOutput
 
 from rung.compat import listeners, lora
 from rung.compat.config import GRPOConfig, RLOOConfig
-from rung.compat.fields import refuse
+from rung.compat.fields import WORDS, refuse
 from rung.compat.listeners import Listener, evaluated, made
 from rung.compat.overridden import overridden
 from rung.compat.rows import Rows, splits, toolbox
-from rung.errors import InputError
+from rung.errors import InputError, named
 from rung.run import Loaded
 from rung.tasks.environments.named import with_tools
 from rung.tasks.environments.protocol import Splits
@@ -45,6 +45,7 @@ class GRPOTrainer:
 
     config: ClassVar[type[GRPOConfig]] = GRPOConfig
 
+    @named(WORDS)
     def __init__(
         self, model: Any = None, reward_funcs: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
         args: GRPOConfig | None = None, train_dataset: Rows | Mapping[str, Rows] | None = None, eval_dataset: Any = None,
@@ -137,6 +138,7 @@ class GRPOTrainer:
         )
 
     # -- the model ----------------------------------------------------------------------------------------------------
+    @named(WORDS)
     def _loaded(self) -> tuple[Any, Any]:
         """(model, tokenizer): those that were given, those of the run, or else loaded now and trained themselves."""
         if self._pair is None:
@@ -179,6 +181,7 @@ class GRPOTrainer:
         return replace(self.splits, notes=notes)
 
     # -- what it does -------------------------------------------------------------------------------------------------
+    @named(WORDS)
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Train, and return TRL's TrainOutput; `run` is the run of rung's."""
         from rung.api import train
@@ -216,6 +219,7 @@ class GRPOTrainer:
             )
         return {"resume": found}
 
+    @named(WORDS)
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Metrics of the held-out problems, under TRL's names, for the model of now."""
         from rung.api import evaluate
@@ -244,6 +248,7 @@ class GRPOTrainer:
         skipped = shutil.ignore_patterns("state.*", "COMPLETE")
         shutil.copytree(self._run("save_model").model_path, folder, ignore=skipped, dirs_exist_ok=True)
 
+    @named(WORDS)
     def push_to_hub(self, commit_message: str = "", dataset_name: Any = None, **more: Any) -> str:
         """The newest model and a card to hub_model_id, or to a repository of output_dir's name; returns its address."""
         run = self._run("push_to_hub")
