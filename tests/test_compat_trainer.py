@@ -154,7 +154,7 @@ def test_what_is_no_number_is_one_refusal(name, value):
 
 def test_a_count_is_whole_and_large_enough():
     with pytest.raises(InputError) as error:
-        GRPOConfig(max_steps=2.5, num_generations=0, num_iterations=0, seed=-1, loss_type=["grpo"]).settings()
+        GRPOConfig(max_steps=2.5, num_generations=0, num_iterations=math.inf, seed=-1, loss_type=["grpo"]).settings()
     said = (
         "5 refused",
         "max_steps=2.5: give a whole",

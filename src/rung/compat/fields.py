@@ -227,7 +227,7 @@ def no_numbers(values: Mapping[str, Any]) -> list[str]:
         value, whole = values[name], name in COUNTS
         if value is None and name in OPEN:
             continue
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or (whole and value != int(value)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or (whole and value % 1 != 0):
             found.append(f"{name}={value!r}: give a {'whole ' if whole else ''}number.")
         elif whole and value < COUNTS[name]:
             found.append(f"{name}={value!r}: give at least {COUNTS[name]}.")
