@@ -159,7 +159,7 @@ def test_a_count_is_whole_and_large_enough():
         "5 refused",
         "max_steps=2.5: give a whole",
         "num_generations=0: give at least 1",
-        "num_iterations=0",
+        "num_iterations=inf",
         "seed=-1",
         "['grpo']",
     )
