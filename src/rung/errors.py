@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 
-class InputError(ValueError):
+class _Said(Exception):
+    """An error whose message is all that there is to know: a notebook shows it without the frames of our code."""
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that IPython shows instead of a traceback."""
+        return f"{type(self).__name__}: {self}".split("\n")
+
+
+class InputError(_Said, ValueError):
     """The user's input was refused. The message says what was given, why it cannot work, and what to do instead."""
 
 
-class RunFailed(Exception):
+class RunFailed(_Said):
     """What was begun could not be done, through nobody's input: memory or disk ran out, weights became useless (status 1)."""
 
 
