@@ -53,8 +53,9 @@ def train(
         raise InputError(f"recipe is {recipe!r:.80}; give a recipe's name, such as 'grpo', or a rung.recipes.Recipe.")
     callbacks, pair = _listening(callbacks), _pair(model, tokenizer)
     objects = Objects(
-        _object(task), _object(reward), _object(environment), model if isinstance(model, Loaded) else pair
-    )
+        _object(task), _object(reward), _object(environment), model if isinstance(model, Loaded) else pair,
+        _object(recipe),
+    )  # fmt: skip
     named = {
         "recipe": recipe if recipe is None or isinstance(recipe, str) else recipe.name,
         "model": None if model is None else _told_model(model, pair),
@@ -67,7 +68,7 @@ def train(
     if config.resume:
         from rung.training.resume import agreed
 
-        config = agreed(config, own, objects.given())[0]
+        config, own, _ = agreed(config, own, objects.given())  # the run's recipe, whose name may stand for none
     splits = _splits(config, own, objects)
     brought = _brought(pair, config) if pair else None
     console = Console(io.StringIO()) if quiet else None
@@ -77,11 +78,14 @@ def train(
 
 @takes("rung.evaluate")
 def evaluate(
-    model: Any, *, tokenizer: Any = None, task: Any = None, reward: Any = None, environment: Any = None, **settings: Any
-) -> Measured:
+    model: Any, *, tokenizer: Any = None, compare: Any = None, task: Any = None, reward: Any = None, environment: Any = None,
+    **settings: Any,
+) -> Measured:  # fmt: skip
     """A model's answers to problems, and what they show: `.accuracy`, `.reward`, `.interval()`, `.row()`, `.answers()`.
 
     model:    a Run, or what rung.train takes.
+    compare:  a second one: the same problems under the same settings; `.other` is its own, `.difference` the paired difference
+              (first minus second).
     task, reward, environment: as of rung.train; None: the run's own. A task that is given is judged by the reward that is
               given with it, or else judges itself.
     settings: samples (answers per problem), problems, split ("eval" or "train"), temperature, top_p, top_k, max_new_tokens, seed,
@@ -93,7 +97,7 @@ def evaluate(
     known = {f.name for f in fields(Eval)} - {"model", "compare", "spec", "out", "json"}
     for name in settings:
         if name not in known:
-            raise unknown("setting of rung.evaluate:", name, known | {"task", "reward", "tokenizer"})
+            raise unknown("setting of rung.evaluate:", name, known | {"task", "reward", "tokenizer", "compare"})
     if model is None:
         raise InputError("model is None. Give a Run, a name or a path, or model=(model, tokenizer).")
     own = model.objects if isinstance(model, Run) and task is None else Objects()
@@ -105,6 +109,10 @@ def evaluate(
     )
     pair = _pair(model, tokenizer)
     named: dict[str, Any] = {"task": given.told_task(task), "environment": given.told_environment(environment)}
+    if compare is not None:
+        other = _pair(compare, None)
+        named["compare"] = _told_model(compare, other)
+        return evaluated(Eval(model=_told_model(model, pair), **named, **settings), objects.given(), pair, other)
     return evaluated(Eval(model=_told_model(model, pair), **named, **settings), objects.given(), pair)
 
 
@@ -185,7 +193,10 @@ def _pair(model: Any, tokenizer: Any) -> tuple[Any, Any] | None:
         return model.model, model.tokenizer
     if isinstance(model, tuple | list):
         if len(model) != 2 or tokenizer is not None:
-            raise InputError(f"model is a {type(model).__name__} of {len(model)}. Give model=(model, tokenizer).")
+            besides = "" if tokenizer is None else ", and tokenizer is given besides"
+            raise InputError(
+                f"model is a {type(model).__name__} of {len(model)}{besides}. Give model=(model, tokenizer)."
+            )
         model, tokenizer = model
     from rung.network.model import refuse_others
 

@@ -58,6 +58,18 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
     return Recipe(**values)
 
 
+def strangers(data: Any, path: str = "") -> dict[str, str]:
+    """{field: class} of the parts in a recipe's dictionary that this process has not: they came from Python."""
+    found: dict[str, str] = {}
+    if isinstance(data, Mapping):
+        name = data.get("part")
+        if isinstance(name, str) and name not in PARTS and _made(name, (Checked,)) is None:
+            return {path: name}
+        for key, value in data.items():
+            found |= strangers(value, f"{path}.{key}" if path else str(key))
+    return found
+
+
 def is_stored(recipe: Recipe) -> bool:
     """Whether its dictionary gives it back anywhere: a part of the user's own has a name in its own process only."""
     return all(_is_ours(getattr(recipe, f.name)) for f in fields(recipe))
@@ -66,7 +78,9 @@ def is_stored(recipe: Recipe) -> bool:
 def _is_ours(value: Any) -> bool:
     if not is_dataclass(value) or isinstance(value, type):
         return True
-    return PARTS.get(type(value).__name__) is type(value) and all(_is_ours(getattr(value, f.name)) for f in fields(value))
+    return PARTS.get(type(value).__name__) is type(value) and all(
+        _is_ours(getattr(value, f.name)) for f in fields(value)
+    )
 
 
 # -- overrides -----------------------------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rung.errors import InputError
 from rung.io import hub, notebook
 from rung.io.held_out import NAMES, evaluations, interval, is_graded, kind, mean
 from rung.io.recorded import Metrics, Rollouts
@@ -34,6 +34,7 @@ class Objects:
     reward: Any = None
     environment: Any = None
     model: Any = None
+    recipe: Any = None
 
     def given(self) -> dict[str, Any]:
         """Those that there are, as arguments of rung.train."""
@@ -56,6 +57,8 @@ class Run:
         scale, `.interval()`, `.answers`; None where it was not kept.
     interrupted: Ctrl-C ended it.  stopped: the callback that ended it.  quiet: nothing was printed, nor is by resume().  All of
         this process only.
+
+    All of it is as the run's files are now, whoever went on with the run, and however often it was looked at before.
     """
 
     def __init__(
@@ -63,10 +66,30 @@ class Run:
     ) -> None:  # fmt: skip
         self.quiet = quiet
         self.path, self.objects = Path(path), objects or Objects()
-        self._dir, self._outcome = RunDir.open(self.path), outcome
         self._interview: Interview | None = None
+        self._found: dict[str, Any] = {}  # what was read of the files as `_seen` has them
+        self._ended(outcome)
+
+    def _ended(self, outcome: Outcome | None) -> None:
+        """What this process knows of the run beside its files."""
+        self._seen, self._outcome = _stamps(RunDir.open(self.path)), outcome
+        self._found, self._interview = {}, None
         self.interrupted = outcome is not None and outcome.interrupted
         self.stopped = "" if outcome is None else outcome.stopped
+
+    def _dir(self) -> RunDir:
+        """The run's directory, which must still be there. What was known of other files than those of now is forgotten."""
+        run = RunDir.open(self.path)
+        if (now := _stamps(run)) != self._seen:
+            self._seen, self._found, self._interview, self._outcome = now, {}, None, None
+        return run
+
+    def _kept(self, name: str, read: Callable[[RunDir], Any]) -> Any:
+        """Read once, until the files change."""
+        run = self._dir()
+        if name not in self._found:
+            self._found[name] = read(run)
+        return self._found[name]
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
@@ -74,19 +97,20 @@ class Run:
         return cls(Path(path).expanduser())
 
     # -- what it was and what it reached
-    @cached_property
+    @property
     def config(self) -> dict[str, Any]:
         """The settings as they were run, every default in place; `expanded_recipe` holds the recipe part by part."""
-        return self._dir.config()
+        return dict(self._kept("config", _config))
 
     @property
     def recipe(self) -> str:
         return str(self.config["expanded_recipe"]["name"])
 
-    @cached_property
+    @property
     def metrics(self) -> Metrics:
         """metrics.jsonl as a table: metrics["reward"] is {step: value}."""
-        return Metrics(self._dir.metrics())
+        found: Metrics = self._kept("metrics", lambda run: Metrics(run.metrics()))
+        return found
 
     @property
     def steps(self) -> int:
@@ -96,35 +120,44 @@ class Run:
     @property
     def rollouts(self) -> Rollouts:
         """{step: its answers}, read when they are asked for."""
-        return Rollouts(self._dir)
+        return Rollouts(self._dir())
 
-    @cached_property
+    @property
     def before(self) -> Evaluation | None:
-        return self._evaluation(0) if self._outcome is None else self._outcome.before
+        found: Evaluation | None = self._kept(
+            "before", lambda run: self._evaluation(run, 0) if self._outcome is None else self._outcome.before
+        )
+        return found
 
-    @cached_property
+    @property
     def after(self) -> Evaluation | None:
-        return self._evaluation(-1) if self._outcome is None else self._outcome.after
+        found: Evaluation | None = self._kept(
+            "after", lambda run: self._evaluation(run, -1) if self._outcome is None else self._outcome.after
+        )
+        return found
 
-    def _evaluation(self, which: int) -> Evaluation | None:
+    def _evaluation(self, run: RunDir, which: int) -> Evaluation | None:
         from rung.training.held_out import stored
 
         rows = evaluations(self.metrics)
-        found = stored(self._dir, int(rows[which]["step"])) if rows else None
+        found = stored(run, int(rows[which]["step"])) if rows else None
         return None if found is None else replace(found, graded=any(map(is_graded, rows)))
 
-    @cached_property
+    @property
     def health(self) -> Sequence[Finding]:
         """What went wrong, in the order in which it was seen (docs/health.md); empty if nothing did."""
         from rung.training.health import of_run
 
-        return of_run(self.config, self.metrics) if self._outcome is None else self._outcome.health
+        found: Sequence[Finding] = self._kept(
+            "health", lambda run: of_run(self.config, self.metrics) if self._outcome is None else self._outcome.health
+        )
+        return found
 
     # -- what can be done with it
     @property
     def model_path(self) -> Path:
         """The newest model, in Hugging Face format: for from_pretrained, or as `model` of another run."""
-        return self._dir.model_path()
+        return self._dir().model_path()
 
     def load(self) -> tuple[Any, Any]:
         """(model, tokenizer) of transformers, on the CPU, an adapter merged into the weights."""
@@ -147,6 +180,7 @@ class Run:
         """
         from rung.evaluation.interview import Interview
 
+        self._dir()  # another model may lie there by now
         if self._interview is None or (before and self._interview.before is None and not self._interview.missing):
             self._interview = Interview.of(self.path, before=before)
         room = self._interview if before else replace(self._interview, before=None, missing="")
@@ -168,7 +202,9 @@ class Run:
         from rung.api import train
 
         goal = {} if steps is None else {"steps": steps}
-        return train(resume=self.path, **{**self.objects.given(), "quiet": self.quiet, **goal, **settings})
+        longer = train(resume=self.path, **{**self.objects.given(), "quiet": self.quiet, **goal, **settings})
+        self._ended(longer._outcome)
+        return longer
 
     @takes("Run.report", out=str | Path | None)
     def report(self, out: str | Path | None = None) -> Path:
@@ -236,3 +272,28 @@ class Run:
 
     def _name(self, setting: str) -> str:
         return str(self.config.get(setting, "")).removeprefix(MADE)
+
+
+def _stamps(run: RunDir) -> list[tuple[int, int] | None]:
+    """When what a Run reads was last written, and how long it is; None: it is not there."""
+    found: list[tuple[int, int] | None] = []
+    for name in ("config.toml", "metrics.jsonl"):
+        try:
+            seen = (run.path / name).stat()
+        except FileNotFoundError:
+            found.append(None)
+        else:
+            found.append((seen.st_mtime_ns, seen.st_size))
+    return found
+
+
+def _config(run: RunDir) -> dict[str, Any]:
+    found = run.config()
+    recipe = found.get("expanded_recipe")
+    lacking = [name for name in ("model", "steps", "dtype", "trust_remote_code") if name not in found]
+    if lacking or not isinstance(recipe, dict) or "name" not in recipe:
+        raise InputError(
+            f"{run.path / 'config.toml'} has no {(lacking or ['expanded_recipe'])[0]}, so it is not as a run left it. "
+            "Bring it back from a copy (config.toml.bak-N beside it)."
+        )
+    return found

@@ -84,7 +84,7 @@ def test_no_other_answer_ends_it(tmp_path, says):
         (SimpleNamespace(on_setp=print), "Did you mean 'on_step'"),
         (Until, r"Give an object: Until\(\)"),
         (print, "none of on_step"),
-        (SimpleNamespace(on_step=3), "Known: on_evaluate, on_save, on_step"),
+        (SimpleNamespace(on_step=3), r"on_step of the callback SimpleNamespace is 3\. It must be a method"),
     ],
 )
 def test_what_could_never_hear_is_refused_before_anything_is_written(tmp_path, callback, message):

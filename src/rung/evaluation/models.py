@@ -14,7 +14,7 @@ import torch
 
 from rung.errors import InputError
 from rung.evaluation.scores import Paired, majority, paired, pass_at_k, with_interval
-from rung.evaluation.spec import EvalSpec, deviations, fingerprint, spec_from
+from rung.evaluation.spec import EvalSpec, deviations, fewer, fingerprint, spec_from
 from rung.evaluation.words import notes, turned, verdict_on
 from rung.io.files import to_json, write_atomic
 from rung.io.held_out import NAMES, Kind
@@ -45,6 +45,14 @@ class Measured:
     result: Evaluation
     extracted: Sequence[str | None] | None = field(repr=False)  # None: the task cannot tell what an answer is
     samples: int
+    other: Measured | None = field(default=None, repr=False)  # what it is compared with, on the same problems
+
+    @property
+    def difference(self) -> Paired | None:
+        """The paired difference, this minus `other`, with its interval and test; None without another, or a common problem."""
+        if self.other is None:
+            return None
+        return paired(self.result.means, self.other.result.means, self.result.binary)
 
     @property
     def accuracy(self) -> float:
@@ -63,9 +71,14 @@ class Measured:
     def __repr__(self) -> str:
         low, high = self.interval()
         sure = "" if math.isnan(low) else f" (95% CI {figure(low)} to {figure(high)})"
-        return (
-            f"{self.model}: {NAMES[self.kind]} {figure(self.reward)}{sure}, {self.result.n} problems x {self.samples}"
-        )
+        own = f"{self.model}: {NAMES[self.kind]} {figure(self.reward)}{sure}, {self.result.n} problems x {self.samples}"
+        if self.other is None:
+            return own
+        d = self.difference
+        apart = "no problem has a reward of both" if d is None else (
+            f"{figure(d.difference, '+')} (95% CI {figure(d.low, '+')} to {figure(d.high, '+')}), p {d.p:.2g}"
+        )  # fmt: skip
+        return f"{own}\n{self.other!r}\ndifference: {apart}"
 
     @property
     def rewards(self) -> list[float]:
@@ -149,8 +162,8 @@ def run_eval(args: Eval) -> int:
     if spec.max_new_tokens is None:
         for _, directory, _ in directories:
             splits = shortened_for(splits, directory)
-    say_notes(splits.notes)
     environment = splits.eval if spec.split == "eval" else splits.train
+    say_notes([*splits.notes, *fewer(args, environment)])
     other = deviations(spec, directories[0][2])
     spec = spec.filled(environment, splits.max_new_tokens)
     seen = fingerprint(environment, spec.problems)
@@ -160,35 +173,41 @@ def run_eval(args: Eval) -> int:
             "numbers would not compare. Use the same data, or evaluate anew without --spec."
         )
     measured = settled([measure(name, directory, environment, spec, device) for name, directory, _ in directories])
-    comparison = None
-    if len(measured) == 2:
-        first, second = (one.result for one in measured)
-        comparison = paired(first.means, second.means, first.binary)
+    comparison = measured[0].difference
     lost = None if out is None else keep(out, measured, spec.with_fingerprint(seen))
     report(spec, measured, comparison, out, lost, args.json, header(spec, directories[0][2], other))
     return 1 if lost and args.out is not None else 0
 
 
-def evaluated(args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None = None) -> Measured:
-    """`rung eval` of one model for Python: nothing is printed but notes, and nothing is kept.
+def evaluated(
+    args: Eval, given: Mapping[str, Any], pair: tuple[Any, Any] | None = None, other: tuple[Any, Any] | None = None
+) -> Measured:
+    """`rung eval` for Python: nothing is printed but notes, and nothing is kept.
 
-    given: task, reward and environment that are objects, instead of what the flags and the run name.  pair: a model of
-    transformers with its tokenizer, likewise.
+    given: task, reward and environment that are objects, instead of what the flags and the run name.  pair, other: a model of
+    transformers with its tokenizer, likewise: instead of args.model, of args.compare.
     """
     device = choose(args.device)
-    directory, stored = resolve(args.model) if pair is None else ("", {})
-    spec = spec_from(args, stored)
+    named = [(args.model, pair)] + ([] if args.compare is None else [(args.compare, other)])
+    found = [(name, *(resolve(name) if held is None else ("", {})), held) for name, held in named]
+    spec = spec_from(args, found[0][2])
     if given.keys() & {"task", "reward"}:  # problems that are given are judged by what comes with them, or themselves
         spec = replace(spec, reward=told(given.get("reward")))
     splits = problems_of(spec, given)
     dtype = getattr(torch, spec.dtype)
-    model = models.bring(*pair, device) if pair else models.load(directory, device=device, dtype=dtype)
+    loaded = [
+        models.bring(*held, device) if held else models.load(directory, device=device, dtype=dtype)
+        for _, directory, _, held in found
+    ]
     if spec.max_new_tokens is None:
-        model.codec = model.codec.writing(spec)
-        splits = shortened(splits, model.codec)
-    say_notes(splits.notes)
+        for model in loaded:
+            model.codec = model.codec.writing(spec)
+            splits = shortened(splits, model.codec)
     environment = splits.eval if spec.split == "eval" else splits.train
-    return measure_model(args.model, model, environment, spec.filled(environment, splits.max_new_tokens))
+    say_notes([*splits.notes, *fewer(args, environment)])
+    spec = spec.filled(environment, splits.max_new_tokens)
+    pairs = zip(found, loaded, strict=True)
+    return settled([measure_model(name, model, environment, spec) for (name, *_), model in pairs])[0]
 
 
 def header(spec: EvalSpec, stored: dict[str, Any], other: Sequence[str]) -> str:
@@ -233,9 +252,10 @@ def measure_model(name: str, model: models.Model, environment: Environment, spec
 
 
 def settled(measured: Sequence[Measured]) -> list[Measured]:
-    """One kind for all that stand side by side: accuracies only if every reward of every model is 0 or 1."""
+    """One kind for all that stand side by side: accuracies only if every reward is 0 or 1. The first knows the other."""
     graded = not all(one.result.binary for one in measured)
-    return [replace(one, result=replace(one.result, graded=graded)) for one in measured]
+    same = [replace(one, result=replace(one.result, graded=graded)) for one in measured]
+    return same if len(same) == 1 else [replace(same[0], other=same[1]), *same[1:]]
 
 
 def answers_file(out: Path | None, model: str, stored: dict[str, Any]) -> Path | None:

@@ -112,7 +112,18 @@ def spec_from(args: Eval, stored: dict[str, Any]) -> EvalSpec:
     ):  # a single file given for an evaluation is all of it
         problems["task_options"] = {"eval_share": 1.0, **problems.get("task_options", {})}
     own = own_settings(stored, problems.get("task"))
+    if (
+        "problems" in chosen and own.get("samples") is None
+    ):  # a number of problems is not made up by more answers to each
+        own["samples"] = 1
     return EvalSpec(**own | over(own, problems, args.model) | chosen)
+
+
+def fewer(args: Eval, environment: Environment) -> list[str]:
+    """A note where more problems are asked for than there are."""
+    if args.problems is None or args.problems <= len(environment):
+        return []
+    return [f"{setting('problems', args.problems)}, and there are {len(environment)}: all of them are taken"]
 
 
 def over(own: Mapping[str, Any], problems: Mapping[str, Any], model: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from rung.settings.ranges import Checked, Count
 class Aggregate(Checked):
     """A part that maps (mask_BT, group_B, total) to w_BT, float64[B, T] without gradient."""
 
+    @abstractmethod
     def __call__(self, mask_BT: Tensor, group_B: Tensor, total: Totals) -> Tensor:
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ d_bt = log pi_old - log mu.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -34,6 +35,7 @@ class Correction(Checked):
 
     needs: ClassVar[Needs] = frozenset({"old_logp"})
 
+    @abstractmethod
     def __call__(self, batch: Batch, logp_BT: Tensor, adv_BT: Tensor) -> Tensor:
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ neither their scale nor where their zero lies decides what is learned. Rows of a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -60,6 +61,7 @@ class Credit(Checked):
 
     needs: ClassVar[Needs] = frozenset()
 
+    @abstractmethod
     def __call__(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 

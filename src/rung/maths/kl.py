@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from rung.errors import InputError
 from rung.maths.credit import Needs
 from rung.maths.ratio import LIMIT
 from rung.records import Batch, Scores, State
@@ -64,7 +65,9 @@ class ReferenceKL(Checked):
         return frozenset({"ref_logp"}) if self.coef else frozenset()
 
     def value(self, delta_BT: Tensor, log_ratio_BT: Tensor, scores: Scores) -> Tensor:
-        raise NotImplementedError
+        raise InputError(
+            f"{type(self).__name__} (ReferenceKL) defines neither value() nor penalty(). Define one of them."
+        )
 
     def penalty(self, batch: Batch, scores: Scores, logp_BT: Tensor, log_ratio_BT: Tensor) -> Tensor:
         """kappa_bt for the loss, float[B, T] with gradient (log_ratio_BT: per token); zero where it sits in the reward."""

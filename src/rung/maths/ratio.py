@@ -6,6 +6,7 @@ the policy gradient: with any credit, outcome or per token, and under any aggreg
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +34,7 @@ def own_gradient(value: Tensor, d_BT: Tensor) -> Tensor:
 class Ratio(Checked):
     """A part that maps (logp_BT, old_logp_BT, mask_BT) to log rho_BT, float[B, T] with gradient."""
 
+    @abstractmethod
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
         raise NotImplementedError
 

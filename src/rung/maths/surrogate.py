@@ -7,6 +7,7 @@ They differ in what happens once the policy has moved.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -25,6 +26,7 @@ class Surrogate(Checked):
 
     acts_without_advantage: ClassVar[bool] = False  # whether a row with A = 0 still has a gradient
 
+    @abstractmethod
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         raise NotImplementedError
 

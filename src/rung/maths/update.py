@@ -6,6 +6,7 @@ Nothing else in the project asks which rule a recipe has: the learner hands it a
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class UpdateRule(Checked):
     step_size: ClassVar[str] = "learning_rate"
     step_name: ClassVar[str] = "learning rate"
 
+    @abstractmethod
     def run(self, work: Work) -> dict[str, float]:
         """Move the parameters. Metrics: grad_norm, update/steps, and trust/kl = work.moved() where that is not None.
 
@@ -111,6 +113,7 @@ class UpdateRule(Checked):
         """
         raise NotImplementedError
 
+    @abstractmethod
     def cost(self) -> Cost:
         raise NotImplementedError
 

@@ -88,6 +88,8 @@ class Checked:
     """A dataclass whose fields are checked against their annotations whenever one is made."""
 
     def __post_init__(self) -> None:
+        kind: Any = type(self)
+        refuse_unfinished(kind)
         refuse_unfit(self, f"{type(self).__name__}.")
 
 
@@ -115,6 +117,18 @@ def hints(cls: Any) -> dict[str, Any]:
             f"{cls.__name__}: {error}, so its fields cannot be checked. Import what they are annotated with at the top "
             "of its module."
         ) from error
+
+
+@lru_cache(maxsize=512)
+def refuse_unfinished(kind: Any) -> None:
+    """Refuse a part of one's own that lacks a method which its base leaves to it."""
+    base = kind.__bases__[0].__name__
+    lacking = [f"{n}()" for n in dir(kind) if getattr(getattr(kind, n, None), "__isabstractmethod__", False)]
+    if lacking:
+        raise InputError(
+            f"{kind.__name__} ({base}) has no {' and no '.join(lacking)}. Define {'it' if len(lacking) == 1 else 'them'} in the "
+            f"class; what {base} asks for stands in its docstring."
+        )
 
 
 def refuse_unfit(record: Any, inside: str, named: Callable[[str], str] = str) -> None:

@@ -82,6 +82,11 @@ class Listeners:
 
 def _deaf(callback: Any) -> InputError:
     own = [name for name in dir(callback) if name.startswith("on")]
+    if dead := [hook for hook in HOOKS if hook in own]:
+        what = getattr(callback, dead[0])
+        return InputError(
+            f"{dead[0]} of the callback {type(callback).__name__} is {what!r:.80}. It must be a method: {dead[0]}(self, ...)."
+        )
     if own:
         return unknown(f"method of the callback {type(callback).__name__}:", own[0], HOOKS)
     return InputError(

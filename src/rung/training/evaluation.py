@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import stdev
 
+from rung.io.held_out import NAMES
 from rung.io.shown import Shown
+from rung.io.terminal import figure
 from rung.records import Rollout, SamplingLaw, Scored
 from rung.rollout.ask import ask, encode
 from rung.rollout.draws import Draws
@@ -17,10 +19,11 @@ from rung.statistics import Change, Z, change, is_binary, over_problems, problem
 from rung.tasks.environments.protocol import Conversational, Environment
 from rung.text import Codec
 
+USUAL = 256  # answers of an evaluation, where fewer problems are asked more than once
 EVAL_SEED = 20_000_003  # evaluations draw from a seed of their own: the same one before and after
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Answers to the first `n` held-out problems, and what they show.
 
@@ -30,11 +33,18 @@ class Evaluation:
     graded: another evaluation shown beside this one has rewards other than 0 and 1, so that no answer is right or wrong.
     """
 
-    answers: Sequence[Scored] = field(repr=False)
+    answers: Sequence[Scored]
     n: int
     too_long: int = 0
     graded: bool = False
     step: int | None = None
+
+    def __repr__(self) -> str:
+        low, high = self.interval()
+        sure = "" if math.isnan(low) else f" (95% CI {figure(low)} to {figure(high)})"
+        when = "" if self.step is None else f" at step {self.step}"
+        what = NAMES["accuracy" if self.binary else "reward"]
+        return f"<{what} {figure(self.reward)}{sure}{when}: {len(self.answers)} answers to {self.n} problems>"
 
     @property
     def binary(self) -> bool:
@@ -119,8 +129,11 @@ class Evaluation:
 
 
 def answers_per_problem(asked: int | None, problems: int, size: int) -> int:
-    """What a run's evaluations take: what was asked for, else 1, or more where the task has fewer than `problems`."""
-    return asked or max(1, round(problems / max(size, 1)))
+    """What a run's evaluations take: what was asked for, else 1, or more where the task has fewer than `problems`.
+
+    So many answers in all as usual (USUAL) are enough: a number of problems far above what there is makes no more of them.
+    """
+    return asked or max(1, round(min(problems, USUAL) / max(size, 1)))
 
 
 def unasked(answer: Scored) -> bool:

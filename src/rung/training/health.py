@@ -175,7 +175,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
     """A symptom that a run has shown: what was seen first, in which step, and where it was seen last."""
 
@@ -196,6 +196,9 @@ class Finding:
             return f"step {self.first}"
         span = self.last - self.first + 1
         return f"steps {self.first} to {self.last}" + (f" ({self.steps} of {span})" if self.steps < span else "")
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, {self.when}: {self.seen}. Likely cause: {self.symptom.cause}. What to do: {self.symptom.remedy}>"
 
     def message(self) -> str:
         s = self.symptom

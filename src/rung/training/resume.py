@@ -13,7 +13,7 @@ from typing import Any
 
 from rung.errors import InputError, setting
 from rung.io.run_dir import RunDir
-from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override
+from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override, strangers
 from rung.recipes import Recipe
 from rung.tasks.sources.given import MADE
 from rung.training.config import TrainConfig, from_toml, which
@@ -31,9 +31,15 @@ def begun(path: Path) -> tuple[TrainConfig, Recipe]:
     """The settings and the recipe of the run in `path`, as they were run; `resume` is set."""
     data = RunDir.open(path).config()
     settings = {k: v for k, v in from_toml(path / "config.toml").items() if k not in HERE}
-    if "expanded_recipe" not in data:
+    if "name" not in data.get("expanded_recipe", {}):
         raise InputError(
             f"{path / 'config.toml'} has no expanded_recipe, so it is not as a run left it. Start a new run."
+        )
+    if gone := strangers(data["expanded_recipe"]):
+        what = " and ".join(f"its {name} ({part})" for name, part in gone.items())
+        raise InputError(
+            f"{path} holds a recipe of another process: {what} came from Python, and no file holds the class. Go on where it is: "
+            f"rung.train(recipe=..., resume={str(path)!r})."
         )
     return TrainConfig(**settings, out=path, resume=True), from_dict(data["expanded_recipe"])
 

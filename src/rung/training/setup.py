@@ -175,6 +175,11 @@ def ready(model: Model, weights: Weights, asked: Problems) -> None:
         adapter.train_alone(model.hf)
     elif weights.lora_rank:
         adapter.add(model, weights.lora_rank, weights.lora_alpha, weights.lora_targets)
+    if not any(p.requires_grad for p in model.hf.parameters()):
+        raise InputError(
+            "every parameter of the model is frozen (requires_grad is False), so there is nothing to train. Unfreeze what is to "
+            f"learn, or train an adapter: {setting('lora_rank', 8)}."
+        )
     model.codec = model.codec.writing(asked)
     if weights.gradient_checkpointing:
         checkpointing.enable(model)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from rung.errors import InputError, setting, unknown
 from rung.records import Group, Task
+from rung.settings.ranges import shown
 from rung.tasks.environments.protocol import (
     Environment,
     Extracts,
@@ -164,6 +165,17 @@ def _rewards(values: Any, count: int, where: str) -> list[float]:
     if values is None:
         raise InputError(
             f"{where} returned None (is a `return` missing?). It must return a list: a number, or None, per answer."
+        )
+    if isinstance(values, str | bytes | Mapping | Set):
+        raise InputError(
+            f"{where} returned {shown(values)}, of type {type(values).__name__}. It must return a list of numbers, one (or None) "
+            "per answer, in their order."
+        )
+    values = list(values) if isinstance(values, Iterable) else values
+    if isinstance(values, list) and (text := next((v for v in values if isinstance(v, str | bytes)), None)) is not None:
+        raise InputError(
+            f"{where} must return a list of numbers, and there is the text {shown(text)} in it. Return float(...) of it, or None "
+            "where the answer cannot be judged."
         )
     try:
         rewards = [math.nan if value is None else float(value) for value in values]

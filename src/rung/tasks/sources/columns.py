@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from rung.errors import InputError, setting, unknown
@@ -28,6 +31,7 @@ ANSWERS = ("answer", "reward_model.ground_truth", "answerKey", "solution")
 CHOICES = ("choices", "options")
 SOLVED = "messages"  # the prompt column whose last assistant message is no part of the prompt
 _MISSING = object()
+DIGITS = 4300  # what Python writes of a whole number unless it is told otherwise
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def find(row: Row, prompt: str | None, answer: str | None, *, answers: bool) -> 
     if solved:
         notes.append(f"the last assistant message of {prompt!r} is taken for the solution and left out of the prompt")
     if answer is None:
-        known = [name for name in ANSWERS if lookup(row.values, name) not in (_MISSING, None)]
+        known = [name for name in ANSWERS if _filled(lookup(row.values, name))]
         answer = known[0] if known else "solution" if solved else ANSWERS[0] if answers else None
         if answers and answer != ANSWERS[0]:
             notes.append(f"the answer is {answer!r}" if known else "the answer is what that solution ends with")
@@ -171,6 +175,17 @@ def _names(values: Mapping[str, Any]) -> list[str]:
     return [*values, *inner]
 
 
+def _filled(value: Any) -> bool:
+    return value is not _MISSING and (isinstance(value, str) or not is_empty(value))
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing: None, no text, or what pandas writes there (NaN, NaT, NA)."""
+    if isinstance(value, Real | Decimal):
+        return bool(value != value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, str) and not value)
+
+
 def require(row: Row, column: str, named_by: str) -> Any:
     """The value of a column that the task cannot do without."""
     return present(row, column, lookup(row.values, column), named_by)
@@ -181,8 +196,13 @@ def present(row: Row, column: str, value: Any, named_by: str) -> Any:
     if value is _MISSING:
         more = f" It is in {row.place}; name the right one with {setting(named_by)}."
         raise unknown("column", column, _names(row.values), more=more)
-    if value is None or value == "":
+    if is_empty(value):
         raise InputError(f"{row.place}: the column {column!r} is empty. Fill it in or remove the row.")
+    if isinstance(value, int) and value.bit_length() > DIGITS * math.log2(10):
+        raise InputError(
+            f"{row.place}: the column {column!r} is a whole number of more than {DIGITS:,} digits, which is not written out. Give "
+            "another answer, such as its remainder, or judge by a reward function."
+        )
     return value
 
 

@@ -69,6 +69,11 @@ def _rows(name: str, table: Any) -> list[Row]:
                 f"task, row {number} is {shown(values)}, of type {type(values).__name__}. Each row must be a dict of columns, such "
                 'as {"prompt": "1+2=", "answer": "3"}.'
             )
+        if (column := next((key for key in values if not isinstance(key, str)), None)) is not None:
+            raise InputError(
+                f"task, row {number} has a column named {shown(column)}, of type {type(column).__name__}. Columns have names of "
+                'text: "prompt", "answer", ...'
+            )
         rows.append(Row(f"{name}:{number}", dict(values)))
     if not rows:
         raise InputError(f"task ({name}) holds no rows. It needs at least one problem.")
