@@ -50,7 +50,7 @@ NAVIGATION = {  # page: (caption, the pages below it; * for all that match)
         ("The ladder", ["ladder/index", "metrics", "health"]),
         ("Guides", ["tasks", "environments", "models", "evaluation", "python", "report", "terminal", "plan", "reliability",
                     "port_from_trl"]),
-        ("Results and proof", ["results", "evidence", "proof", "audit", "conformance", "performance", "devices"]),
+        ("Results and proof", ["results", "evidence", "proof", "audit", "audit_yours", "conformance", "performance", "devices"]),
         ("Python API", ["api/index"]),
     ],
     "book/index": [("", ["[0-9]*", "toy"])],

@@ -176,6 +176,14 @@ def _audit(args: Audit) -> int:
     from rung.exact.world import World
 
     world = World(args.vocabulary, args.horizon, args.prompts, args.samples, args.reward, args.policy, args.seed)
+    if args.of is not None or args.advantages is not None:
+        from rung.exact.yours.verdict import run_audit_of
+
+        if args.recipes or args.markdown is not None:
+            raise InputError(
+                "`rung audit --of` and `--advantages` audit functions: they take no recipes and write no --markdown. Drop these."
+            )
+        return run_audit_of(args.of, args.advantages, args.json, world)
     return run_audit(
         args.recipes, args.json, markdown=args.markdown, old_kl=args.old_kl, temperature=args.temperature, world=world
     )

@@ -1,0 +1,235 @@
+"""The instrument's own controls: for every check a function that must set it off, and inputs that are refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+import torch
+
+from rung.cli import main
+from rung.errors import InputError
+from rung.exact import assert_policy_gradient, audit_function
+from rung.exact.world import World
+from rung.exact.yours.signature import NAMES, OURS
+
+WORLD = World(vocabulary=2, horizon=3, prompts=2, samples=2)
+
+
+def reinforce(logp, rewards, mask):
+    return -((logp * mask).sum(1) * rewards).mean()
+
+
+def found(loss=None, advantages=None):
+    return audit_function(loss, advantages=advantages, world=WORLD)
+
+
+def status(findings, name):
+    return next(c.status for c in findings.checks if c.name == name)
+
+
+def test_reinforce_is_unbiased_and_every_check_holds_or_says_what_it_assumes():
+    f = found(reinforce)
+    assert (f.kind, f.words, f.right) == ("unbiased", "unbiased", True)
+    assert {c.status for c in f.checks} == {"holds", "assumes"}
+
+
+def padding(logp, rewards, mask):
+    return -((logp * mask).sum(1) * rewards).sum() / mask.numel()
+
+
+def junk(logp, rewards, mask):
+    return -(logp.sum(1) * rewards).mean()
+
+
+def observations(reward_BT, mask):
+    return reward_BT.flip(1).cumsum(1).flip(1) * mask * (0.5 ** torch.arange(mask.shape[1]))
+
+
+def order(logp, rewards, mask):
+    return -((logp * mask).sum(1) * (rewards - rewards.roll(1))).mean()
+
+
+def order_within_groups(logp, rewards, mask, groups):
+    first = torch.stack([(groups == g).nonzero()[0, 0] for g in groups])
+    return -((logp * mask).sum(1) * (rewards - rewards[first])).mean()
+
+
+def accumulation(logp, rewards, mask):
+    return -((logp * mask).sum(1) * rewards).sum()
+
+
+def micro_batches(logp, rewards, mask, micro_batches):
+    return -((logp * mask).sum(1) * rewards).mean() / micro_batches
+
+
+def temperature(logits, tokens, rewards, mask):
+    return -((logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0] * mask).sum(1) * rewards).mean()
+
+
+def truncated(logp, rewards, mask):
+    return -((logp * mask).sum(1) / mask.sum(1) * rewards).mean()
+
+
+def all_truncated(logp, rewards, mask, truncated):
+    kept = mask & ~truncated[:, None]
+    return -((logp * kept).sum(1) * rewards).sum() / kept.any(1).sum()
+
+
+def no_signal(logp, rewards, mask, groups):
+    x = torch.stack(
+        [
+            (r - rewards[groups == g].mean()) / (rewards[groups == g].std() + 1e-9)
+            for r, g in zip(rewards, groups, strict=True)
+        ]
+    )
+    return -((logp * mask).sum(1) * x.detach()).mean()
+
+
+def far_reference(logp, rewards, mask, ref_logp):
+    return -((logp * mask).sum(1) * rewards).mean() + (((ref_logp - logp).exp() * mask).sum(1)).mean()
+
+
+def group_size(logp, rewards, mask, group_size):
+    return -((logp * mask).sum(1) * mask.sum(1).double() ** (group_size - 2) * rewards).mean()
+
+
+def inputs(logp, rewards, mask, old_logp):
+    return reinforce(logp, rewards, mask)
+
+
+def ratio(logp, advantages, mask, old_logp):
+    return -((old_logp - logp.detach()).exp() * logp * advantages * mask).sum(1).mean()
+
+
+def kl(logp, rewards, mask, ref_logp):
+    return reinforce(logp, rewards, mask) + ((logp - ref_logp) * mask).sum(1).mean()
+
+
+CONTROLS = {
+    "padding": [padding, junk],
+    "order": [order, order_within_groups],
+    "accumulation": [accumulation],
+    "micro-batches": [micro_batches],
+    "temperature": [temperature],
+    "truncated": [truncated, all_truncated],
+    "no signal": [no_signal],
+    "far reference": [far_reference],
+    "group size": [group_size],
+    "inputs": [inputs],
+    "ratio": [ratio],
+    "KL": [kl],
+}
+
+
+@pytest.mark.parametrize(
+    ("check", "f"), [(k, f) for k, fs in CONTROLS.items() for f in fs], ids=lambda x: getattr(x, "__name__", x)
+)
+def test_for_every_check_a_control_sets_it_off(check, f):
+    assert status(found(f), check) == "fails"
+
+
+def test_a_control_for_observations_and_none_is_missing():
+    assert status(found(advantages=observations), "observations") == "fails"
+    asks_all = found(ratio), found(kl), found(inputs), found(advantages=observations)
+    assert {c.name for f in asks_all for c in f.checks} == {*CONTROLS, "observations"}
+
+
+def test_nan_is_a_failure_whatever_the_rest_says():
+    def sometimes(logp, rewards, mask):
+        return -((logp * mask).sum(1) * rewards).mean() + 0.0 / (rewards[0] - rewards[1]).abs()
+
+    f = found(sometimes)
+    assert (f.kind, f.right) == ("not finite", False)
+    assert re.match(r"not finite: \d+% of the batches give NaN or inf, such as rewards \[", f.words)
+    with pytest.raises(AssertionError, match="not finite"):
+        assert_policy_gradient(sometimes)
+
+
+def test_wrong_signs_zeros_and_halves_are_said():
+    def flipped(logp, rewards, mask):
+        return -reinforce(logp, rewards, mask)
+
+    def nothing(logp, mask):
+        return (logp * mask).sum() * 0
+
+    def losers(logp, advantages, mask):
+        return -(logp * advantages.clamp(min=0) * mask).sum(1).mean()
+
+    assert "the sign is wrong" in found(flipped).words
+    assert "the expected gradient is 0" in found(nothing).words
+    assert "answers below the others to their prompt have no gradient" in found(losers).words
+
+
+def test_the_scale_is_a_formula_and_can_be_asked_for():
+    def half(logp, advantages_B, mask, max_response_length, global_batch_size):
+        return -((logp * mask).sum(1) * advantages_B).sum() / (max_response_length * global_batch_size)
+
+    f = assert_policy_gradient(half, c=0.5)
+    assert f.words == "right up to a constant: c = 1/M = 0.5"
+    with pytest.raises(AssertionError, match=r"the constant is 0\.5, not 1"):
+        assert_policy_gradient(half, c=1)
+
+
+def test_names_of_other_projects_per_token_losses_tuples_and_float_masks():
+    def verl(log_prob, old_log_prob, advantages, response_mask, uid):
+        x = -(log_prob - old_log_prob).exp() * advantages * (1 - (1 - response_mask))  # 1 - mask: no booleans
+        assert str(uid[0]).startswith("prompt ")
+        return x, {"loss": float(x.mean())}
+
+    assert found(verl).kind == "unbiased"
+    assert len(OURS) == sum(1 + len(others) for _, others in NAMES.values()), "an alias stands for one thing"
+
+
+def constant(rewards, mask):
+    return rewards[:3]
+
+
+REFUSED = [
+    (lambda logp, rewards: -logp.sum(1) * rewards, "returned the shape .6. for 6 answers"),
+    (lambda logp, images: logp.sum(), "input 'images' of .*which a small world cannot give"),
+    (lambda logp, reward: logp.detach().sum(), "without a gradient"),
+    (lambda logp: float(logp.sum()), "returned float"),
+    (lambda logp: torch.nn.functional.dropout(logp).sum(), "stochastic"),
+    (lambda rewards: rewards.sum(), "nothing to differentiate"),
+    (lambda logp, old_logp, old_log_probs: logp.sum(), "are one thing"),
+    (
+        lambda logp, advantages: (logp @ advantages).sum(),
+        r"raised RuntimeError: .*It was given logp \[6, 3\], advantages \[6, 3\]",
+    ),
+    (3, "cannot be called"),
+]
+
+
+@pytest.mark.parametrize(("f", "why"), REFUSED)
+def test_what_cannot_be_audited_is_said(f, why):
+    with pytest.raises(InputError, match=why):
+        found(f)
+
+
+def test_bad_advantage_functions_and_pairs_are_said():
+    for f, why in ((constant, "shape .3. for 6 answers"), (lambda advantages: advantages, "asks for advantages")):
+        with pytest.raises(InputError, match=why):
+            found(advantages=f)
+    with pytest.raises(InputError, match="has nothing to do"):
+        found(reinforce, observations)
+    with pytest.raises(InputError, match="nothing to audit"):
+        found()
+
+
+def test_the_command(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text("def loss(logp, rewards, mask):\n    return -((logp * mask).sum(1) * rewards).mean()\n")
+    out, start = tmp_path / "found.json", time.process_time()
+    assert main(["audit", "--of", f"{file}:loss", "--json", str(out)]) == 0
+    assert time.process_time() - start < 20
+    assert "loss: unbiased." in capsys.readouterr().out
+    rows = {r["check"]: r["status"] for r in json.loads(out.read_text())}
+    assert rows["verdict"] == "unbiased" and rows["padding"] == "holds"
+    assert main(["audit", "grpo", "--of", f"{file}:loss"]) == 2
+    assert main(["audit", "--of", f"{file}:los"]) == 2
+    assert "Did you mean 'loss'" in capsys.readouterr().err
+    assert main(["audit", "--of", f"{file}:loss", "--horizon", "3", "--samples", "3"]) == 2
+    assert "one call each, would take about" in capsys.readouterr().err
