@@ -51,7 +51,7 @@ def test_letters_without_a_token_are_one_message(model, kind):
     lacking = replace(model.codec, tokenizer=letters(kind))
     with pytest.raises(
         InputError,
-        match=r"no token for 'z', '\?' in 'z\?z'.*It knows only .*a b.*Use a task that this model can read, or a model",
+        match=r"no token for 'z', '\?' in 'z\?z'.*It knows only .*a b.*in letters that this model knows, or a model",
     ) as found:
         lacking.encode("z?z")
     assert len(str(found.value).splitlines()) == 1 and found.value.__cause__ is not None

@@ -14,6 +14,15 @@ from pathlib import Path
 from rung.errors import InputError
 
 
+def stands_for_a_run(name: object) -> None:
+    """Refuse the word RUN itself, which examples have in place of a run's folder, with the runs that are here."""
+    if str(name) not in ("RUN", "RUN_DIR") or Path(str(name)).exists():
+        return
+    found = sorted(Path().glob("runs/*/config.toml"), key=lambda file: file.stat().st_mtime)
+    here = f" Runs in runs: {', '.join(str(file.parent) for file in found[-8:])}." if found else ""
+    raise InputError(f"RUN stands for the folder of a run, which `rung train` prints.{here}")
+
+
 def need(what: str, *packages: str, instead: str = "") -> None:
     """Refuse `what` on a machine that lacks one of the packages, with the command that brings them.
 

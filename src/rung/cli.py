@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 from rung import __version__
@@ -58,6 +61,9 @@ class Command:
 def _train(argv: list[str]) -> int:
     argv, dry = flag(argv, "--dry-run")
     config = settings(argv, "train")
+    if config.resume and not dry and (said := _finished(config)):
+        print(said)
+        return 0
     _load("rung.training.loop")
     if waiting.shown:
         waiting.say("loading the model and the task")
@@ -69,6 +75,14 @@ def _train(argv: list[str]) -> int:
     keep_freed_memory()
     run = train(config)
     return 130 if run.interrupted else 0
+
+
+def _finished(config: TrainConfig) -> str:
+    """What is said where the run that should go on has done all its steps; empty: there is something to do."""
+    from rung.training.resume import finished
+
+    waiting.end()
+    return finished(config)
 
 
 def _plan(argv: list[str]) -> int:
@@ -158,7 +172,7 @@ def _explain(args: Explain) -> int:
 def _diff(args: Diff) -> int:
     from rung.io.recipe_views import show_diff
     from rung.recipe_io import override
-    from rung.training.resume import recipe_of
+    from rung.training.resume import recipe_of, settings_apart
 
     if args.b is None and not args.overrides:
         raise InputError(
@@ -166,9 +180,13 @@ def _diff(args: Diff) -> int:
         )
     texts = (args.a, args.a if args.b is None else args.b)
     a, b = map(recipe_of, texts)
-    first, second = (text if "/" in text else recipe.name for text, recipe in zip(texts, (a, b), strict=True))
+    short = [Path(text).name if "/" in text else text for text in texts]
+    runs = short if short[0] != short[1] else texts
+    first, second = (
+        text if "/" in given else recipe.name for given, text, recipe in zip(texts, runs, (a, b), strict=True)
+    )
     second += ", changed" if args.overrides else ""
-    return show_diff(a, override(b, args.overrides), args.json, (first, second))
+    return show_diff(a, override(b, args.overrides), args.json, (first, second), settings_apart(*texts))
 
 
 def _audit(args: Audit) -> int:
@@ -329,8 +347,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ended(text: str, status: int) -> int:
     waiting.end()
     with suppress(OSError):  # standard error may be gone with the terminal
-        print(text, file=sys.stderr, flush=True)
+        print(_wrapped(text), file=sys.stderr, flush=True)
     return status
+
+
+def _wrapped(text: str) -> str:
+    """The message in the lines of a terminal, broken between words."""
+    if not sys.stderr.isatty():
+        return text
+    width = max(shutil.get_terminal_size().columns, 20)
+    lines = [
+        textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""] for line in text.split("\n")
+    ]
+    return "\n".join(piece for pieces in lines for piece in pieces)
 
 
 def _run(words: list[str]) -> int:

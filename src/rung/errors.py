@@ -26,8 +26,9 @@ class RunFailed(_Said):
 def unknown(kind: str, name: str, known: Iterable[str], *, more: str = "") -> InputError:
     """The error for a name that is not among `known`, with the nearest match and the full list."""
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    plain = {known.lower(): known for known in reversed(names)}
+    near = difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.5)
+    hint = f" Did you mean {plain[near[0]]!r}?" if near else ""
     return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.{more}")
 
 

@@ -14,7 +14,7 @@ from rung.io.held_out import NAMES, evaluations, interval, is_graded, kind, mean
 from rung.io.recorded import Metrics, Rollouts
 from rung.io.run_dir import RunDir
 from rung.io.summary import said
-from rung.io.terminal import figure
+from rung.io.terminal import counted, figure
 from rung.settings.calls import takes
 from rung.tasks.sources.given import MADE
 
@@ -248,7 +248,9 @@ class Run:
                 low, high = shown.low, shown.high
                 sure = "" if math.isnan(low) else f" (95% CI {figure(low)} to {figure(high)})"
                 what = "accuracy" if shown.binary else "mean reward"
-                found.append((f"held-out {what} {name}", f"{figure(shown.mean)}{sure}, {shown.problems} problems"))
+                found.append(
+                    (f"held-out {what} {name}", f"{figure(shown.mean)}{sure}, {counted(shown.problems, 'problem')}")
+                )
         if self.before is not None and self.after is not None:
             found.append(("change", said(self.before.change(self.after))))
         return found

@@ -81,6 +81,11 @@ def problem_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {problem: sum(values) / len(values) for problem, values in found.items()}
 
 
+FEWEST = (
+    6  # problems: of 2^n sign flips, 2 are as far out as differences that all have one sign; 2 / 2^5 is above ALPHA
+)
+
+
 @dataclass(frozen=True)
 class Change:
     """The mean difference between two evaluations over the n problems that both have scored; NaN: no interval.
@@ -99,6 +104,8 @@ class Change:
     def words(self) -> str:
         """What the test allows to say, and no more."""
         if math.isnan(self.low):
+            if self.n == 1 and self.mean:
+                return "one problem alone does not show a change"
             return "the same on every problem" if self.mean == 0 else "the same difference on every problem"
         if self.low > 0:
             return "better"

@@ -193,7 +193,7 @@ def _to_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> 
         known = f" It knows only {' '.join(sorted(tokenizer.get_vocab()))}." if len(tokenizer) <= FEW else ""
         raise InputError(
             f"the model's tokenizer ({tokenizer.name_or_path or type(tokenizer).__name__}) has no token for {listed(letters)} "
-            f"in {_short(text)!r}.{known} Use a task that this model can read, or {a_model_that_reads()}."
+            f"in {_short(text)!r}.{known} Give a task or question in letters that this model knows, or {a_model_that_reads()}."
         ) from error
 
 

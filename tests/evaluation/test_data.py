@@ -12,7 +12,10 @@ from rung.evaluation.rows import inspect
 from rung.network import model as models
 from rung.settings.flags import Data
 from rung.settings.shared import Problems
+from rung.statistics import change
 from rung.tasks.problems import problems_of
+from rung.training.config import TrainConfig
+from rung.training.defaults import by_task
 
 
 def write(path, rows):
@@ -102,3 +105,25 @@ def test_conversations_and_missing_files_are_refused(tmp_path, capsys):
     assert main(["data", str(tmp_path / "gone.jsonl")]) == 2
     assert main(["data", "x.jsonl", "--environment", "gymnasium:CartPole-v1"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("held_out", [1, 5, 6])
+def test_so_few_held_out_problems_that_no_change_can_be_shown_are_named(held_out, tmp_path, capsys):
+    (tmp_path / "rows").mkdir()
+    for name, n in (("train", 20), ("test", held_out)):
+        write(tmp_path / "rows" / f"{name}.jsonl", [{"prompt": f"{name} {i}?", "answer": str(i)} for i in range(n)])
+    said = f"only {held_out} held-out problem{'s' * (held_out > 1)}: a change cannot be shown; add rows or give train/test files"
+    task = str(tmp_path / "rows")
+    assert (said in inspect(Data(task=task)).words) == (held_out < 6)
+    splits = by_task(TrainConfig(task=task, prompts_per_step=2), problems_of(Problems(task=task)))[1]
+    assert (said in splits.notes) == (held_out < 6)
+    low, high = change({str(i): 0.0 for i in range(held_out)}, {str(i): 1.0 + i for i in range(held_out)}, False), 6
+    assert low.low > 0 if held_out == high else not low.low > 0, "the fewest that can show one"
+
+
+def test_answers_are_limited_as_a_run_would_limit_them(tmp_path, model):
+    path = write(tmp_path / "rows.jsonl", [{"prompt": "w5 " * (110 + i % 2), "answer": "1"} for i in range(20)])
+    found = inspect(Data(task=path, model=model, chat=True))
+    assert found.splits.max_new_tokens < 256 and any("tokens and not 256" in note for note in found.splits.notes)
+    assert "leave the model no room" not in found.words and found.room == max(found.sides[0].lengths)
+    assert "not looked at" in inspect(Data(task=path)).words and "not looked at" not in found.words

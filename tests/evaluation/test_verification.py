@@ -156,3 +156,12 @@ def test_both_sides_are_judged(bad: str, tmp_path: Path, capsys: pytest.CaptureF
     assert main(words) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "on 1 training and 1 held-out problems" in out and "false accept" in out
+
+
+def test_the_table_breaks_no_word_at_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["verify", "--task", "chained_arithmetic", "--problems", "2", "--all"]) == 0
+    out = capsys.readouterr().out
+    assert {"kind", "case", "accepted", "rejected", "mistakes", "corrupted", "adversarial"} <= set(out.split())

@@ -16,12 +16,14 @@ from rung.errors import InputError
 from rung.io.definitions import as_html, definition, definitions
 from rung.io.run_dir import RunDir
 from rung.report import write_report
+from rung.report.charts import _cut
 from rung.report.collect import collect
 from rung.report.completions import HEAD, TAIL, _shown, collect_completions, token_pieces
 from rung.report.markup import Markup, number, script_json, table, tag
 from rung.report.numbers import running, thin, tick_labels, ticks
+from rung.report.outcome import _verdict
 from rung.report.page import render
-from rung.statistics import Change
+from rung.statistics import Change, change
 
 
 class Page(HTMLParser):
@@ -397,3 +399,38 @@ def test_formulas_are_set_in_letters_and_nothing_of_tex_is_left():
     for metric in definitions().values():
         text = as_html(metric.formula) + as_html(metric.healthy) + as_html(metric.catches)
         assert not re.search(r"[\\$^{}]|\bgt\b|\blt\b", re.sub(r"&lt;|&gt;", "", text)), metric.name
+
+
+def test_rewards_of_different_functions_share_no_axis_and_get_no_verdict(tmp_path, make, report_run):
+    """The second is better by its own rule, which is not the first's."""
+    other = make(tmp_path / "other", "ppo")
+    assert "other minus first, over the same 8 held-out problems" in page_of(report_run, other).text, (
+        "of one rule they are"
+    )
+    config = other / "config.toml"
+    config.write_text('reward = "rew.py:mine"\n' + config.read_text())
+    text = page_of(report_run, other).text
+    assert "rewards are of different functions, not compared (reward none and rew.py:mine)" in text
+    assert "minus first" not in text and text.count("Accuracy on held-out problems, 95 % intervals") >= 2
+    assert "Held-out accuracy, other" in text and "Reward while training, other" in text
+
+
+def test_answers_drawn_otherwise_get_no_verdict(tmp_path, make, report_run):
+    other = make(tmp_path / "other", "ppo")
+    config = other / "config.toml"
+    config.write_text(config.read_text().replace("temperature = 1.0", "temperature = 0.5"))
+    text = page_of(report_run, other).text
+    assert "answers were drawn in different ways, not compared (temperature 1.0 and 0.5)" in text
+
+
+def test_a_long_name_keeps_its_end():
+    assert _cut("dr_grpo-starter-12") != _cut("dr_grpo-starter-13") and _cut("dr_grpo-starter-12").endswith("-12")
+    assert _cut("short") == "short" and len(_cut("x" * 40)) == 16
+
+
+def test_one_problem_shows_nothing():
+    found = change({"a": 0.0}, {"a": 2.5}, False)
+    assert "is better" not in _verdict(found, "one", "two") and "no difference is shown" in _verdict(
+        found, "one", "two"
+    )
+    assert found.words == "one problem alone does not show a change"

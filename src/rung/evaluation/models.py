@@ -15,12 +15,13 @@ import torch
 from rung.errors import InputError
 from rung.evaluation.scores import Paired, majority, paired, pass_at_k, with_interval
 from rung.evaluation.spec import EvalSpec, deviations, fewer, fingerprint, spec_from
-from rung.evaluation.words import notes, turned, verdict_on
+from rung.evaluation.words import heads, notes, turned, verdict_on
 from rung.io.files import to_json, write_atomic
 from rung.io.held_out import NAMES, Kind
+from rung.io.origin import FILES, edited, placed
 from rung.io.run_dir import RunDir
 from rung.io.tables import refuse_existing, refuse_target, say_verdict, show
-from rung.io.terminal import figure, say_notes
+from rung.io.terminal import counted, figure, say_notes
 from rung.kernels.device import CPU, choose
 from rung.network import model as models
 from rung.records import Completion
@@ -71,7 +72,8 @@ class Measured:
     def __repr__(self) -> str:
         low, high = self.interval()
         sure = "" if math.isnan(low) else f" (95% CI {figure(low)} to {figure(high)})"
-        own = f"{self.model}: {NAMES[self.kind]} {figure(self.reward)}{sure}, {self.result.n} problems x {self.samples}"
+        size = f"{counted(self.result.n, 'problem')} x {self.samples}"
+        own = f"{self.model}: {NAMES[self.kind]} {figure(self.reward)}{sure}, {size}"
         if self.other is None:
             return own
         d = self.difference
@@ -154,6 +156,8 @@ def _ladder(samples: int) -> list[int]:
 def run_eval(args: Eval) -> int:
     """Evaluate, compare, print and keep; exit status 0."""
     refuse_target(args.json)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     device = choose(args.device)
     directories = [(name, *resolve(name)) for name in (args.model, args.compare) if name is not None]
     spec = spec_from(args, directories[0][2])
@@ -162,8 +166,11 @@ def run_eval(args: Eval) -> int:
     if spec.max_new_tokens is None:
         for _, directory, _ in directories:
             splits = shortened_for(splits, directory)
+    stored = directories[0][2]
+    same = [name for name in FILES if str(getattr(spec, name)) == str(stored.get(name))]
+    kept = {name: value for name, value in stored.get("files", {}).items() if name in same}
     environment = splits.eval if spec.split == "eval" else splits.train
-    say_notes([*splits.notes, *fewer(args, environment)])
+    say_notes([*splits.notes, *edited(vars(spec), kept), *fewer(args, environment)])
     other = deviations(spec, directories[0][2])
     spec = spec.filled(environment, splits.max_new_tokens)
     seen = fingerprint(environment, spec.problems)
@@ -221,8 +228,10 @@ def header(spec: EvalSpec, stored: dict[str, Any], other: Sequence[str]) -> str:
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """The model's directory, and the settings of the run if `name` is one."""
     path = Path(name).expanduser()
-    stored = RunDir.open(path).config() | {"directory": str(path)} if is_run(path) else {}
-    return locate(name), stored
+    if not is_run(path):
+        return locate(name), {}
+    run = RunDir.open(path)
+    return locate(name), placed(run.config(), run) | {"directory": str(path)}
 
 
 def measure(
@@ -303,6 +312,8 @@ def report(
         c = comparison
         names = f"{measured[0].model} - {measured[1].model}"
         low, high, visible = map(_number, (c.low, c.high, c.visible))
+        if visible is not None and visible > 1 and measured[0].result.binary:
+            visible = None  # accuracies differ by 1 at most
         extra = {"p": c.p, "test": c.test, "smallest visible": visible, "problems needed": c.problems_needed}
         difference = {"model": names, measured[0].kind: c.difference, "95% low": low, "95% high": high, **extra}
         columns = [*rows[0], *extra]
@@ -312,7 +323,7 @@ def report(
     if json_to == "-":
         show(title, columns, cells, json_to)
     else:
-        show(title, ["", *(row["model"] for row in rows)], turned(rows))
+        show(title, ["", *heads([one.model for one in measured])], turned(rows))
     if json_to not in (None, "-"):
         with Path(json_to or "").open("x", encoding="utf-8") as file:
             file.write(to_json(rows, indent=1) + "\n")

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from rung.errors import InputError
+from rung.errors import InputError, setting
 from rung.io.files import to_json
+from rung.io.held_out import too_few
 from rung.io.tables import refuse_target, say_verdict, show, write_document
-from rung.io.terminal import say_notes
+from rung.io.terminal import counted, say_notes
 from rung.records import Prompt, Task
 from rung.settings.flags import Data
 from rung.settings.shared import Problems
@@ -65,22 +66,32 @@ class Inspection:
     def words(self) -> str:
         """The verdict."""
         train, held_out = self.sides
-        said = f"{train.problems:,} problems to train on, {held_out.problems:,} held out; {self.judge}"
+        said = f"{counted(train.problems, 'problem')} to train on, {held_out.problems:,} held out; {self.judge}"
         faults = []
         if not train.problems or not held_out.problems:
             faults.append(f"the {'training' if not train.problems else 'held-out'} side is empty")
         if long := train.too_long + held_out.too_long:
             faults.append(
-                f"{long:,} prompts leave the model no room for an answer of {self.splits.max_new_tokens} tokens"
+                f"{counted(long, 'prompt')} leave{'s' * (long == 1)} the model no room for an answer "
+                f"of {self.splits.max_new_tokens} tokens"
             )
         if any(note.endswith(LEFT_OUT) for note in self.splits.notes):
             faults.append("some gold answers can be equalled by no answer (`rung train` wants them mended or dropped)")
         if train.repeated and train.looked_at == train.problems:
-            faults.append(f"{train.repeated:,} training problems repeat another one's prompt")
+            faults.append(
+                f"{counted(train.repeated, 'training problem')} repeat{'s' * (train.repeated == 1)} another one's prompt"
+            )
         if bare := train.without_gold + held_out.without_gold:
-            faults.append(f"{bare:,} problems have no gold answer")
-        return f"{self.splits.name}: {said}. " + (
-            f"But {', and '.join(faults)}." if faults else "Nothing is in the way."
+            faults.append(f"{counted(bare, 'problem')} {'has' if bare == 1 else 'have'} no gold answer")
+        if few := too_few(held_out.problems):
+            faults.append(few)
+        unread = (
+            f" Whether a model reads it was not looked at: {setting('model', 'starter')}." if self.room is None else ""
+        )
+        return (
+            f"{self.splits.name}: {said}. "
+            + (f"But {', and '.join(faults)}." if faults else "Nothing is in the way.")
+            + unread
         )
 
 
@@ -110,6 +121,8 @@ def inspect(args: Data) -> Inspection:
             f"{splits.name} is held in conversations, which begin only when a model answers. See docs/environments.md."
         )
     codec = None if args.model is None else _codec(args.model, args)
+    if codec is not None:
+        splits = _as_trained(splits, codec)
     room = None if codec is None else codec.context - splits.max_new_tokens
 
     def length(prompt: Prompt) -> int:
@@ -123,6 +136,16 @@ def inspect(args: Data) -> Inspection:
         for t in first
     ]
     return Inspection(splits, judge, "characters" if codec is None else "tokens", room, sides, read)
+
+
+def _as_trained(splits: Splits, codec: Codec) -> Splits:
+    """With the answers' limit that a run would have, and what it would say of the prompts' letters."""
+    from rung.training.defaults import shortened
+    from rung.training.setup import unread_letters
+
+    unread = unread_letters(codec, splits.train, splits.eval)
+    splits = shortened(splits, codec)
+    return splits if unread is None else replace(splits, notes=(*splits.notes, unread))
 
 
 def _lenient(args: Data) -> Data:
@@ -180,7 +203,8 @@ def _table(found: Inspection) -> list[tuple[Any, ...]]:
         row("repeated prompts", lambda s: s.repeated),
     ]
     if found.room is not None:
-        rows.append(row(f"longer than {found.room}: no room for an answer", lambda s: s.too_long))
+        longer = f"longer than {found.room}: " if found.room > 0 else ""
+        rows.append(row(f"{longer}no room for an answer", lambda s: s.too_long))
     return rows
 
 

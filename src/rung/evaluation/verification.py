@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rung.errors import InputError
-from rung.io.tables import refuse_target, show
+from rung.io.tables import refuse_target, show, write_json
 from rung.io.terminal import say_notes
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import Conversational, Counts, Environment
@@ -156,6 +156,14 @@ def _score(environment: Environment, task: Task, probe: Probe) -> tuple[dict[str
     return rewards, ""
 
 
+def _narrow(rows: Sequence[Sequence[object]]) -> tuple[tuple[str, ...], list[list[object]]]:
+    """The table for a terminal of 80 columns: without what never was the case, the sum of the counts, and one time."""
+    rare = [i for i, name in enumerate(COLUMNS) if name in ("not judged", "raised") and not any(row[i] for row in rows)]
+    kept = [i for i, name in enumerate(COLUMNS) if i not in rare and name not in ("answers", "max ms")]
+    cells = [[round(x, 3) if isinstance(x, float) else x for x in row] for row in rows]
+    return tuple(COLUMNS[i] for i in kept), [[row[i] for i in kept] for row in cells]
+
+
 def run_verify(args: Verify) -> int:
     """Print the table; exit status 1 if a wrong answer was accepted, or if the verifier raised at one."""
     refuse_target(args.json)
@@ -172,7 +180,10 @@ def run_verify(args: Verify) -> int:
     cases = [case for case in result.cases if every or case.mistakes or case.unjudged]
     rows = [case.row() for case in (*cases, *totals)]
     looked = " and ".join(f"{min(args.problems, len(side))} {name}" for name, side in sides.items())
-    show(f"verifier of {splits.name}, on {looked} problems", COLUMNS, rows, args.json)
+    if args.json is not None:
+        write_json(COLUMNS, rows, args.json)
+    if args.json != "-":
+        show(f"verifier of {splits.name}, on {looked} problems", *_narrow(rows))
     if args.json != "-":
         for mistake in result.mistakes[:SHOWN]:
             text = ascii(mistake.probe.text[-60:])

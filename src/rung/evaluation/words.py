@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.evaluation.scores import Paired, visible_difference
 from rung.io.held_out import NAMES
 from rung.io.tables import cell
-from rung.io.terminal import figure
+from rung.io.terminal import counted, figure
 
 if TYPE_CHECKING:
     from rung.evaluation.models import Measured
@@ -23,23 +24,35 @@ def verdict_on(measured: Sequence[Measured], comparison: Paired | None) -> str:
     if comparison is None and len(measured) == 2:
         return f"{first.model} and {measured[1].model} cannot be compared: no problem was judged for both."
     if comparison is None and not first.result.means:
-        return f"{first.model}: no answer to the {first.result.n} problems could be judged, so there is no number."
+        return (
+            f"{first.model}: no answer to {counted(first.result.n, 'problem')} could be judged, so there is no number."
+        )
     if comparison is None:
         low, high = first.interval()
         sure = "" if math.isnan(low) else f", 95 % interval {figure(low)} to {figure(high)}"
-        return f"{first.model}: {first.kind} {figure(first.reward)}{sure}, on {first.result.n} problems."
+        return f"{first.model}: {first.kind} {figure(first.reward)}{sure}, on {counted(first.result.n, 'problem')}."
     c, other = comparison, measured[1].model
+    if math.isnan(c.low) and c.n == 1 and c.difference:
+        by = f"{figure(c.difference, '+')} {first.kind}"
+        return f"No difference is shown between {first.model} and {other}: {by}, and one problem shows none."
     if math.isnan(c.low):
         by = f"differ by {figure(c.difference, '+')} {first.kind}" if c.difference else "are alike"
         return f"{first.model} and {other} {by} on every problem, so there is no interval."
     ends = f"{figure(c.low, '+')} to {figure(c.high, '+')}" if math.isfinite(c.low) else "none of so few"
-    sure = f"95 % interval {ends}, p = {figure(c.p)}, {c.n} problems"
+    sure = f"95 % interval {ends}, p = {figure(c.p)}, {counted(c.n, 'problem')}"
     if c.low > 0 or c.high < 0:
         word = "better" if c.difference > 0 else "worse"
         return f"{first.model} is {word} than {other} by {figure(abs(c.difference))} {first.kind} ({sure})."
     return (
         f"No difference is shown between {first.model} and {other}: {figure(c.difference, '+')} {first.kind} ({sure})."
     )
+
+
+def heads(models: Sequence[str]) -> list[str]:
+    """What stands above the columns of models and of their difference: the last part of a path, where that tells them apart."""
+    short = [Path(name).name for name in models]
+    names = short if len(set(short)) == len(short) else list(models)
+    return [*names, "first - second"] if len(names) == 2 else names
 
 
 def turned(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -61,6 +74,8 @@ def _why_none(name: str, row: Mapping[str, Any]) -> str:
     """The reason in place of a number; nothing where the row has no such measure (of a difference)."""
     if (name in NAMES or name.startswith("rewards/")) and row["unscored"]:
         return "none: no answer could be judged"
+    if name == "smallest visible" and row.get("p") is not None:
+        return "none"
     if name.startswith(("pass@", "maj@")) and row["unscored"]:
         least = name.partition("@")[2] if name.startswith("pass@") else "1"
         return f"none: no problem has {least} answers that could be judged"
@@ -70,18 +85,19 @@ def _why_none(name: str, row: Mapping[str, Any]) -> str:
 def notes(measured: Sequence[Measured], comparison: Paired | None) -> list[str]:
     """Warnings: a set too small to see a difference, prompts that did not fit."""
     first = measured[0]
-    size = f"{first.result.n} problems x {first.samples} samples"
+    size = f"{counted(first.result.n, 'problem')} x {counted(first.samples, 'sample')}"
     found = []
     if comparison is not None and comparison.low <= 0 <= comparison.high:
         seen, needed = abs(comparison.difference), comparison.problems_needed
-        more = f" To show the {seen:.3g} that was seen takes about {needed} problems." if needed else ""
-        found.append(
-            f"warning: no difference is shown. {size} show one of {comparison.visible:.2g} or more (80 % power).{more}"
-        )
+        more = f" To show the {seen:.3g} that was seen takes about {counted(needed, 'problem')}." if needed else ""
+        least = comparison.visible
+        shows = f"one of {least:.2g} or more" if not (first.result.binary and least > 1) else "none, however large"
+        found.append(f"warning: no difference is shown. {size} show {shows} (80 % power).{more}")
     few = comparison is None and first.result.binary  # what is few depends on the scale, which an accuracy's is known
     if few and (visible := visible_difference(list(first.result.means.values()))) > SEEN:
+        shows = f"a difference of {visible:.2g} or more" if visible <= 1 else "no difference, however large"
         found.append(
-            f"warning: {size} are few. Between two models they show a difference of {visible:.2g} or more (80 % power, "
+            f"warning: {size} are few. Between two models they show {shows} (80 % power, "
             "models taken as independent; --compare pairs the problems and usually shows less)."
         )
     found += [

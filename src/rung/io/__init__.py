@@ -9,6 +9,7 @@ held_out      How a run's evaluations are read from its metrics: as accuracies i
 hub           A trained model to the Hugging Face hub, with a card that says how it was trained and what it reached.
 new_dir       Where a run may be written: an empty directory, or the next number of a name.
 notebook      A run in a notebook: a small table and one curve as HTML, with nothing to load and the page's own colours.
+origin        The files that a run's settings name: found from where it was started, and their hashes, to see that one was edited.
 recipe_views  The ladder on the terminal: the tree of recipes, the assembled equation of one, the difference of two.
 recorded      What a run wrote down, for Python: its metrics as a table, its answers step by step, read when they are asked for.
 run_dir       One run is one directory: config, environment, metrics, rollouts, checkpoints. Nothing in it is ever overwritten.

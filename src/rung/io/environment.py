@@ -41,6 +41,14 @@ def _cpu() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
+def _directory() -> str | None:
+    """Where the command was given; None: that folder is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep large freed blocks for the next step instead of returning them to the system page by page.
 
@@ -70,6 +78,7 @@ def describe_environment(device: str | None = None) -> dict[str, Any]:
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(sys.argv),
+        "directory": _directory(),
         "versions": {"python": platform.python_version(), "rung": __version__}
         | {name: _version(name) for name in ("torch", "transformers", "safetensors", "numpy")},
         "git": {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)},

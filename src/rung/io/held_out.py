@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from rung.io.terminal import counted
+from rung.statistics import FEWEST
+
 Row = Mapping[str, Any]
 Kind = Literal["accuracy", "reward"]
 NAMES: dict[Kind, str] = {"accuracy": "accuracy", "reward": "mean reward"}
@@ -39,3 +42,10 @@ def interval(row: Row, as_kind: Kind) -> tuple[float | None, float | None]:
 def problems(row: Row) -> int:
     """Over how many problems the mean goes."""
     return int(row.get("eval/reward_n", row.get("eval/accuracy_n", 0)))
+
+
+def too_few(held_out: int) -> str:
+    """What is said of a held-out side so small that no test can show a change on it; empty: it is large enough."""
+    if not 0 < held_out < FEWEST:
+        return ""
+    return f"only {counted(held_out, 'held-out problem')}: a change cannot be shown; add rows or give train/test files"

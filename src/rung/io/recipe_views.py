@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -168,19 +168,33 @@ def explain(recipe: Recipe, json_to: str | None = None) -> int:
     return 0
 
 
-def show_diff(a: Recipe, b: Recipe, json_to: str | None = None, named: tuple[str, str] | None = None) -> int:
-    """Print the fields in which two recipes differ; for a rung and its parent, why. named: what the user calls them."""
+def show_diff(
+    a: Recipe,
+    b: Recipe,
+    json_to: str | None = None,
+    named: tuple[str, str] | None = None,
+    other: Sequence[str] | None = None,
+) -> int:
+    """Print the fields in which two recipes differ; for a rung and its parent, why. named: what the user calls them.
+
+    other: of two runs, the settings beside the recipe in which they differ.
+    """
     first, second = named or (a.name, b.name)
     rows = [
         (name, brief(x, full=True), brief(y, full=True), equation(y) if not isinstance(y, float) else "")
         for name, (x, y) in diff(a, b).items()
     ]
     if not rows and json_to is None:
-        print(f"{first} and {second} compute the same.")
+        if other:
+            print(f"{first} and {second}: the same recipe; other settings differ: {', '.join(other)}.")
+        else:
+            print(f"{first} and {second} compute the same{'' if other is None else ', with the same settings'}.")
         return 0
     show(f"{first} -> {second}", ("field", first, second, "what the second does"), rows, json_to)
     if json_to is None:
         for child, parent in ((b, a), (a, b)):
             if child.parent == parent.name:
                 print(f"\n{child.name} ({child.paper}): {child.why}")
+        if other:
+            print(f"\nOther settings differ: {', '.join(other)}.")
     return 0

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -69,13 +69,23 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json
             return
     console = make_rich(sys.stdout)
     table = Table(title=Text(clean(title, console.encoding), "bold"), box=SIMPLE_HEAD, title_justify="left")
+    least = _words_whole(columns, rows, console.width)
     for index, name in enumerate(columns):
         values = [row[index] for row in rows if row[index] is not None]
         numeric = bool(values) and all(isinstance(value, (int, float)) for value in values)
-        table.add_column(Text(clean(name, console.encoding)), justify="right" if numeric else "left", overflow="fold")
+        side: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(Text(clean(name, console.encoding)), justify=side, overflow="fold", min_width=least[index])
     for row in rows:
         table.add_row(*(Text(clean(cell(value), console.encoding, lines=True)) for value in row))
     console.print(table)
+
+
+def _words_whole(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> list[int | None]:
+    """The width in which each column breaks no word, if all of them fit side by side."""
+    texts = [[name, *(cell(row[i]) for row in rows)] for i, name in enumerate(columns)]
+    least = [max((len(word) for text in column for word in text.split()), default=1) for column in texts]
+    fits = sum(least) + 3 * len(least) + 1 <= width
+    return [n if fits else None for n in least]
 
 
 def say_verdict(text: str, json_to: str | None = None) -> None:

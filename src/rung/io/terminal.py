@@ -95,6 +95,11 @@ def make_rich(stream: IO[str], *, display: bool = False) -> rich.console.Console
     )
 
 
+def counted(n: int, thing: str) -> str:
+    """1 problem, 2 problems."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
 def figure(value: float, sign: str = "") -> str:
     """Three decimals; three digits of what is too small for that, and what makes large numbers differ."""
     value = 0.0 if abs(value) < 1e-15 else value  # the rest of a sum that is 0

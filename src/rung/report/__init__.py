@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rung.advice import stands_for_a_run
 from rung.errors import InputError, setting
 from rung.io.files import write_atomic
 
@@ -44,6 +45,8 @@ def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:
     A file that is there is replaced only if it is an earlier report on the same directories.
     """
     homes = [Path(path) for path in paths]
+    for home in homes:
+        stands_for_a_run(home)
     if out is None:
         out = homes[0] / "report.html" if len(homes) == 1 else Path("report.html")
     sources = [str(path) for path in homes]

@@ -299,7 +299,9 @@ def _place(value: float, largest: float) -> str:
 
 
 def _cut(text: str, limit: int = 16) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """Cut in the middle: what tells two runs apart is often the number at the end."""
+    tail = limit // 2
+    return text if len(text) <= limit else text[: limit - 1 - tail] + "…" + text[-tail:]
 
 
 def _r(value: float) -> float:

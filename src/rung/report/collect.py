@@ -14,7 +14,7 @@ from rung.io.run_dir import RunDir
 from rung.recipe_io import LABELS, all_recipes, brief, diff, equation, from_dict
 from rung.recipes import Recipe
 from rung.report.completions import collect_completions
-from rung.report.pairs import changes, comparisons, examples
+from rung.report.pairs import changes, comparisons, examples, judge
 from rung.training.config import TrainConfig
 from rung.training.health import SYMPTOMS, of_run
 
@@ -29,12 +29,17 @@ def collect(paths: Sequence[Path], completions: int = COMPLETIONS) -> dict[str, 
     experiments = [path for path in paths if _experiment_file(path)]
     runs = [RunDir.open(path) for path in paths if not _experiment_file(path)]
     names = _names([run.path for run in runs])
-    one = kind([row for run in runs for row in evaluations(run.metrics())])  # for all that is shown together
+    judges = [judge(run.config()) for run in runs]
+    kinds = [
+        kind([row for run, by in zip(runs, judges, strict=True) if by == own for row in evaluations(run.metrics())])
+        for own in judges
+    ]  # one for all runs whose answers earn by the same rule
     return {
         "runs": [
-            collect_run(run, name, completions // max(len(runs), 1), one) for run, name in zip(runs, names, strict=True)
+            collect_run(run, name, completions // max(len(runs), 1), own) | {"scale": judges.index(by), "color": i}
+            for i, (run, name, own, by) in enumerate(zip(runs, names, kinds, judges, strict=True))
         ],
-        "comparisons": comparisons(runs, names, one == "accuracy") if len(runs) > 1 else [],
+        "comparisons": comparisons(runs, names, kinds[0] == "accuracy") if len(runs) > 1 else [],
         "symptoms": [{"name": s.name, "sign": s.sign} for s in SYMPTOMS],
         "experiments": [collect_experiment(path) for path in experiments],
     }
@@ -83,7 +88,7 @@ def collect_run(run: RunDir, name: str, completions: int, as_kind: Kind) -> dict
         "name": name,
         "kind": as_kind,
         "path": str(run.path),
-        "config": {k: v for k, v in config.items() if k != "expanded_recipe"},
+        "config": {k: v for k, v in config.items() if k not in ("expanded_recipe", "files")},
         "environment": run.environment(),
         "recipe": _recipe(config.get("expanded_recipe", {})),
         "train": _columns(train),

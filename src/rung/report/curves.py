@@ -111,7 +111,7 @@ def groups(runs: Sequence[dict[str, Any]], charts: Charts) -> list[tuple[str, li
         figures = list[Markup]()
         for plot in plots:
             used |= {name for name, _ in plot.metrics}
-            figures.append(draw(plot, runs, charts))
+            figures += _drawn(plot, runs, charts)
         if heading == "Learning":
             figures += _components(runs, charts, used)
         if any(figures):
@@ -125,10 +125,10 @@ def held_out(runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
     """Held-out accuracy or mean reward of every evaluation, with its stored interval; a line only where they are many."""
     series = [
         Series(
-            run["name"] if len(runs) > 1 else "", e["step"], e["mean"], e.get("low", ()), e.get("high", ()), color=i,
+            run["name"] if len(runs) > 1 else "", e["step"], e["mean"], e.get("low", ()), e.get("high", ()), color=run["color"],
             markers=True, joined=dense(len(e["step"])),
         )
-        for i, run in enumerate(runs)
+        for run in runs
         if (e := run["eval"])
     ]  # fmt: skip
     note = "Every evaluation, on the same held-out problems, with its 95 % interval."
@@ -136,7 +136,8 @@ def held_out(runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
         note += " No line is drawn between so few: nothing was measured there."
     kind = runs[0]["kind"]
     fixed = UNIT if kind == "accuracy" else None
-    return charts.lines(f"Held-out {NAMES[kind]}", series, note=note, name=f"eval/{kind}", fixed=fixed)
+    own = f", {runs[0]['name']}" if len(runs) == 1 and runs[0]["color"] + runs[0]["scale"] else ""
+    return charts.lines(f"Held-out {NAMES[kind]}{own}", series, note=note, name=f"eval/{kind}", fixed=fixed)
 
 
 def draw(plot: Plot, runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
@@ -149,13 +150,20 @@ def draw(plot: Plot, runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
         return Markup()
     several = len(runs) > 1
     series = [
-        _series(run, name, label if len(moving) > 1 or not several else "", i if several else j, j if several else 0)
-        for i, run in enumerate(runs)
+        _series(
+            run,
+            name,
+            label if len(moving) > 1 or not several else "",
+            run["color"] + (0 if several else j),
+            j if several else 0,
+        )
+        for run in runs
         for j, (name, label) in enumerate(moving)
         if name in run["train"]
     ]
+    names = {run["color"]: run["name"] for run in runs}
     if several and len(moving) == 1:
-        series = [replace(s, label=runs[s.color]["name"]) for s in series]
+        series = [replace(s, label=names[s.color]) for s in series]
     elif several:  # colours are the runs; each metric has a dash and is named at the first run's line
         series = [replace(s, labelled=s.color == series[0].color) for s in series]
     name = moving[0][0] if len(moving) == 1 else ""
@@ -177,7 +185,26 @@ def _components(runs: Sequence[dict[str, Any]], charts: Charts, used: set[str]) 
     used |= set(names)
     if len(names) < 2:
         return []
-    return [draw(_plot(f"Reward for {name.split('/')[1]}", name), runs, charts) for name in names]
+    return [
+        figure for name in names for figure in _drawn(_plot(f"Reward for {name.split('/')[1]}", name), runs, charts)
+    ]
+
+
+def scales(runs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The runs whose answers earn by the same rule, together: only their rewards share an axis."""
+    known = dict.fromkeys(run["scale"] for run in runs)
+    return [[run for run in runs if run["scale"] == scale] for scale in known]
+
+
+def _drawn(plot: Plot, runs: Sequence[dict[str, Any]], charts: Charts) -> list[Markup]:
+    """The plot; of rewards one for each scale."""
+    together = scales(runs)
+    if len(together) == 1 or not plot.metrics[0][0].startswith("reward"):
+        return [draw(plot, runs, charts)]
+    return [
+        draw(replace(plot, title=f"{plot.title}, {', '.join(run['name'] for run in alike)}"), alike, charts)
+        for alike in together
+    ]
 
 
 def still(run: dict[str, Any], name: str) -> bool:

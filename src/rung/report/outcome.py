@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rung.io.held_out import NAMES, Kind
+from rung.io.terminal import counted
 from rung.report import curves
 from rung.report.charts import Charts, Interval, intervals
 from rung.report.markup import Child, Markup, name_tag, number, section, table, tag
@@ -21,15 +22,19 @@ def outcome(runs: Sequence[Run], charts: Charts) -> Markup:
     words = [
         tag("div", name_tag(run["name"], i, len(runs)), _in_words(run), class_="words") for i, run in enumerate(runs)
     ]
-    pictures = [curves.held_out(runs, charts), _before_and_after(runs) if len(runs) > 1 else None]
+    pictures: list[Child] = []
+    for alike in curves.scales(runs):
+        pictures += [curves.held_out(alike, charts), _before_and_after(alike) if len(runs) > 1 else None]
     lead = tag("div", tag("div", words), tag("div", pictures, class_="pictures"), class_="lead")
     return section("outcome", "What came out", lead, _three_answers(runs))
 
 
 def _before_and_after(runs: Sequence[Run]) -> Markup:
     rows = [
-        Interval(f"{run['name']}, {when}", row["mean"], row["low"], row["high"], color=i, quiet=when == "before")
-        for i, run in enumerate(runs)
+        Interval(
+            f"{run['name']}, {when}", row["mean"], row["low"], row["high"], color=run["color"], quiet=when == "before"
+        )
+        for run in runs
         for when, row in (("before", run["before"]), ("after", run["after"]))
         if row
     ]
@@ -53,7 +58,7 @@ def _in_words(run: Run) -> list[Markup]:
         class_="big",
     )
     text = (
-        f"Held-out {what} after {after['step']} steps, on {after['problems']} problems. 95 % intervals: "
+        f"Held-out {what} after {after['step']} steps, on {counted(after['problems'], 'problem')}. 95 % intervals: "
         f"{_interval(before)} before, {_interval(after)} after. {_unscored(after)}"
     )
     out = [big, tag("p", text), *_changed(run)]
@@ -68,12 +73,12 @@ def _changed(run: Run) -> list[Markup]:
     if not c or c["change"] is None:
         return []
     d = c["change"]
-    out = [tag("p", f"Change over the same {d.n} problems: {_difference(d)}: {d.words}.")]
+    out = [tag("p", f"Change over the same {counted(d.n, 'problem')}: {_difference(d)}: {d.words}.")]
     if run["kind"] == "accuracy":
-        what = "problems" if c["total"] == d.n else "answers"
+        what = counted(c["total"], "problem" if c["total"] == d.n else "answer")
         gained, lost = f"{c['gained']} went from wrong to right", f"{c['lost']} from right to wrong"
         rest = f"; {c['right']} were right both times, {c['wrong']} wrong both times."
-        out.append(tag("p", f"Of {c['total']} {what}, ", tag("b", gained), " and ", tag("b", lost), rest))
+        out.append(tag("p", f"Of {what}, ", tag("b", gained), " and ", tag("b", lost), rest))
     return out
 
 
@@ -88,7 +93,7 @@ def _interval(row: dict[str, Any]) -> str:
 
 def _unscored(row: dict[str, Any]) -> str:
     n = int(row.get("eval/unscored") or 0)
-    return f"{n} answers could not be scored and are in no mean." if n else ""
+    return f"{counted(n, 'answer')} could not be scored and {'is' if n == 1 else 'are'} in no mean." if n else ""
 
 
 # -- three answers -------------------------------------------------------------------------------------------------
@@ -137,6 +142,9 @@ def comparison(found: Sequence[dict[str, Any]], kind: Kind) -> Markup:
         first, second = pair["names"]
         if len(found) > 1:
             out.append(tag("h3", f"{second} against {first}"))
+        if pair["unlike"]:
+            out.append(tag("p", f"{second} and {first}: {pair['unlike']}."))
+            continue
         if pair["found"] is None:
             out.append(
                 tag("p", f"{first} and {second} have no held-out problem in common, so they cannot be compared.")
@@ -153,9 +161,9 @@ def _compared(first: str, second: str, c: dict[str, Any], kind: Kind) -> list[Ch
         if steps[0] == steps[1]
         else f"{first} after step {steps[0]}, {second} after step {steps[1]}"
     )
-    apart = f" {c['apart']} problems that only one of them had are left out." if c["apart"] else ""
+    apart = f" Left out: {counted(c['apart'], 'problem')} that only one of them had." if c["apart"] else ""
     text = (
-        f"{second} minus {first}, over the same {d.n} held-out problems ({when}): {_difference(d)} {NAMES[kind]}: "
+        f"{second} minus {first}, over the same {counted(d.n, 'held-out problem')} ({when}): {_difference(d)} {NAMES[kind]}: "
         f"{_verdict(d, first, second)}.{apart} The interval is over problems; other seeds may differ more."
     )
     low, high = (v if math.isfinite(v) else None for v in (d.low, d.high))
@@ -167,6 +175,8 @@ def _compared(first: str, second: str, c: dict[str, Any], kind: Kind) -> list[Ch
 
 
 def _verdict(d: Change, first: str, second: str) -> str:
+    if math.isnan(d.low) and d.mean:
+        return "the same difference on all of them, so there is no interval, and no difference is shown"
     if not math.isnan(d.low) and d.low <= 0 <= d.high:
         return "the interval holds 0, so this alone shows no difference"
     if d.mean == 0:
@@ -185,7 +195,7 @@ def _counts(first: str, second: str, c: dict[str, Any], kind: Kind) -> str:
 def _moved(first: str, second: str, c: dict[str, Any], kind: Kind, way: int) -> Markup:
     rows, total = c["moved"][way], c["counts"][way]
     better = second if way > 0 else first
-    title = f"{total} problems that went better with {better}" + (
+    title = f"{counted(total, 'problem')} that went better with {better}" + (
         f", the first {len(rows)}" if len(rows) < total else ""
     )
     if not rows:

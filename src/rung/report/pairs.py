@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from rung.report.completions import prompt_text, stored_lines
 from rung.statistics import change, problem_means
 
 Problem = dict[str, Any]  # prompt, answer (the first), earned (mean over its answers)
+JUDGE = ("task", "task_path", "task_options", "environment", "verifier", "answer_column", "reward")
+LAW = ("temperature", "top_p", "top_k", "max_new_tokens", "max_turns")
 LISTED = 40  # problems listed in each direction
 SAID = 500  # characters shown of an answer
 
@@ -111,8 +113,44 @@ def _ends(text: str) -> str:
 
 
 def comparisons(runs: Sequence[RunDir], names: Sequence[str], binary: bool) -> list[dict[str, Any]]:
-    """Every run against the first."""
+    """Every run against the first. unlike: why two are not compared, empty where they are."""
     return [
-        {"names": [names[0], name], "found": compare(runs[0], run, binary)}
+        {
+            "names": [names[0], name],
+            "unlike": (why := unlike(runs[0].config(), run.config())),
+            "found": None if why else compare(runs[0], run, binary),
+        }
         for run, name in zip(runs[1:], names[1:], strict=True)
     ]
+
+
+def judge(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What says what an answer earns: rewards are of one scale only where all of it is the same."""
+    out = {name: config.get(name) for name in JUDGE}
+    options = {k: v for k, v in (config.get("task_options") or {}).items() if k != "eval_share"}
+    out |= {"task_options": options or None}
+    for name, digest in (config.get("files") or {}).items():  # the same file by another path is the same
+        if out.get(name) is not None:
+            out[name] = (Path(str(out[name]).partition(":")[0]).name, str(out[name]).partition(":")[2], digest)
+    return out
+
+
+def unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """Why the held-out numbers of two runs are not compared, in words; empty: they may be."""
+
+    def said(config: Mapping[str, Any], name: str) -> str:
+        return str(config.get(name) or "none")
+
+    first, second = judge(a), judge(b)
+    found = [name for name in JUDGE if first[name] != second[name]]
+    drawn = [name for name in LAW if a.get(name) != b.get(name)]
+    why = "rewards are of different functions" if "reward" in found else "the tasks are different ones"
+    if not found and drawn:
+        why = "answers were drawn in different ways"
+    parts = [
+        f"{name} {said(a, name)} and {said(b, name)}"
+        if said(a, name) != said(b, name)
+        else f"{name}, edited in between"
+        for name in found or drawn
+    ]
+    return f"{why}, not compared ({'; '.join(parts)})" if parts else ""

@@ -90,6 +90,8 @@ class Eval(Problems, Flags):
     """of the draws; None: the run's evaluations'"""
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
+    threads: Annotated[int, between(0, 1024)] = 0
+    """CPU threads; 0: one per core"""
     out: Path | None = None
     """every answer, to this new .jsonl file, with the .spec.json beside it; None: RUN/evaluations/eval-N.jsonl"""
     json: str | None = None

@@ -35,7 +35,8 @@ class Problems:
     verifier: str | None = None
     """of rows: exact, numeric, choice, math or code; None: the one that fits the answers"""
     reward: str | None = None
-    """FILE.py:NAME, a reward function instead of the verifier: f(prompts, completions, **columns) -> list of floats"""
+    """FILE.py:NAME, a reward function instead of the verifier: f(prompts, completions, **columns) -> list of floats,
+    called once a prompt, with all answers to it"""
     reward_deadline: Positive = 600.0
     """seconds that a reward function may take for all answers to one problem"""
     environment: str | None = None

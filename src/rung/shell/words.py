@@ -16,6 +16,18 @@ from typing import Any, Literal
 from rung.errors import InputError
 from rung.settings.ranges import bare, hints, is_hidden, is_positional, options_of, read, refuse, shown
 
+# What may follow a command that was given alone.
+EXAMPLES = {
+    "ask": "runs/dr_grpo-starter-1 '2+3='",
+    "eval": "runs/dr_grpo-starter-1",
+    "report": "runs/dr_grpo-starter-1",
+    "data": "rows.jsonl",
+    "explain": "grpo",
+    "diff": "grpo dr_grpo",
+    "why": "grpo",
+    "variance": "starter",
+}
+
 # Flags of other trainers: (their names, ours in order of preference, what else is to be said of it).
 FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("run-dir output-dir outdir save-dir save-path log-dir logdir run-name experiment-name exp-name", "--out", ""),
@@ -183,7 +195,8 @@ def _positional(wanted: Iterable[Slot], words: list[str], command: str) -> dict[
         elif rest:
             values[slot.field.name] = slot.value(rest.pop(0))
         if _must(slot.field) and not values.get(slot.field.name):
-            raise InputError(f"`rung {command}` needs {slot.flag}. `rung {command} --help` says what it is.")
+            example = f" For example: rung {command} {EXAMPLES[command]}." if command in EXAMPLES else ""
+            raise InputError(f"`rung {command}` needs {slot.flag}.{example} `rung {command} --help` says what it is.")
     if rest:
         raise InputError(
             f"{shown(rest[0])} is one word too many for `rung {command}`. Leave it out; a text of several words stands in quotes."

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rung.advice import stands_for_a_run
 from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
 from rung.rollout.samplers import USUAL, SamplerName
@@ -239,11 +240,12 @@ def stored_settings(model: str) -> dict[str, Any]:
 
 def to_toml(config: TrainConfig, recipe: Recipe) -> dict[str, Any]:
     """What config.toml holds: every setting, and the recipe with all its parts as they were run."""
+    from rung.io.origin import hashes
     from rung.recipe_io import to_dict
 
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(config).items() if v is not None}
     changed = {k: "none" if v is None else to_dict(v) for k, v in flatten(config.overrides).items()}
-    return {**plain, "overrides": changed, "expanded_recipe": to_dict(recipe)}
+    return {**plain, "overrides": changed, "files": hashes(plain), "expanded_recipe": to_dict(recipe)}
 
 
 def from_toml(path: Path) -> dict[str, Any]:
@@ -256,7 +258,8 @@ def from_toml(path: Path) -> dict[str, Any]:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"config {path} is not valid TOML: {error}") from error
-    data.pop("expanded_recipe", None)
+    for written in ("expanded_recipe", "files"):  # by a run: no settings
+        data.pop(written, None)
     return typed_settings(data, where=f" in {path}")
 
 
@@ -281,6 +284,8 @@ def which(resume: Any, out: Any) -> Path:
         if value == "":
             raise InputError(f"{setting(name)} is empty. Leave it out, or give a run's directory.")
     paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
+    for path in paths:
+        stands_for_a_run(path)
     if not paths:
         raise InputError(
             f"{setting('resume', True)} goes on with a run, but does not say which. Give its directory: {setting('resume', 'RUN')}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rung.errors import InputError, setting
+from rung.io.held_out import too_few
 from rung.plan.memory import sketch
 from rung.tasks.environments.protocol import Conversational, Splits
 from rung.text import Codec
@@ -24,6 +25,8 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
                 f"evaluate on. Give more rows, or another share of them with {setting('task_options.eval_share')}."
             )
     config = given.resolved()
+    if few := too_few(sizes["held-out"]):
+        splits = _noted(splits, few)
     assert config.prompts_per_step is not None
     if config.prompts_per_step <= sizes["training"]:
         return config, splits

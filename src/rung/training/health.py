@@ -98,6 +98,12 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "Score one answer twice: the reward must be the same. Return rewards in the order of the answers.",
     ),
     Symptom(
+        "reward_slow", signs.reward_slow,
+        "for 3 steps the reward takes a second or more, and half of the step",
+        "a reward function that computes long or waits; it is called once a prompt, with the group of answers to it",
+        "Judge the answers of a call together, wait for other machines side by side (`async def`), or keep what was judged before.",
+    ),
+    Symptom(
         "reward_is_length", signs.paid_by_length,
         "for 3 steps reward and length of the answers to a prompt correlate with 0.95 or more",
         "a reward that pays for length, not for the answer",

@@ -11,7 +11,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from rung.advice import command
 from rung.errors import InputError, setting
+from rung.io.origin import edited, placed
 from rung.io.run_dir import RunDir
 from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override, strangers
 from rung.recipes import Recipe
@@ -29,8 +31,9 @@ RECIPE = ("recipe", "overrides")
 
 def begun(path: Path) -> tuple[TrainConfig, Recipe]:
     """The settings and the recipe of the run in `path`, as they were run; `resume` is set."""
-    data = RunDir.open(path).config()
-    settings = {k: v for k, v in from_toml(path / "config.toml").items() if k not in HERE}
+    run = RunDir.open(path)
+    data = run.config()
+    settings = {k: v for k, v in placed(from_toml(path / "config.toml"), run).items() if k not in HERE}
     if "name" not in data.get("expanded_recipe", {}):
         raise InputError(
             f"{path / 'config.toml'} has no expanded_recipe, so it is not as a run left it. Start a new run."
@@ -88,6 +91,7 @@ def agreed(
             f"with another {setting('out')}. What may change: {', '.join(FREE)}."
         )
     said = [f"{n} is {getattr(now, n)} from here on; it was {getattr(before, n)}" for n in changed]
+    said += edited(vars(now), RunDir.open(path).config().get("files", {}))
     if "steps" in changed and now.decay_steps:
         said.append("the learning rate falls towards the new end")
     return now, recipe, said
@@ -105,3 +109,24 @@ def recipe_of(name: str) -> Recipe:
     path = Path(name).expanduser()
     run = name not in all_recipes() and (path.is_dir() or "/" in name)
     return begun(path)[1] if run else find(name)
+
+
+def settings_apart(a: str, b: str) -> list[str] | None:
+    """The settings in which two runs differ beside their recipe and where they lie; None: one of the two is no run."""
+    if not all(name not in all_recipes() and Path(name).expanduser().is_dir() for name in (a, b)):
+        return None
+    one, two = (begun(Path(name).expanduser())[0] for name in (a, b))
+    names = [f.name for f in fields(one) if f.name not in (*HERE, *RECIPE)]
+    return [name for name in names if getattr(one, name) != getattr(two, name)]
+
+
+def finished(config: TrainConfig) -> str:
+    """Said of a run with nothing left to do: its last step is saved and evaluated. Empty: there is."""
+    run = RunDir.open(config.out or Path())
+    done, steps = run.latest_checkpoint(), config.steps
+    if done is None or steps is None or done.name != f"step_{steps:06d}":
+        return ""
+    if not any(row.get("step") == steps and "eval/reward" in row for row in run.metrics()):
+        return ""
+    more = command("train", "--resume", run.path, "--steps", 2 * steps)
+    return f"{run.path} is already at step {steps} of {steps}, so there is nothing to do. Add steps to go on: {more}"

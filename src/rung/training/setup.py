@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from rung.advice import stands_for_a_run
 from rung.errors import InputError, setting, unknown
 from rung.io.files import scratch
 from rung.io.run_dir import RunDir
@@ -62,6 +63,7 @@ def is_run(path: Path) -> bool:
 
 def locate(name: str) -> str:
     """'starter', 'smollm2' and a run's directory to the directory of the model they stand for; anything else as it is."""
+    stands_for_a_run(name)
     if name == "starter":
         return str(starter.path())
     if name == "smollm2":

@@ -124,6 +124,13 @@ def _variance(rows: Sequence[Row], answers: int) -> float:
     return mean_of([_parts(row, "std") ** 2 for row in rows]) / max(answers * len(rows), 1)
 
 
+def reward_slow(run: Seen) -> str | None:
+    reward, step = run.last("time/reward"), run.last("step_time")
+    if not reward or not step or mean_of(reward) < 1 or sum(reward) < 0.5 * sum(step):
+        return None
+    return f"judging the answers takes {mean_of(reward):.2g} of a step's {mean_of(step):.2g} seconds"
+
+
 # -- answers -------------------------------------------------------------------------------------------------------
 def cut(run: Seen) -> str | None:
     share, longest = run.mean("completions/clipped_ratio"), run.mean("completions/max_length", 1)
