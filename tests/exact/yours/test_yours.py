@@ -183,6 +183,35 @@ def test_names_of_other_projects_per_token_losses_tuples_and_float_masks():
     assert len(OURS) == sum(1 + len(others) for _, others in NAMES.values()), "an alias stands for one thing"
 
 
+def truncated_importance_sampling(logp, old_logp, rollout_log_probs, advantages, mask):
+    weight, ratio = (old_logp - rollout_log_probs).exp().clamp(max=2), (logp - old_logp).exp()
+    return -(weight * torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages) * mask).sum(1).mean()
+
+
+def whole_answers_ratio(logp, old_logp, advantages_B, mask):
+    return -(((logp - old_logp) * mask).sum(1).exp() * advantages_B).mean()
+
+
+def group_mean(token_level_rewards, response_mask, index):
+    total = token_level_rewards.sum(-1)
+    return (
+        torch.stack([r - total[torch.tensor(index == uid)].mean() for r, uid in zip(total, index, strict=True)])[
+            :, None
+        ]
+        * response_mask
+    )
+
+
+def test_what_others_write_sets_off_no_alarm():
+    tis, whole = (
+        assert_policy_gradient(truncated_importance_sampling, c=1),
+        assert_policy_gradient(whole_answers_ratio, c=1),
+    )
+    assert "importance ratio: each token's own" in str(tis) and "the whole answer's" in str(whole)
+    assert whole.off_policy == pytest.approx(1) and tis.off_policy < 0.99
+    assert assert_policy_gradient(advantages=group_mean, c=0.5).constant == "(G-1)/G = 0.5"
+
+
 def constant(rewards, mask):
     return rewards[:3]
 

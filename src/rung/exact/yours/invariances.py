@@ -72,7 +72,7 @@ def padded(rows: Rows, extra: int, seed: int, junk: bool) -> Rows:
         if x.ndim < 2:
             continue
         x = torch.nn.functional.pad(x, (0, 0, 0, extra) if x.ndim == 3 else (0, extra))
-        if junk and name not in ("mask", "tokens"):
+        if junk and name not in ("mask", "tokens", "reward_BT"):  # trainers pad with the pad id, and with no reward
             noise = torch.randn(x.shape, generator=rng, dtype=F64)
             beyond = ~wide_BT[..., None] if x.ndim == 3 else ~wide_BT
             x = torch.where(beyond, noise.to(x.dtype), x)

@@ -54,7 +54,7 @@ def ratio_of(pair: Pair, rows: Rows) -> str | None:
     logp_BT, mask_BT = logp_of(rows, rows.x["logits"]).detach(), rows.x["mask"]
     at = rows.put(old_logp=logp_BT, behavior_logp=logp_BT, ref_logp=logp_BT)
     old_BT = apart(logp_BT, mask_BT, 3, 0.05)
-    moved = at.put(old_logp=old_BT)
+    moved = at.put(old_logp=old_BT, behavior_logp=old_BT)  # together, so that a correction of the sampler stays 1
     before, after = phi(pair, at), phi(pair, moved)
     seen = mask_BT & (before.abs() > CLOSE * before.abs().max())
     d_BT = (logp_BT - old_BT) * mask_BT
