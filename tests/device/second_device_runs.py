@@ -20,7 +20,7 @@ from rung.network import model as models
 from rung.network import streams
 from rung.recipe_io import find, override
 from rung.records import SamplingLaw
-from rung.rollout import sampler
+from rung.rollout import torch_sampler
 from rung.rollout.torch_sampler import TorchSampler
 
 torch.set_num_threads(1)
@@ -59,7 +59,7 @@ def test_answers_are_those_of_the_cpu_while_rows_leave_the_batch(kind, temperatu
     """However often the host looks: what a row says after its end is never seen."""
     law, answers, kept = SamplingLaw(max_new_tokens=14, temperature=temperature), [], []
     for at, look in ((CPU, 1), (DEVICE, 1), (DEVICE, 4)):
-        monkeypatch.setattr(sampler, "LOOK_EVERY", look)
+        monkeypatch.setattr(torch_sampler, "LOOK_EVERY", look)
         stream = {"packed": streams.PackedStream, "cache": streams.CacheStream, "whole": streams.WholeStream}[way]
         whole = stream.keep
         monkeypatch.setattr(stream, "keep", lambda s, rows, whole=whole: (kept.append(len(rows)), whole(s, rows))[1])
