@@ -65,7 +65,7 @@ def test_answers_are_those_of_the_cpu_while_rows_leave_the_batch(kind, temperatu
         monkeypatch.setattr(stream, "keep", lambda s, rows, whole=whole: (kept.append(len(rows)), whole(s, rows))[1])
         model = tiny(kind)
         model.hf.to(at)
-        model.decodes, model.steps = way, model.steps and way == "packed"
+        model.decodes, model.short_steps = way, model.short_steps and way == "packed"
         answers.append(TorchSampler(model).sample([model.codec.encode(p) for p in PROMPTS], law, 3, seed=1))
     assert temperature == 0 or kept, "rows have left the batch"
     for other in answers[1:]:

@@ -33,7 +33,7 @@ def made(
     torch.manual_seed(0)
     model = models.load(str(starter.path()), dtype=dtype, device=device)
     if not packs:
-        model.packs = model.steps = False
+        model.packs = model.short_steps = False
         model.decodes = "cache"
     if lora:
         adapter.add(model, lora)

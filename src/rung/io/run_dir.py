@@ -213,8 +213,8 @@ class RunDir:
             except (ValueError, RecursionError) as error:
                 if number < len(lines) and any(rest.strip() for rest in lines[number:]):
                     raise InputError(
-                        f"{path}, line {number} is not a row of metrics ({type(error).__name__}): the file was damaged. Remove that "
-                        "line to read the rest."
+                        f"{path}, line {number} is not a row of metrics ({type(error).__name__}): the file was damaged. "
+                        "Remove that line to read the rest."
                     ) from error
                 torn = True
         return rows, torn or not (data == b"" or data.endswith(b"\n"))

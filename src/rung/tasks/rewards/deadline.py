@@ -76,7 +76,7 @@ def _here(seconds: float, call: Callable[[], T]) -> T:
     try:
         return call()
     except _Up as error:
-        raise Late from error
+        raise Late(*error.args) from error
     finally:
         watcher.due = outer
         signal.signal(signal.SIGURG, before)
