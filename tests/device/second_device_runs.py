@@ -21,6 +21,7 @@ from rung.network import streams
 from rung.recipe_io import find, override
 from rung.records import SamplingLaw
 from rung.rollout import torch_sampler
+from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
 
 torch.set_num_threads(1)
@@ -66,7 +67,7 @@ def test_answers_are_those_of_the_cpu_while_rows_leave_the_batch(kind, temperatu
         model = tiny(kind)
         model.hf.to(at)
         model.decodes, model.short_steps = way, model.short_steps and way == "packed"
-        answers.append(TorchSampler(model).sample([model.codec.encode(p) for p in PROMPTS], law, 3, seed=1))
+        answers.append(TorchSampler(model).sample([model.codec.encode(p) for p in PROMPTS], law, Draws.whole(1, 3 * len(PROMPTS))))
     assert temperature == 0 or kept, "rows have left the batch"
     for other in answers[1:]:
         assert [(r.tokens, r.stop) for r in other] == [(r.tokens, r.stop) for r in answers[0]]

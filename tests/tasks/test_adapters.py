@@ -114,7 +114,7 @@ def test_chat_prompts_get_chat_completions(files: tuple[Path, Path]) -> None:
     [
         ("short", "returned 1 rewards for 3 completions"),
         ("nothing", "returned None"),
-        ("words", "must return a list with a number, or None, per answer"),
+        ("words", "must return a list of numbers, and there is the text"),
         ("infinite", "returned an infinite reward"),
         ("greedy", "unknown argument of the reward function 'greedy'"),
         ("world", "asks for 'environments', but there is none"),

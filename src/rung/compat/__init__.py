@@ -7,7 +7,7 @@ config     TRL's GRPOConfig and RLOOConfig as settings of rung.train and parts o
 fields     What becomes of the arguments of TRL 1.16's configs and trainers that are not translated. Each name stands once.
 listeners  transformers' TrainerCallback objects as listeners of a run, and the state that TRL's trainer shows.
 lora       PEFT's LoraConfig, and models that PEFT has put an adapter into, as settings of rung.train.
-overridden Methods of TRL's trainer that a subclass defines: which are called here, and what does the same as the others.
+overridden Methods of TRL's trainer that a subclass defines: which of them are called here.
 rewards    The reward functions of `trl.rewards`, by what they are documented to do.
 rows       TRL's data sets and reward functions as problems: rows with a prompt, judged by several functions with weights.
 scripts    What TRL's scripts read their command line with: TrlParser, ModelConfig, ScriptArguments and what is made of them.

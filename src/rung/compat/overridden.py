@@ -1,4 +1,4 @@
-"""Methods of TRL's trainer that a subclass defines: which of them are called here, and what does the same as the others."""
+"""Methods of TRL's trainer that a subclass defines: which of them are called here. And what does the same as the others."""
 
 from __future__ import annotations
 

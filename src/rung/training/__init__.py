@@ -1,7 +1,7 @@
 """The loop and what learns in it.
 
 answers       Answers as rows for files and for people.
-callbacks     Objects that listen to a run: called after each step and after each evaluation, and able to end it.
+callbacks     Objects that listen to a run: called after each step, evaluation and checkpoint, and able to end it.
 checkpoint    What a checkpoint holds, written and read in one place.
 config        The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run.
 critic        The critic: V(s_t), the return still to come, read where the model predicts token t. Its head starts at zero.

@@ -69,7 +69,7 @@ def _here(seconds: float, call: Callable[[], T]) -> T:
 
     def ended(number: int, frame: Any) -> None:
         if watcher.up():
-            raise _Up
+            raise _Up(f"{seconds:g} s")
 
     before, outer = signal.signal(signal.SIGURG, ended), watcher.due
     watcher.due = time.monotonic() + seconds
@@ -96,7 +96,7 @@ def side_by_side(calls: Sequence[Callable[[], T]], seconds: float | None = None)
     for i, thread in enumerate(threads):
         thread.join(None if end is None else max(0.0, end - time.monotonic()))
         if thread.is_alive():
-            raise Late
+            raise Late(f"{seconds:g} s")
         if i in errors:
             raise errors[i]
     return results

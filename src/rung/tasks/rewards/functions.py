@@ -75,7 +75,7 @@ class Rewarded(Wrapper):
         except InputError:
             raise
         except Late as error:
-            late = f"{where} has not answered within {self.deadline:g} s"
+            late = f"{where} has not answered within {error}"
             if self.on_error == "skip":
                 _warn_once(self.function, f"{late}. Not scored.")
                 return [{name: math.nan} for _ in group.completions]

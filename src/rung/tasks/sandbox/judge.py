@@ -213,11 +213,14 @@ def _changing(function: Any, *args: Any, **named: Any) -> Any:
     return function(*args, **named)
 
 
+_END = object()
+
+
 def _next(iterator: Any) -> Any:
-    try:
-        return next(iterator)
-    except StopIteration:
-        raise AssertionError("next() was at its end") from None
+    found = next(iterator, _END)
+    if found is _END:
+        raise AssertionError("next() was at its end")
+    return found
 
 
 def _zip(known: Sequence[bool], *values: Any) -> Iterator[tuple[Any, ...]]:
@@ -226,12 +229,11 @@ def _zip(known: Sequence[bool], *values: Any) -> Iterator[tuple[Any, ...]]:
     while True:
         items: list[Any] = [None] * len(iterators)
         for at in sorted(range(len(iterators)), key=lambda at: not known[at]):
-            try:
-                items[at] = next(iterators[at])
-            except StopIteration:
-                if known[at]:
-                    return
-                raise AssertionError("zip() was given too few items by the program") from None
+            items[at] = next(iterators[at], _END)
+            if items[at] is _END and known[at]:
+                return
+            if items[at] is _END:
+                raise AssertionError("zip() was given too few items by the program")
         yield tuple(items)
 
 
