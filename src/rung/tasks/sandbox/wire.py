@@ -93,7 +93,7 @@ class Line:
                 self._wait(writing=True)
                 data = data[os.write(self.descriptor, data[: 1 << 16]) :]
         except OSError as error:
-            raise Broken("it ended") from error
+            raise Broken(f"it ended ({error})") from error
 
     def receive(self) -> Any:
         while b"\n" not in self.buffer[-(1 << 16) :]:
@@ -101,7 +101,7 @@ class Line:
             try:
                 chunk = os.read(self.descriptor, 1 << 16)
             except OSError as error:
-                raise Broken("it ended") from error
+                raise Broken(f"it ended ({error})") from error
             if not chunk:
                 raise Broken("it ended")
             self.buffer += chunk
