@@ -115,6 +115,9 @@ def test_an_unknown_need_is_refused_when_the_recipe_is_made():
     class Own(p.Credit):
         needs: ClassVar = frozenset({"valus"})
 
+        def __call__(self, batch):
+            return batch.reward_BT
+
     with pytest.raises(InputError, match=r"unknown need of the part Own: 'valus'\. Did you mean 'values'\?"):
         replace(find("reinforce"), credit=Own())
 

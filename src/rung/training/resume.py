@@ -15,7 +15,7 @@ from rung.advice import command
 from rung.errors import InputError, setting
 from rung.io.origin import edited, placed
 from rung.io.run_dir import RunDir
-from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override, strangers
+from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override, strangers, to_dict
 from rung.recipes import Recipe
 from rung.tasks.sources.given import MADE
 from rung.training.config import TrainConfig, from_toml, which
@@ -44,7 +44,11 @@ def begun(path: Path) -> tuple[TrainConfig, Recipe]:
             f"{path} holds a recipe of another process: {what} came from Python, and no file holds the class. Go on where it is: "
             f"rung.train(recipe=..., resume={str(path)!r})."
         )
-    return TrainConfig(**settings, out=path, resume=True), from_dict(data["expanded_recipe"])
+    try:
+        recipe = from_dict(data["expanded_recipe"])
+    except InputError as error:
+        raise InputError(f"{path / 'config.toml'}, [expanded_recipe]: {error}") from error
+    return TrainConfig(**settings, out=path, resume=True), recipe
 
 
 def going_on(given: Mapping[str, Any]) -> TrainConfig:
@@ -101,6 +105,8 @@ def _other_recipe(now: TrainConfig, before: TrainConfig, recipe: Recipe, own: Re
     if own is None and now.recipe not in (before.recipe, recipe.name) and find(now.recipe).name != recipe.name:
         return [f"recipe is {recipe.name!r}, not {now.recipe!r}"]
     wanted = override(recipe if own is None else own, now.overrides)
+    if to_dict(wanted) == to_dict(recipe):  # also where a class of one's own was made anew
+        return []
     return [f"recipe.{name} is {brief(a)}, not {brief(b)}" for name, (a, b) in diff(recipe, wanted).items()]
 
 

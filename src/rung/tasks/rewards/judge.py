@@ -202,7 +202,7 @@ class Judge:
         where = f"{request['url']}/chat/completions"
         call = urllib.request.Request(where, json.dumps(request["body"]).encode(), headers)
         try:
-            with urllib.request.urlopen(call, timeout=self.deadline) as response:
+            with urllib.request.urlopen(call, timeout=2 * self.deadline) as response:
                 document = json.loads(response.read())
         except urllib.error.HTTPError as error:
             said = " ".join(error.read(2000).decode(errors="replace").split())[:300]
