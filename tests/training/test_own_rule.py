@@ -139,7 +139,7 @@ def test_it_goes_to_json_and_back_and_is_found_by_its_name():
 
 
 @dataclass(frozen=True)
-class Momentum(p.UpdateRule):
+class HeavyBall(p.UpdateRule):
     """v <- momentum v + grad J, theta <- theta + rate v: what it keeps is in work.memory."""
 
     rate: Positive = 0.05
@@ -158,7 +158,7 @@ class Momentum(p.UpdateRule):
 
 
 def test_what_a_rule_keeps_goes_on_with_the_run(tmp_path):
-    recipe = replace(OWN, name="rolling", update=Momentum())
+    recipe = replace(OWN, name="rolling", update=HeavyBall())
     whole = rung.train(recipe, **{**SMALL, "steps": 3}, out=tmp_path / "whole", quiet=True)
     rung.train(recipe, **SMALL, out=tmp_path / "parts", quiet=True)
     gone_on = rung.train(recipe, resume=tmp_path / "parts", steps=3, quiet=True)

@@ -125,10 +125,10 @@ def held_out(runs: Sequence[dict[str, Any]], charts: Charts) -> Markup:
     """Held-out accuracy or mean reward of every evaluation, with its stored interval; a line only where they are many."""
     series = [
         Series(
-            run["name"] if len(runs) > 1 else "", e["step"], e["mean"], e.get("low", ()), e.get("high", ()), color=run.get("color", i),
+            run["name"] if len(runs) > 1 else "", e["step"], e["mean"], e.get("low", ()), e.get("high", ()), color=run["color"],
             markers=True, joined=dense(len(e["step"])),
         )
-        for i, run in enumerate(runs)
+        for run in runs
         if (e := run["eval"])
     ]  # fmt: skip
     note = "Every evaluation, on the same held-out problems, with its 95 % interval."
