@@ -82,6 +82,7 @@ def test_no_line_is_drawn_between_few_evaluations():
         run = {
             "name": "x",
             "color": 0,
+            "scale": 0,
             "kind": "accuracy",
             "eval": {"step": list(range(n)), "mean": [0.5] * n, "low": [0.4] * n, "high": [0.6] * n},
         }
@@ -92,7 +93,7 @@ def test_no_line_is_drawn_between_few_evaluations():
 
 def test_points_at_one_step_stand_beside_each_other():
     runs = [
-        {"name": c, "color": i, "kind": "accuracy", "eval": {"step": [0, 9], "mean": [0.5, 0.5]}}
+        {"name": c, "color": i, "scale": 0, "kind": "accuracy", "eval": {"step": [0, 9], "mean": [0.5, 0.5]}}
         for i, c in enumerate("ab")
     ]
     places = re.findall(r'<circle cx="([\d.]+)"', held_out(runs, Charts()))
