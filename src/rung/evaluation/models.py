@@ -298,14 +298,9 @@ def keep(out: Path, measured: Sequence[Measured], spec: EvalSpec) -> str | None:
 
 
 def report(
-    spec: EvalSpec,
-    measured: Sequence[Measured],
-    comparison: Paired | None,
-    out: Path | None,
-    lost: str | None,
-    json_to: str | None,
-    title: str,
-) -> None:
+    spec: EvalSpec, measured: Sequence[Measured], comparison: Paired | None, out: Path | None, lost: str | None,
+    json_to: str | None, title: str,
+) -> None:  # fmt: skip
     """Prints the table; with two models their difference is a row of its own. Notes go to standard error."""
     rows = [one.row(spec.name) for one in measured]
     if comparison is not None:

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 Needs = frozenset[str]
 Discount = Annotated[float, between(0, 1, "a discount: above 1 a later reward would weigh more than an earlier one")]
-Rate = Annotated[
-    float, between(0, 1, "the share of a batch in the new mean: at 0 the baseline never moves", above=True)
-]
+Rate = Annotated[float, between(0, 1, "the share of a batch in the new mean: at 0 it never moves", above=True)]
 
 
 def _signal(batch: Batch, R_B: Tensor) -> Tensor:
