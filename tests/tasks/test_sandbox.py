@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -296,16 +295,17 @@ def test_nothing_outlives_the_main_process(what: str, ending: int, tmp_path: Pat
         signal.signal(signal.SIGINT, signal.default_int_handler)
         {work}
     """
-    before = {path.name for path in Path(tempfile.gettempdir()).glob("rung-*")}
+    (temporary := tmp_path / "temporary").mkdir()
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    ours = {**os.environ, "PYTHONPATH": str(Path(jail.__file__).parents[3])}  # the very code that is tested here
+    code = str(Path(jail.__file__).parents[3])  # the very code that is tested here
+    ours = {**os.environ, "PYTHONPATH": code, "TMPDIR": str(temporary)}
     program = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=ours)
     wait(lambda: busy(program.pid))
     left = busy(program.pid)
     program.send_signal(ending)
     program.wait(timeout=10)
-    wait(lambda: not any(map(alive, left)), 3)
-    assert {path.name for path in Path(tempfile.gettempdir()).glob("rung-*")} <= before
+    wait(lambda: not any(map(alive, left)), 20)
+    assert not list(temporary.glob("rung-*"))
 
 
 def test_a_killed_jail_takes_its_program_along() -> None:

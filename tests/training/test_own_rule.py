@@ -39,7 +39,7 @@ SMALL = {"steps": 2, "prompts_per_step": 4, "samples_per_prompt": 4, "eval_probl
 
 
 @dataclass(frozen=True)
-class Descent(p.UpdateRule):
+class SteepestAscent(p.UpdateRule):
     """theta <- theta + rate grad J: one plain step, without any state."""
 
     rate: Positive = 0.05
@@ -60,7 +60,7 @@ class Descent(p.UpdateRule):
         return self.rate * g
 
 
-OWN = replace(GRPO, name="own", kl=p.NoKL(), update=Descent())
+OWN = replace(GRPO, name="own", kl=p.NoKL(), update=SteepestAscent())
 
 
 def weights(hf) -> Tensor:
@@ -130,8 +130,8 @@ def test_the_ladder_sweeps_it_over_its_own_step_size_and_the_report_names_it(mon
 
 def test_it_goes_to_json_and_back_and_is_found_by_its_name():
     stored = json.loads(json.dumps(to_dict(OWN)))
-    assert stored["update"] == {"part": "Descent", "rate": 0.05} and from_dict(stored) == OWN
-    assert override(GRPO, {"update": "Descent", "update.rate": 0.5}).update == Descent(0.5)
+    assert stored["update"] == {"part": "SteepestAscent", "rate": 0.05} and from_dict(stored) == OWN
+    assert override(GRPO, {"update": "SteepestAscent", "update.rate": 0.5}).update == SteepestAscent(0.5)
     with pytest.raises(InputError, match="NaturalStep"):
         override(GRPO, {"update": "NaturalStp"})
     with pytest.raises(InputError, match="update is"):
