@@ -70,8 +70,7 @@ def train(
 
         config, own, _ = agreed(config, own, objects.given())  # the run's recipe, whose name may stand for none
     splits = _splits(config, own, objects)
-    brought = _brought(pair, config) if pair else None
-    console = Console(io.StringIO()) if quiet else None
+    console, brought = Console(io.StringIO()) if quiet else None, _brought(pair, config) if pair else None
     outcome = loop(config, console, splits, own, brought, callbacks)
     return Run(outcome.path, objects, outcome, quiet=quiet)
 
