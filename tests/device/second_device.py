@@ -221,7 +221,7 @@ def _wait(name):
         counts[name, at] += 1
 
 
-_library = torch.library.Library("_", "IMPL")  # factories, whose arguments hold no tensor that would lead to the class
+_library = torch.library.Library("_", "IMPL")  # torch.empty and its like: no argument leads to the class
 _library.fallback(_run, "PrivateUse1")
 
 

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from rung.errors import InputError
-from rung.io.tables import refuse_target, show
+from rung.io.tables import _words_whole, refuse_target, show
 
 COLUMNS = ("recipe", "bias", "ok", "why")
 ROWS = [("grpo", 0.123456, True, "[bold]x[/bold]\x1b[31m"), ("rloo", math.nan, False, None)]
@@ -47,3 +47,16 @@ def test_no_rows(capsys):
     assert json.loads(capsys.readouterr().out) == []
     show("Nothing", COLUMNS, [])
     assert "recipe" in capsys.readouterr().out
+
+
+def test_words_stay_whole_where_all_columns_fit_and_only_there(monkeypatch, capsys):
+    columns, rows = (
+        ("corrupted", "note"),
+        [("1", "a long sentence that the width is too small for, so that it is folded")],
+    )
+    monkeypatch.setenv("COLUMNS", "40")
+    show("t", columns, rows)
+    assert "corrupted" in capsys.readouterr().out
+    many = tuple(f"column{i}word" for i in range(9))
+    show("t", many, [tuple("1" * 9)])  # nine such words do not fit: they fold, and every cell is still there
+    assert capsys.readouterr().out.count("1") >= 9

@@ -10,33 +10,25 @@ from typing import Protocol
 
 from torch import Tensor
 
+from rung.maths import objective
 from rung.maths.credit import Credit
-from rung.maths.kl import NoTrust, OldKL, ReferenceKL
+from rung.maths.kl import NoTrust, OldKL
 from rung.maths.normalize import AsIs, Whiten
 from rung.maths.objective import right
 from rung.maths.returns import varies
-from rung.maths.surrogate import Surrogate
 from rung.maths.update import UpdateRule
 from rung.records import Assessed, Batch, State
 
 
-class Parts(Protocol):
-    """The fields of a Recipe that are read here."""
+class Parts(objective.Parts, Protocol):
+    """The fields of a Recipe that are read here, beside those of the objective."""
 
     @property
     def credit(self) -> Credit: ...
     @property
     def normalize(self) -> AsIs | Whiten: ...
     @property
-    def surrogate(self) -> Surrogate: ...
-    @property
-    def kl(self) -> ReferenceKL: ...
-    @property
     def trust(self) -> NoTrust | OldKL: ...
-    @property
-    def entropy(self) -> float: ...
-    @property
-    def imitation(self) -> float: ...
     @property
     def update(self) -> UpdateRule: ...
 

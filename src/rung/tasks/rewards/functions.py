@@ -75,24 +75,23 @@ class Rewarded(Wrapper):
         except InputError:
             raise
         except Late as error:
-            late = f"{where} has not answered within {error}"
-            if self.on_error == "skip":
-                _warn_once(self.function, f"{late}. Not scored.")
-                return [{name: math.nan} for _ in group.completions]
-            raise InputError(
-                f"{late}. Mend what it waits for, give it longer with {setting('reward_deadline')}, or leave such answers "
-                f"unscored with {setting('task_options.on_error', 'skip')}."
-            ) from error
-        except (Exception, SystemExit) as error:
+            return self._unscored(
+                group, name, f"{where} has not answered within {error}.",
+                f"Mend what it waits for, give it longer with {setting('reward_deadline')},", error,
+            )  # fmt: skip
+        except (Exception, SystemExit) as error:  # noqa: BLE001  raised in `_unscored`, or told there
             line = line_of(error, folder_of(plain(self.function)))
-            if self.on_error == "skip":
-                _warn_once(self.function, f"{where} raised {type(error).__name__}: {error}. {line} Not scored.")
-                return [{name: math.nan} for _ in group.completions]
-            raise InputError(
-                f"{where} raised {type(error).__name__}: {error}. {line} Mend it, or leave such answers unscored "
-                f"with {setting('task_options.on_error', 'skip')}."
-            ) from error
+            said = f"{where} raised {type(error).__name__}: {error}. {line}"
+            return self._unscored(group, name, said, "Mend it,", error)
         return [{name: self.weight * value} for value in _rewards(values, len(group.completions), where)]
+
+    def _unscored(self, group: Group, name: str, why: str, remedy: str, error: BaseException) -> list[dict[str, float]]:
+        """What is done about a function that gave no rewards: nothing is scored, or the run ends."""
+        if self.on_error == "skip":
+            _warn_once(self.function, f"{why} Not scored.")
+            return [{name: math.nan} for _ in group.completions]
+        skip = setting("task_options.on_error", "skip")
+        raise InputError(f"{why} {remedy} or leave such answers unscored with {skip}.") from error
 
     def _called(self, group: Group, where: str) -> Any:
         """What the function returns: called as TRL calls it, or as the project that it was written for."""

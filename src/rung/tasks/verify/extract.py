@@ -67,6 +67,12 @@ def spoken(text: str, prompt: str = "") -> str:
     return text.strip()
 
 
+def placed(text: str, prompt: str) -> tuple[str, str | None]:
+    """(what was said, and the content of its last mark, if there is one): what every extraction begins with."""
+    said = spoken(text, prompt)
+    return said, marked(said)
+
+
 def marked(text: str) -> str | None:
     r"""Content of the last \boxed{}, #### or <answer>; "a or b" where the last two stand together; None without any.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rung.tasks.sandbox.pool import Pool
 from rung.tasks.verify.choice import option
-from rung.tasks.verify.extract import last_line, last_number, marked, spoken
+from rung.tasks.verify.extract import last_line, last_number, placed
 from rung.tasks.verify.plain import one_about, plain, undressed_text, without_emphasis, without_sizes
 from rung.tasks.verify.quantity import agree, foreign_digit, quantity
 from rung.tasks.verify.units import unit_of
@@ -76,8 +76,7 @@ class Math:
         return self.pool.counts["timeouts"]
 
     def extract(self, text: str, prompt: str = "") -> str | None:
-        said = spoken(text, prompt)
-        place = marked(said)
+        said, place = placed(text, prompt)
         if place is None:
             tail = without_emphasis(said[-MAX_ANSWER:]).replace("$$", "$")
             if formula := _INLINE.search(tail):

@@ -18,7 +18,7 @@ from typing import Protocol
 from rung.errors import unknown
 from rung.tasks.verify.choice import content, option
 from rung.tasks.verify.code import Code
-from rung.tasks.verify.extract import last_line, last_number, marked, spoken
+from rung.tasks.verify.extract import last_line, last_number, placed
 from rung.tasks.verify.formula import MAX_ANSWER, Math, tidy
 from rung.tasks.verify.plain import undressed_text, without_emphasis
 from rung.tasks.verify.quantity import Quantity, agree, quantity
@@ -46,8 +46,7 @@ class Exact:
     name: str = "exact"
 
     def extract(self, text: str, prompt: str = "") -> str | None:
-        said = spoken(text, prompt)
-        place = marked(said)
+        said, place = placed(text, prompt)
         return _spaced(last_line(said) if place is None else place) or None
 
     def correct(self, answers: Sequence[str | None], gold: str) -> list[float]:
@@ -62,8 +61,7 @@ class Numeric:
     name: str = "numeric"
 
     def extract(self, text: str, prompt: str = "") -> str | None:
-        said = spoken(text, prompt)
-        place = marked(said)
+        said, place = placed(text, prompt)
         if place is None:
             return last_number(said)
         found = quantity(place) if len(place) <= MAX_ANSWER else None
@@ -103,8 +101,7 @@ class Choice:
     name: str = "choice"
 
     def extract(self, text: str, prompt: str = "") -> str | None:
-        said = spoken(text, prompt)
-        place = marked(said)
+        said, place = placed(text, prompt)
         text = last_line(said if place is None else place)
         if letter := option(text):
             return letter
