@@ -60,3 +60,5 @@ def test_words_stay_whole_where_all_columns_fit_and_only_there(monkeypatch, caps
     many = tuple(f"column{i}word" for i in range(9))
     show("t", many, [tuple("1" * 9)])  # nine such words do not fit: they fold, and every cell is still there
     assert capsys.readouterr().out.count("1") >= 9
+    assert _words_whole(("corrupted", "n"), [("1", "a bc")], 60) == [9, 2]
+    assert _words_whole(("corrupted",), [("1",)], 9) == [None]
