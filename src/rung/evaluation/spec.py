@@ -145,7 +145,9 @@ def own_settings(stored: dict[str, Any], task: str | None = None) -> dict[str, A
         return {}
     if "eval_problems" not in stored:
         where = Path(stored.get("directory", "")) / "config.toml"
-        raise InputError(f"{where} has no eval_problems, so it is not as a run left it. Evaluate a model's directory instead.")
+        raise InputError(
+            f"{where} has no eval_problems, so it is not as a run left it. Evaluate a model's directory instead."
+        )
     names = _LAW if task not in (None, stored.get("task")) else (*_LAW, *_OWN, *TALK)
     own = {name: stored[name] for name in names if stored.get(name) is not None}
     own |= {"task_path": Path(own["task_path"])} if "task_path" in own else {}
