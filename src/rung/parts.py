@@ -57,7 +57,7 @@ class Data(Checked):
     """Which answers enter a step.
 
     resample: dynamic sampling (DAPO): replace prompts whose answers all got the same reward, at most this many times
-        a step; 0 is off. What is still without signal then stays, and is counted.
+        a step; 0 is off. Groups that still have zero variance then stay, and are counted.
     drop_truncated: keep answers that hit the token limit out of the loss (they stay in the baseline); equal to
         giving them the baseline as reward, so nothing teaches the model to be shorter.
     overlong: a soft penalty near the limit.

@@ -93,7 +93,7 @@ RULES: tuple[Rule, ...] = (
             and "groups" in r.credit.needs
             and r.data.resample > 0
         ),
-        "whitening after a group baseline gives prompts without signal a non-zero advantage, while dynamic sampling "
+        "whitening after a group baseline gives zero-variance groups a non-zero advantage, while dynamic sampling "
         "throws those prompts out. Use Whiten(shift=False), or data without resampling.",
     ),
     (

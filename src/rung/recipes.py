@@ -37,7 +37,7 @@ class Recipe:
     trust: p.NoTrust | p.OldKL = p.NoTrust()  # the leash to the old policy
     aggregate: p.Aggregate = p.SequenceSum()  # w: how tokens are averaged
     entropy: float = 0.0  # c_H
-    imitation: ranges.Coefficient = 0.0  # mu: log-likelihood of right answers
+    imitation: ranges.Coefficient = 0.0  # c_+: log-likelihood of right answers
     update: p.UpdateRule = p.GradientSteps()  # how the gradient of J becomes a step
     data: p.Data = p.Data()
 
@@ -80,7 +80,7 @@ MOVING_AVERAGE = rung(
 BATCH_MEAN = rung(
     REWARD_TO_GO, "batch_mean", "Greensmith et al. 2004",
     "A moving average lags behind a policy that improves; the batch itself knows today's mean reward.",
-    silent=("the own sample stays in the mean, which scales the gradient by 1 - 1/B",),
+    silent=("each answer stays in the mean that is subtracted from it, which scales the gradient by 1 - 1/B",),
     credit=p.BatchMean())  # fmt: skip
 LEAVE_ONE_OUT = rung(
     REINFORCE, "leave_one_out", "Kool et al. 2019",
@@ -194,7 +194,7 @@ REINFORCE_PP = rung(
 REINFORCE_PP_BASELINE = rung(
     REINFORCE_PP, "reinforce_pp_baseline", "arXiv:2501.03262",
     "One mean for the batch ignores the prompt's difficulty: subtract the group's mean before whitening.",
-    silent=("the second centering moves groups without signal away from zero, so they are trained on as well",),
+    silent=("the second centering moves zero-variance groups away from zero, so they are trained on as well",),
     credit=p.GroupMean(scale="none"), kl=p.K2(0.001))  # fmt: skip
 
 RUNGS = (

@@ -11,10 +11,14 @@ import io
 import re
 import textwrap
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
+
+import rung.maths
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DOCS / "book").glob("[0-9]*.md"))}
@@ -153,6 +157,39 @@ def test_a_letter_carries_a_subscript_only_where_its_row_shows_one(page):
         plain = re.sub(r"\\(?:hat|bar|tilde|widehat)\b ?\{?(\\?[a-zA-Z]+)\}?", r"\1", without_words(formula))
         for x, sub in USE.findall(re.sub(r"k_\{?[123]\}?", "", plain)):
             assert x not in FORMS or bool(sub) in FORMS[x], f"{x}{sub} is not a form of docs/symbols.md: {formula}"
+
+
+def equations_of_the_code() -> dict[str, tuple[str, set[str]]]:
+    """What a docstring of rung.maths says first, and the fields that it may name: {module.name: (line, fields)}."""
+    out = {}
+    for module in map(import_module, (f"rung.maths.{m.name}" for m in iter_modules(rung.maths.__path__))):
+        for name, item in vars(module).items():
+            if getattr(item, "__module__", None) == module.__name__ and item.__doc__:
+                own = set(getattr(item, "__dataclass_fields__", ()))
+                out[f"{module.__name__}.{name}"] = item.__doc__.splitlines()[0], own
+    return out
+
+
+def strange_letters(line: str, own: set[str], where: str) -> list[str]:
+    """Letters of an equation that the table of symbols does not have, or not in this form, or for something else."""
+    greek = {x.removeprefix("\\"): x for x in FORMS if x.startswith("\\") and len(x) > 2} | {"R": "R", "G": "G"}
+    used = re.findall(r"\b(alpha|beta|gamma|[dD]elta|ell|kappa|mu|nu|rho|sigma|tau|theta|[RG])(_[\w{])?", line)
+    wrong = [x + sub for x, sub in used if x not in own and (x not in greek or bool(sub) not in FORMS[greek[x]])]
+    return wrong + (["kappa"] if "kappa" in line and where == "kl" else [])
+
+
+def test_the_equations_of_the_code_use_the_letters_of_the_book():
+    found = {
+        name: strange_letters(line, own, name.split(".")[2]) for name, (line, own) in equations_of_the_code().items()
+    }
+    assert len(found) > 60 and {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.parametrize(
+    "line", ["delta = log pi - log pi_ref", "log s = sum_t Delta_t", "A_bt = G_bt - b", "kappa = u"]
+)
+def test_other_letters_are_found(line):
+    assert strange_letters(line, set(), "kl")
 
 
 def test_the_table_names_the_first_chapter_that_uses_a_letter():

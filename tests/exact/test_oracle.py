@@ -140,9 +140,20 @@ class Centered(p.SequenceSum):
         return mask_BT / mask_BT.sum()
 
 
-def test_an_objective_that_depends_on_the_split_is_refused():
+@dataclass(frozen=True)
+class ByLongest(p.SequenceSum):
+    """Another one: a maximum over the group's rows at hand, which is the same for a batch beside itself."""
+
+    def __call__(self, mask_BT, group_B, total):
+        longest_P = mask_BT.new_zeros(int(group_B.max()) + 1, dtype=torch.long)
+        longest_P = longest_P.scatter_reduce(0, group_B, mask_BT.sum(1), "amax")
+        return super().__call__(mask_BT, group_B, total) / longest_P[group_B][:, None]
+
+
+@pytest.mark.parametrize("aggregate", [Centered(), ByLongest()])
+def test_an_objective_that_depends_on_the_split_is_refused(aggregate):
     with pytest.raises(InputError, match="how a batch is split"):
-        expected_gradient(replace(RLOO, aggregate=Centered()), scene(SMALL, Condition()))
+        expected_gradient(replace(RLOO, aggregate=aggregate), scene(World(horizon=3, prompts=1), Condition()))
 
 
 def test_a_natural_step_has_a_direction_of_its_own():

@@ -181,7 +181,7 @@ ILLEGAL = [  # below, changes, a word of the reason, and a legal neighbor
     (
         "reinforce_pp_baseline",
         {"data": p.Data(resample=1)},
-        "prompts without signal",
+        "zero-variance groups",
         {"data": p.Data(resample=1), "normalize": p.Whiten(shift=False)},
     ),
     ("grpo", {"correction": p.TokenTIS(cap=0.5)}, "another weight than 1", {"correction": p.TokenTIS(cap=1.0)}),

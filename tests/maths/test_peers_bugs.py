@@ -304,7 +304,7 @@ def test_reinforce_pp_baseline_trains_on_groups_without_signal(batch_of):
     recipe = find("reinforce_pp_baseline")
     adv_BT = recipe.normalize(recipe.credit(batch), batch.mask_BT)
     assert (adv_BT[:2, 0] > 0).all(), "equal rewards, yet not zero: the mean is length-weighted"
-    with pytest.raises(InputError, match="without signal"):
+    with pytest.raises(InputError, match="zero-variance groups"):
         replace(recipe, data=p.Data(resample=3))
 
 

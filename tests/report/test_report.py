@@ -394,8 +394,8 @@ def test_the_docs_repeat_the_definitions_word_for_word():
 
 def test_formulas_are_set_in_letters_and_nothing_of_tex_is_left():
     assert as_html(r"mean of $\lvert A \rvert$, `a<b`") == 'mean of <span class="tex">|A|</span>, <code>a&lt;b</code>'
-    sums = as_html(r"$e^{\sum_t \Delta_t}$")
-    assert sums == '<span class="tex">e<sup>Σ<sub>t</sub> Δ<sub>t</sub></sup></span>'
+    sums = as_html(r"$e^{\sum_t \ell_t}$")
+    assert sums == '<span class="tex">e<sup>Σ<sub>t</sub> ℓ<sub>t</sub></sup></span>'
     for metric in definitions().values():
         text = as_html(metric.formula) + as_html(metric.healthy) + as_html(metric.catches)
         assert not re.search(r"[\\$^{}]|\bgt\b|\blt\b", re.sub(r"&lt;|&gt;", "", text)), metric.name

@@ -119,7 +119,7 @@ def test_every_known_symptom_is_judged(report_run):
 def test_equations_are_set():
     assert inline("w_bt = m_bt / (B |y_b|)") == "w<sub>bt</sub> = m<sub>bt</sub> / (B |y<sub>b</sub>|)"
     assert inline("A <- A / sqrt(var + eps), g <= max_kl") == "A ← A / √(var + ε), g ≤ max_kl"
-    assert inline("pi_ref/pi, Delta_t^2, x < y") == "π<sub>ref</sub>/π, Δ<sub>t</sub><sup>2</sup>, x &lt; y"
+    assert inline("pi_ref/pi, ell_t^2, x < y") == "π<sub>ref</sub>/π, ℓ<sub>t</sub><sup>2</sup>, x &lt; y"
     out = mathml("J = sum_bt w_bt S(rho, A) - beta_old KL(old||pi)")
     assert "<munder><mo>∑</mo><mi>bt</mi></munder>" in out and "<msub><mi>β</mi><mi>old</mi></msub>" in out
     for recipe in all_recipes().values():

@@ -66,7 +66,7 @@ def estimate_of(recipe: Recipe, condition: Condition, world: World) -> Estimate:
 
 @dataclass(frozen=True)
 class AnswerKL(p.ReferenceKL):
-    """kappa_t = rho (q - log q - 1), rho the whole answer's: with SequenceSum the gradient of the KL between answers.
+    """k_t = rho (q - log q - 1), rho the whole answer's: with SequenceSum the gradient of the KL between answers.
 
     Exact off-policy as well, at the variance of such ratios: a measure, not a part to train with.
     """

@@ -60,7 +60,7 @@ def groups(answers: int, samples: int, ordered: bool = False) -> tuple[Tensor, T
 
 
 def all_batches(recipe: Recipe, scene: Scene, ordered: bool = False) -> Batches:
-    """Every batch with its probability. Dynamic sampling draws other prompts in the place of those without a signal."""
+    """Every batch with its probability. Dynamic sampling draws other prompts in the place of zero-variance groups."""
     w = scene.world
     group_MG, times_M = groups(w.answers, w.samples, ordered)
     prob_PM = torch.stack([times_M * prob_A[group_MG].prod(1) for prob_A in scene.prob_PA])
@@ -122,10 +122,10 @@ def batch_gradients(recipe: Recipe, scene: Scene, batches: Batches) -> Tensor:
     if key not in scene.advantages:  # recipes that differ after the credit share it
         scene.advantages[key] = advantages(recipe, scene, rows, shaped, batches)
     adv_NBT = scene.advantages[key]
-    _refuse_no_sum_over_rows(recipe, scene, shaped, batches, adv_NBT)
     pull_CNBT = torch.zeros(len(Scene.CHANNELS), N, B, T, dtype=F64)
     for index in _equal_totals(recipe, scene, shaped, batches, adv_NBT):
         pull_CNBT[:, index] = pull(recipe, scene, shaped, batches, index, adv_NBT)
+    _refuse_no_sum_over_rows(recipe, scene, shaped, batches, adv_NBT, pull_CNBT)
     out_ND = torch.zeros(N, len(scene.theta), dtype=F64)
     for index in torch.arange(N).split(CHUNK):
         where_nQ = (batches.cells_NB[index][..., None] * T + torch.arange(T)).flatten(1)
@@ -238,11 +238,22 @@ def pull(
     return torch.stack(found).view(len(leaves), len(index), B, T)
 
 
-def _refuse_no_sum_over_rows(recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, adv_NBT: Tensor) -> None:
-    """J of rows side by side must be the sum of their J's: without it, training would depend on the micro-batches too."""
-    for index in _some(len(batches.cells_NB))[:1].split(1):
-        once, twice = (pull(recipe, scene, shaped, batches, i, adv_NBT) for i in (index, index.repeat(2)))
-        if not torch.allclose(torch.cat([once, once], 1), twice, rtol=1e-9, atol=1e-12):
+def _refuse_no_sum_over_rows(
+    recipe: Recipe, scene: Scene, shaped: Batch, batches: Batches, adv_NBT: Tensor, pull_CNBT: Tensor
+) -> None:
+    """J of rows side by side must be the sum of their J's: without it, training would depend on the micro-batches too.
+
+    Looked at in two ways, for each is blind somewhere: a batch beside itself, and a batch alone against what came of it
+    among others (a maximum over rows shows only there).
+    """
+
+    def work_out(index: Tensor) -> Tensor:
+        return pull(recipe, scene, shaped, batches, index, adv_NBT)
+
+    for index in _some(len(batches.cells_NB)).split(1):
+        once = work_out(index)
+        same = torch.allclose(torch.cat([once, once], 1), work_out(index.repeat(2)), rtol=1e-9, atol=1e-12)
+        if not same or not torch.allclose(once, pull_CNBT[:, index], rtol=1e-9, atol=1e-12):
             raise InputError(
                 f"recipe {recipe.name!r}: the objective of several rows is not the sum of theirs, so its gradient would "
                 "depend on how a batch is split. Let the parts after the credit read one answer at a time, and Totals."

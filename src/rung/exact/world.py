@@ -292,12 +292,12 @@ class Scene:
                 batch, value_BT=self.at_states(self.wrong_PS).flatten(0, 1), bootstrap_B=self.wrong_PA.flatten()
             )
         earned_BT = recipe.kl.shape_reward(batch).reward_BT
-        G_PAT = reward_to_go(earned_BT, batch.mask_BT, recipe.credit.discount).view(P, A, -1)
+        R_PAT = reward_to_go(earned_BT, batch.mask_BT, recipe.credit.discount).view(P, A, -1)
         state, seen = self.tree.state_AT[self.tree.mask_AT], self.tree.mask_AT
         total, weight = torch.zeros(2, P, S, dtype=F64)
         for p in range(P):  # an answer passes through its states: condition on each
             prob_AT = self.prob_PA[p][:, None].expand_as(seen)
-            total[p].index_add_(0, state, (prob_AT * G_PAT[p])[seen])
+            total[p].index_add_(0, state, (prob_AT * R_PAT[p])[seen])
             weight[p].index_add_(0, state, prob_AT[seen])
         V_BT = self.at_states(total / weight).flatten(0, 1)
         return replace(batch, value_BT=V_BT, bootstrap_B=torch.zeros(P * A, dtype=F64))

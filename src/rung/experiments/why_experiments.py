@@ -203,10 +203,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     ),
     Experiment(
         "dapo", "signal", "training",
-        claim="drawing other prompts in place of those without a signal wastes no step",
+        claim="drawing other prompts in place of zero-variance groups wastes no step",
         stress="groups of 4 answers, most of them all right or all wrong",
         parent=_arm("grpo"), child=_arm("dapo"),
-        measures=(Quantity("no_signal", "groups without a signal", "difference", "lower"), ACCURACY,
+        measures=(Quantity("no_signal", "zero-variance groups", "difference", "lower"), ACCURACY,
                   Quantity("entropy", "entropy")),
         settings=SMALL, series="frac_reward_zero_std",
     ),

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 SYMBOLS = {
-    "lvert": "|", "rvert": "|", "Vert": "‖", "pi": "π", "mu": "μ", "rho": "ρ", "Delta": "Δ", "delta": "δ",
+    "lvert": "|", "rvert": "|", "Vert": "‖", "pi": "π", "mu": "μ", "rho": "ρ", "ell": "ℓ", "delta": "δ",
     "beta": "β", "sum": "Σ", "lt": "<", "gt": ">", "log": "log ",
 }  # fmt: skip
 
@@ -54,7 +54,7 @@ def _piece(piece: str) -> str:
     text = re.sub(r"\\([A-Za-z]+)", lambda m: SYMBOLS.get(m[1], m[1]), text)
     text = re.sub(r"\| ?(.*?) ?\|", r"|\1|", re.sub(r"\s+", " ", text))
     text = re.sub(r"\s+", " ", html.escape(text.replace("-", "−")))
-    # innermost braces first: e^{Σ_t Δ_t}
+    # innermost braces first: e^{Σ_t ℓ_t}
     text = re.sub(r"_(?:\{([^{}]*)\}|(\w))", lambda m: f"<sub>{m[1] or m[2]}</sub>", text)
-    text = re.sub(r"\^(?:\{([^{}]*)\}|(\w|Δ))", lambda m: f"<sup>{m[1] or m[2]}</sup>", text)
+    text = re.sub(r"\^(?:\{([^{}]*)\}|(\w))", lambda m: f"<sup>{m[1] or m[2]}</sup>", text)
     return f'<span class="tex">{text}</span>'

@@ -20,7 +20,7 @@ from rung.recipes import Recipe
 
 SYMBOLS = {
     "credit": "A", "normalize": "A <-", "ratio": "rho", "correction": "c", "surrogate": "S", "kl": "beta kl",
-    "trust": "beta_old KL", "aggregate": "w", "entropy": "c_H", "imitation": "mu", "update": "theta <-", "data": "data",
+    "trust": "beta_old KL", "aggregate": "w", "entropy": "c_H", "imitation": "c_+", "update": "theta <-", "data": "data",
 }  # fmt: skip
 
 
@@ -29,30 +29,30 @@ MEANINGS = (  # (where the symbol is written, the symbol, what it stands for)
     (r"_bt|_b\b|y_b|r_bk", "b, t", "answer b of the batch, token t of it; sum_bt goes over all of them"),
     (r"\bw_bt", "w", "how much a token counts in the sum"),
     (r"\bm_bt", "m", "1 on a token that the policy sampled, 0 on any other"),
-    (r"\bS\(", "S", "what one token adds to J, from its ratio and advantage; g in its row"),
+    (r"\bS\(", "S", "what one token adds to J, from its ratio and advantage; its row says how"),
     (r"\bA(_\w+)?\b", "A", "advantage: how much better than expected; a number, no gradient flows through it"),
     (r"\brho", "rho", "ratio: the token's probability now over that when the batch was sampled"),
     (r"\bc S\b|^c =", "c", "weight that corrects for a sampler that was not the policy"),
     (r"\bbeta kl", "beta", "price of moving away from the reference, the model that training began with"),
-    (r"\bkl\b|\bkl_bt", "kl", "estimate of the KL to the reference, token by token; kappa in its row"),
+    (r"\bkl\b|\bkl_bt", "kl", "estimate of the KL to the reference, token by token; k in its row"),
     (r"beta_old", "beta_old", "price of moving away from the policy before the step"),
     (r"KL\(", "KL(p || q)", "Kullback-Leibler divergence of p from q, in nats a token"),
     (r"\bc_H H", "c_H, H", "weight of the entropy, and the entropy of the next token"),
-    (r"\bmu / N", "mu, N+", "weight of the likelihood of right answers, and the number of their tokens"),
+    (r"c_\+ / N", "c_+, N_+", "weight of the likelihood of right answers, and the number of their tokens"),
     (r"\btheta\b", "theta", "the model's weights"),
     (r"\bpi\b", "pi", "the policy: the model that is trained; pi(y_t|.) is its probability of token y_t"),
     (r"pi_old|\bold\b", "pi_old", "the policy before the step, which sampled the batch"),
     (r"pi_ref", "pi_ref", "the reference policy"),
-    (r"\bR(_\w+)?\b", "R", "reward of a whole answer"),
+    (r"\bR(?!_bt)(_\w+)?\b", "R", "reward of a whole answer"),
     (r"\br_\w+|\br\b", "r", "reward of a token; an answer's reward is paid at its last"),
-    (r"\bG_bt", "G_bt", "reward-to-go: what is paid at token t and after it"),
+    (r"\bR_bt", "R_bt", "reward-to-go: what is paid at token t and after it"),
     (r"_G\b|\bG/|G-1", "G", "the answers to the same prompt, and how many they are"),
     (r"\bb_k|b_\{k", "b_k", "the baseline in step k"),
     (r"\bV(_t)?\b", "V", "value: the reward that the critic expects from here"),
     (r"\bB\b", "B", "number of answers in the batch"),
     (r"\|y_b\||\bL(_j)?\b", "L, |y_b|", "number of tokens of the answer"),
-    (r"\bDelta", "Delta", "log pi - log pi_old of the sampled token"),
-    (r"\bdelta", "delta", "log pi - log pi_ref of the sampled token"),
+    (r"\bell", "ell", "log pi - log pi_old of the sampled token"),
+    (r"\bu(_\w+)?\b", "u", "log pi - log pi_ref of the sampled token"),
     (r"\bgamma", "gamma", "discount: what a reward one token later is worth"),
     (r"\beps\b", "eps", "small number that keeps a divisor from being 0"),
     (r"\btau\b", "tau", "temperature of the surrogate"),
@@ -117,7 +117,7 @@ def objective_text(recipe: Recipe) -> str:
     inside = " ".join(terms)
     J = f"J = sum_bt w_bt [ {inside} ]" if len(terms) > 1 else f"J = sum_bt w_bt {inside}"
     if recipe.imitation:
-        J += " + (mu / N+) sum log pi over right answers"
+        J += " + (c_+ / N_+) sum log pi over right answers"
     if recipe.kl.coef and recipe.kl.where == "reward":
         J += "      with  r_bt <- r_bt - beta kl_bt"
     return J

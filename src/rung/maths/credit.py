@@ -48,10 +48,10 @@ def _to_go(batch: Batch, gamma: float = 1.0) -> Tensor:
     return reward_to_go(batch.reward_BT.masked_fill(~batch.valid_B[:, None], 0.0), batch.mask_BT, gamma)
 
 
-def _minus(G_BT: Tensor, baseline: Tensor) -> Tensor:
+def _minus(R_BT: Tensor, baseline: Tensor) -> Tensor:
     """G - b, exactly 0 where only float residue is left of it. b: one a token, [B, T], or one an answer, [B, 1]."""
-    A_BT = G_BT - baseline
-    return A_BT.masked_fill(A_BT.abs() <= EQUAL * torch.maximum(G_BT.abs(), baseline.abs()), 0.0)
+    A_BT = R_BT - baseline
+    return A_BT.masked_fill(A_BT.abs() <= EQUAL * torch.maximum(R_BT.abs(), baseline.abs()), 0.0)
 
 
 class Credit(Checked):
@@ -108,18 +108,18 @@ class RewardToGo(Credit):
     discount_state_weight: bool = False
 
     def __call__(self, batch: Batch) -> Tensor:
-        G_BT = _to_go(batch, self.gamma)
+        R_BT = _to_go(batch, self.gamma)
         if self.discount_state_weight:
-            G_BT = G_BT * self.gamma ** (batch.mask_BT.cumsum(1) - 1).clamp(min=0).to(G_BT.dtype)
-        return G_BT
+            R_BT = R_BT * self.gamma ** (batch.mask_BT.cumsum(1) - 1).clamp(min=0).to(R_BT.dtype)
+        return R_BT
 
 
 # -- one baseline for the whole batch ------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class MovingAverage(Credit):
-    """A_bt = G_bt - b_k,  then  b_{k+1} = (1 - rate) b_k + rate mean(R)   (Williams 1992, reinforcement comparison).
+    """A_bt = R_bt - b_k,  then  b_{k+1} = (1 - rate) b_k + rate mean(R)   (Williams 1992, reinforcement comparison).
 
-    The baseline excludes the batch that it is subtracted from: a leak of the own sample would shrink the expected
+    The baseline excludes the batch that it is subtracted from: an answer in its own baseline would shrink the expected
     gradient by (1 - rate). b starts at 0; `debias` divides by 1 - (1 - rate)^k, as Adam does.
     """
 
@@ -132,8 +132,8 @@ class MovingAverage(Credit):
         return state.mean / (1 - (1 - self.rate) ** state.mean_updates) if self.debias else state.mean
 
     def __call__(self, batch: Batch) -> Tensor:
-        G_BT = _to_go(batch)
-        return _minus(G_BT, torch.full_like(G_BT, self.baseline(batch.state))) * (
+        R_BT = _to_go(batch)
+        return _minus(R_BT, torch.full_like(R_BT, self.baseline(batch.state))) * (
             batch.mask_BT & batch.valid_B[:, None]
         )
 
@@ -147,10 +147,10 @@ class MovingAverage(Credit):
 
 @dataclass(frozen=True)
 class BatchMean(Credit):
-    """A_bt = G_bt - (1/B) sum_j R_j   over the whole optimizer batch: E = (1 - 1/B) grad J.
+    """A_bt = R_bt - (1/B) sum_j R_j   over the whole optimizer batch: E = (1 - 1/B) grad J.
 
-    The mean holds the own sample, hence the factor; `leave_one_out=True` removes it:
-    A_bt = G_bt - 1/(B-1) sum_{j != b} R_j, which is unbiased.
+    Each answer is in the mean, hence the factor; `leave_one_out=True` removes it:
+    A_bt = R_bt - 1/(B-1) sum_{j != b} R_j, which is unbiased.
     """
 
     leave_one_out: bool = False
@@ -319,7 +319,7 @@ class StepMean(Credit):
 
 @dataclass(frozen=True)
 class Greedy(Credit):
-    """A_bt = G_bt - R(x, argmax-decoded answer)   (ReMax, arXiv:2310.10505): one more answer per prompt, unbiased."""
+    """A_bt = R_bt - R(x, argmax-decoded answer)   (ReMax, arXiv:2310.10505): one more answer per prompt, unbiased."""
 
     needs: ClassVar[Needs] = frozenset({"greedy"})
 

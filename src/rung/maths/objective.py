@@ -53,7 +53,7 @@ def right(batch: Batch) -> Tensor:
 
 
 def objective(parts: Parts, batch: Batch, scores: Scores, adv_BT: Tensor, total: Totals) -> Tensor:
-    """J = sum_bt w_bt [ c_bt S(rho_bt, A_bt) - beta kappa_bt + c_H H_bt - beta_old KL(old||pi)_bt ] + mu imitation.
+    """J = sum_bt w_bt [ c_bt S(rho_bt, A_bt) - beta k_bt + c_H H_bt - beta_old KL(old||pi)_bt ] + c_+ imitation.
 
     Args:
         parts: the recipe.  batch, adv_BT: the rows at hand.  scores: what the policy says about them, with gradient.
@@ -78,7 +78,7 @@ def objective(parts: Parts, batch: Batch, scores: Scores, adv_BT: Tensor, total:
 
     weight_BT = parts.aggregate(mask_BT, batch.group_B, total)
     J = (weight_BT.to(gain_BT.dtype) * gain_BT).masked_fill(~in_loss_BT, 0.0).sum()
-    if parts.imitation:  # log-likelihood of the right answers, + mu / N_+ sum log pi   (VAPO, arXiv:2504.05118)
+    if parts.imitation:  # log-likelihood of the right answers, + c_+ / N_+ sum log pi   (VAPO, arXiv:2504.05118)
         copied_BT = in_loss_BT & right(batch)[:, None]
         J = J + parts.imitation * torch.where(copied_BT, logp_BT, 0.0).sum() / max(total.right_tokens, 1)
     return J

@@ -18,7 +18,7 @@ LIMIT = 20.0  # |log ratio| beyond this is cut before any exp: exp(20) = 5e8 is 
 
 
 def log_difference(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Delta_bt = log pi(y_bt|.) - log pi_old(y_bt|.), 0 off the mask, cut at +-20: float[B, T]."""
+    """ell_bt = log pi(y_bt|.) - log pi_old(y_bt|.), 0 off the mask, cut at +-20: float[B, T]."""
     return torch.where(mask_BT, logp_BT - old_logp_BT, 0.0).clamp(-LIMIT, LIMIT)
 
 
@@ -60,7 +60,7 @@ class TokenRatio(Ratio):
 
 @dataclass(frozen=True)
 class SequenceRatio(Ratio):
-    """log s_b = (1/|y_b|) sum_t Delta_bt, one geometric mean on every token   (GSPO, arXiv:2507.18071 eq. 7).
+    """log s_b = (1/|y_b|) sum_t ell_bt, one geometric mean on every token   (GSPO, arXiv:2507.18071 eq. 7).
 
     The gradient is that of GSPO-token (eq. 13-14): equal to GSPO's where an answer has one advantage, and right where
     advantages differ between tokens.
@@ -74,7 +74,7 @@ class SequenceRatio(Ratio):
 
 @dataclass(frozen=True)
 class SequenceProduct(Ratio):
-    """log rho_b = sum_t Delta_bt, the whole answer's ratio on every token.
+    """log rho_b = sum_t ell_bt, the whole answer's ratio on every token.
 
     Unbiased off-policy, whatever the credit; its variance grows exponentially with the length.
     """
@@ -86,7 +86,7 @@ class SequenceProduct(Ratio):
 
 @dataclass(frozen=True)
 class PerDecision(Ratio):
-    """log rho_bt = sum_{k <= t} Delta_bk, the ratio of the answer so far   (per-decision; Precup et al. 2000).
+    """log rho_bt = sum_{k <= t} ell_bk, the ratio of the answer so far   (per-decision; Precup et al. 2000).
 
     Weighs a state and its action as pi would meet them: unbiased off-policy where A is pi's own advantage (an exact
     critic's). A sampled return beyond the token is still that of pi_old.

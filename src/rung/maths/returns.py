@@ -31,7 +31,7 @@ def total_return(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tens
 
 
 def reward_to_go(reward_BT: Tensor, mask_BT: Tensor, gamma: float = 1.0) -> Tensor:
-    """G_t = r_t + gamma G_{t+1}, skipping what the policy did not sample: float[B, T]   (Sutton et al. 2000).
+    """R_t = r_t + gamma R_{t+1}, skipping what the policy did not sample: float[B, T]   (Sutton et al. 2000).
 
     Args:
         reward_BT: float[B, T], read only where `mask_BT` holds.

@@ -50,7 +50,7 @@ Temperature = Annotated[float, above(0, "the gain is divided by it")]
 
 @dataclass(frozen=True)
 class ScoreFunction(Surrogate):
-    """g = A log pi(y_t|.)   (Williams 1992; assumes that the batch was sampled by pi).   grad g = A grad log pi."""
+    """S = A log pi(y_t|.)   (Williams 1992; assumes that the batch was sampled by pi).   grad S = A grad log pi."""
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         return adv_BT * logp_BT
@@ -58,7 +58,7 @@ class ScoreFunction(Surrogate):
 
 @dataclass(frozen=True)
 class Importance(Surrogate):
-    """g = rho A   (the surrogate of TRPO, arXiv:1502.05477 eq. 14)."""
+    """S = rho A   (the surrogate of TRPO, arXiv:1502.05477 eq. 14)."""
 
     def __call__(self, log_ratio_BT: Tensor, logp_BT: Tensor, adv_BT: Tensor, mask_BT: Tensor) -> Tensor:
         return log_ratio_BT.exp() * adv_BT
@@ -66,10 +66,10 @@ class Importance(Surrogate):
 
 @dataclass(frozen=True)
 class Clip(Surrogate):
-    """g = min(rho A, clip(rho, 1 - low, 1 + high) A)   (PPO, arXiv:1707.06347 eq. 7).
+    """S = min(rho A, clip(rho, 1 - low, 1 + high) A)   (PPO, arXiv:1707.06347 eq. 7).
 
     high > low is DAPO's clip-higher (arXiv:2503.14476 eq. 8). For A < 0 and rho >> 1 the gain falls without bound:
-    dual       g = max(g, dual A) there            (arXiv:1912.09729, dual = 3);
+    dual       S = max(S, dual A) there            (arXiv:1912.09729, dual = 3);
     two_sided  rho is cut at this in the first branch (INTELLECT-2, arXiv:2505.07291, two_sided = 4).
     """
 
@@ -102,7 +102,7 @@ class Clip(Surrogate):
 
 @dataclass(frozen=True)
 class CISPO(Surrogate):
-    """g = stop_gradient[clip(rho, low, high)] A log pi   (MiniMax-M1, arXiv:2506.13585 eq. 4-5).
+    """S = stop_gradient[clip(rho, low, high)] A log pi   (MiniMax-M1, arXiv:2506.13585 eq. 4-5).
 
     The weight is capped, the token is never dropped. `high` is the absolute cap on rho (5 in ScaleRL,
     arXiv:2510.13786; the first paper does not disclose 1 + eps_high); `low` = 0 caps on one side only.
@@ -117,7 +117,7 @@ class CISPO(Surrogate):
 
 @dataclass(frozen=True)
 class SAPO(Surrogate):
-    """g = (4/tau) sigmoid(tau (rho - 1)) A,  tau = positive or negative by the sign of A   (arXiv:2511.20347).
+    """S = (4/tau) sigmoid(tau (rho - 1)) A,  tau = positive or negative by the sign of A   (arXiv:2511.20347).
 
     A soft gate instead of a hard clip: slope sech^2(tau (rho-1)/2), which is 1 at rho = 1; the value there is 2/tau.
     """
@@ -132,10 +132,10 @@ class SAPO(Surrogate):
 
 @dataclass(frozen=True)
 class GMPO(Surrogate):
-    """g = A exp((1/L) sum_t clip(Delta_t)), the geometric mean of clipped token ratios   (arXiv:2507.20673).
+    """S = A exp((1/L) sum_t clip(ell_t)), the geometric mean of clipped token ratios   (arXiv:2507.20673).
 
-    Delta_t is cut at +width for A > 0 and at -width for A < 0, in log space; the mean stands on every token, each with
-    the gradient of its own Delta_t (none outside the cut): the same sum, and right where A differs between tokens.
+    ell_t is cut at +width for A > 0 and at -width for A < 0, in log space; the mean stands on every token, each with
+    the gradient of its own ell_t (none outside the cut): the same sum, and right where A differs between tokens.
     """
 
     width: Annotated[float, above(0, "at 0 a ratio may not move at all")] = 0.4
@@ -158,11 +158,11 @@ class GMPO(Surrogate):
 
 @dataclass(frozen=True)
 class MirrorDescent(Surrogate):
-    """g = -1/(2 tau) (A - tau sum_t Delta_t)^2 / L on each token   (Kimi k1.5, arXiv:2501.12599 sec. 2.3.2).
+    """S = -1/(2 tau) (A - tau sum_t ell_t)^2 / L on each token   (Kimi k1.5, arXiv:2501.12599 sec. 2.3.2).
 
     A is the reward minus the group's mean, which stands for tau log Z. At pi_old the gradient is the policy
-    gradient; later it is A - tau sum Delta: a squared pull back instead of an importance ratio. Each token has the
-    gradient of its own Delta_t: the same sum, and right where A differs between tokens.
+    gradient; later it is A - tau sum ell: a squared pull back instead of an importance ratio. Each token has the
+    gradient of its own ell_t: the same sum, and right where A differs between tokens.
     """
 
     tau: Temperature = 0.1

@@ -56,7 +56,7 @@ class GAE(Checked):
 
 @dataclass(frozen=True)
 class MC(Checked):
-    """A_t = G_t - V(s_t), the Monte Carlo return with a learned baseline   (Sutton et al. 2000)."""
+    """A_t = R_t - V(s_t), the Monte Carlo return with a learned baseline   (Sutton et al. 2000)."""
 
     gamma: Discount = 1.0
 

@@ -2,7 +2,7 @@
 
 Time comes from counts and from a rehearsal. The counts of work (equations below) over the measured rate of matrix
 products give a bound that no code can beat; the rehearsal gives what ours takes. Answers that end early, and rows
-without a signal, make the real step cheaper than an estimate at the full length: --answer-tokens says how long they are.
+of zero-variance groups, make the real step cheaper than an estimate at the full length: --answer-tokens says how long they are.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ GROUPS: tuple[tuple[str, tuple[Plot, ...]], ...] = (
         "Learning",
         (
             _plot("Reward while training", "reward"),
-            _plot("Prompts without a signal", ("frac_reward_zero_std", "all alike"), ("frac_all_right", "all right")),
+            _plot("Zero-variance groups", ("frac_reward_zero_std", "all alike"), ("frac_all_right", "all right")),
         ),
     ),
     (

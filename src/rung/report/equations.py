@@ -9,13 +9,13 @@ from rung.report.markup import Markup, tag
 
 GREEK = {
     "rho": "ρ", "beta": "β", "theta": "θ", "pi": "π", "mu": "μ", "kappa": "κ", "gamma": "γ", "lam": "λ", "delta": "δ",
-    "Delta": "Δ", "eps": "ε", "tau": "τ", "sigma": "σ", "grad": "∇",
+    "ell": "ℓ", "eps": "ε", "tau": "τ", "sigma": "σ", "grad": "∇",
 }  # fmt: skip
 SIGNS = {"<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "||": "‖", "-": "−"}
 LOWERED = "mean|std|var|log|kl|target|[A-Za-z]|" + "|".join(
     ["sum", *GREEK]
 )  # what may carry an index; max_kl is a name
-INDEX = r"\{[^{}]*\}|[A-Za-z0-9]+"
+INDEX = r"\{[^{}]*\}|[A-Za-z0-9]+|\+(?=[\s),]|$)"
 TOKEN = re.compile(rf"(?P<name>(?:{LOWERED})_(?:{INDEX})|[A-Za-z]+)|(?P<sign><-|\|\||[^\sA-Za-z])")
 
 

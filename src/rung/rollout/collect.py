@@ -95,7 +95,7 @@ class Collector:
     def _draw(self, step: int) -> tuple[list[tuple[Task, list[Scored]]], dict[str, float], int]:
         """Problems with their answers, counts, and the tokens that these cost.
 
-        Dynamic sampling draws further problems in place of those without a signal.
+        Dynamic sampling draws further problems in place of zero-variance groups.
         """
         chosen: list[tuple[Task, list[Scored]]] = []
         dull: list[tuple[Task, list[Scored]]] = []

@@ -219,9 +219,9 @@ def reference_metrics(batch: Batch) -> dict[str, float]:
     """KL to the reference per token at rollout time: k3 (never negative) as `kl`, k1 beside it."""
     if batch.ref_logp_BT is None:
         return {}
-    delta_BT = difference(batch.old_logp_BT, batch.ref_logp_BT, batch.mask_BT)
+    u_BT = difference(batch.old_logp_BT, batch.ref_logp_BT, batch.mask_BT)
     n = max(int(batch.mask_BT.sum()), 1)
-    return {"kl": float((k3(delta_BT) * batch.mask_BT).sum() / n), "kl_k1": float(k1(delta_BT).sum() / n)}
+    return {"kl": float((k3(u_BT) * batch.mask_BT).sum() / n), "kl_k1": float(k1(u_BT).sum() / n)}
 
 
 def advantage_metrics(batch: Batch, active: int) -> dict[str, float]:
