@@ -1,6 +1,7 @@
 """What a user did that we cannot do: one message that says what, why and what to do (exit status 2). And what went wrong."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,19 @@ class InputError(_Said, ValueError):
 
 class RunFailed(_Said):
     """What was begun could not be done, through nobody's input: memory or disk ran out, weights became useless (status 1)."""
+
+
+MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED", re.IGNORECASE)
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Of the machine or of a device: torch raises a RuntimeError for both, which only its text tells from others."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(MEMORY.search(str(error))))
+
+
+def first_line(error: BaseException) -> str:
+    """What another library says, as far as people read it."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, more: str = "") -> InputError:

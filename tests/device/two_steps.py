@@ -40,9 +40,9 @@ def made(
     if checkpoint:
         checkpointing.enable(model)
     learner = LocalLearner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=law.max_new_tokens))
-    learner.micro_tokens = micro
+    learner.micro.tokens = micro
     if learner.critic is not None:
-        learner.critic.micro_tokens = micro
+        learner.critic.micro.tokens = micro
     env, greedy = registry.load("chained_arithmetic").train, "greedy" in recipe.needs
     return learner, Collector(
         env, model.codec, TorchSampler(model), law, recipe.data, prompts, samples, 0, greedy=greedy

@@ -18,7 +18,7 @@ from rung.recipe_io import all_recipes
 from rung.recipe_rules import refuse_sampling
 from rung.recipes import REINFORCE, RLOO, Recipe
 from rung.records import Batch, Scores, State, Totals
-from rung.training.work import MasterAdamW
+from rung.training.optimizer import MasterAdamW
 
 F64 = torch.float64
 NAMES = sorted(all_recipes())

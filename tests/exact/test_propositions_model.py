@@ -15,6 +15,7 @@ from rung.recipes import TRPO
 from rung.records import Batch, SamplingLaw, Tokens
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
+from rung.training.micro import Micro
 from rung.training.policy import Policy
 from rung.training.work import Work
 
@@ -131,7 +132,7 @@ def natural_work(max_kl: float) -> tuple[Work, p.NaturalStep, list[torch.Tensor]
         value_BT=torch.zeros_like(logp_BT), tokens=t,
     )  # fmt: skip
     rule = p.NaturalStep(max_kl=max_kl)
-    work = Work(TRPO, policy, replace(batch, adv_BT=TRPO.credit(batch)), torch.arange(3), 4, 1000)
+    work = Work(TRPO, policy, replace(batch, adv_BT=TRPO.credit(batch)), torch.arange(3), 4, Micro(1000))
     return work, rule, [x for x in policy.model.hf.parameters() if x.requires_grad]
 
 

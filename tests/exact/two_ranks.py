@@ -23,9 +23,11 @@ from rung.recipe_io import all_recipes
 from rung.recipes import Recipe
 from rung.records import Batch, State, Tokens, Totals
 from rung.training.metrics import Drift
+from rung.training.micro import Micro
 from rung.training.needs import frozen
+from rung.training.optimizer import MasterAdamW
 from rung.training.policy import Policy
-from rung.training.work import MasterAdamW, Work
+from rung.training.work import Work
 
 RANKS = {"unequal": [[0, 1, 4], [2, 3, 5]], "one has nothing in the loss": [[0, 1, 2, 4], [3, 5]]}
 LENGTHS, KEPT_OUT, MAX_TOKENS = [1, 2, 5, 4, 1, 3], [3, 5], 6
@@ -100,7 +102,7 @@ def gradient(recipe: Recipe, rows: list[int], total: Totals | None) -> tuple[lis
     shaped = replace(shaped, adv_BT=recipe.normalize(recipe.credit(shaped), shaped.mask_BT))
     active = torch.tensor([r for r in rows if r not in KEPT_OUT], dtype=torch.long)
     own = count(shaped.rows(torch.tensor(rows)), MAX_TOKENS)
-    work = Work(recipe, actor, shaped, active, MAX_TOKENS, 12)
+    work = Work(recipe, actor, shaped, active, MAX_TOKENS, Micro(12))
     for part in frozen(work, list(work.parts(active))) if len(active) else []:
         J, scores = work.J(part, total or own)
         (-J).backward()

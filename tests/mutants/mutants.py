@@ -73,6 +73,8 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "kernels/llama_step.py": ["tests/kernels/test_llama.py"],
     "training/work.py": ["tests/training/test_updates.py", "tests/training/test_old_logp.py"],
+    "training/micro.py": ["tests/training/test_memory.py"],
+    "training/optimizer.py": ["tests/training/test_updates.py"],
     "training/policy.py": ["tests/kernels/test_attention.py", "tests/training/test_needs.py"],
     "training/critic.py": ["tests/training/test_critic_masks.py", "tests/training/test_needs.py"],
     "training/needs.py": ["tests/training/test_needs.py"],

@@ -26,7 +26,7 @@ def after_a_step(name: str, *, on: bool, lora: bool) -> tuple[torch.Tensor, dict
         checkpointing.enable(model)
     recipe = find(name)
     learner = LocalLearner(recipe, model, Hyper(learning_rate=1e-3, max_new_tokens=12))
-    learner.micro_tokens = 10_000
+    learner.micro.tokens = 10_000
     env = registry.load("chained_arithmetic").train
     collected = Collector(env, model.codec, TorchSampler(model), LAW, recipe.data, 3, 4, 0).collect(0, learner.state)
     metrics = learner.step(collected).metrics

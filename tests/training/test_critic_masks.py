@@ -12,6 +12,7 @@ from rung.network.model import Model, wrap
 from rung.parts import GAE, MC, Critic, Value
 from rung.records import Batch, Tokens
 from rung.training.critic import ValueModel, explained_variance
+from rung.training.micro import Micro
 
 V = 17
 
@@ -31,7 +32,7 @@ def policy() -> Model:
 
 def build(policy: Model, micro_tokens: int = 1000, zero: bool = False, **config) -> ValueModel:
     critic = ValueModel.build(
-        Critic(**{"minibatches": 1, **config}), policy, learning_rate=1e-3, micro_tokens=micro_tokens
+        Critic(**{"minibatches": 1, **config}), policy, learning_rate=1e-3, micro=Micro(micro_tokens)
     )
     if not zero:
         torch.manual_seed(1)

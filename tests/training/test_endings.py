@@ -202,7 +202,7 @@ def test_memory_that_runs_out_is_said_and_the_last_finished_step_is_kept(tmp_pat
     made = LocalLearner.__post_init__
     monkeypatch.setattr(LocalLearner, "__post_init__", lambda self: (made(self), learners.append(self))[0])
     monkeypatch.setattr(torch.Tensor, "backward", none_left(2))
-    with pytest.raises(RunFailed, match=r"memory ran out in step 3 .*activation_gib"):
+    with pytest.raises(RunFailed, match=r"memory ran out on one answer at a time"):
         rung.train("grpo", steps=5, out=tmp_path / "run", **SMALL)
     assert newest(tmp_path / "run") == 2 and rows(tmp_path / "run") == [1, 2]
 

@@ -20,6 +20,7 @@ from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
 from rung.training.config import TrainConfig
 from rung.training.learner import Hyper, LocalLearner
+from rung.training.micro import Micro
 from rung.training.setup import prepare, train_only
 from rung.training.work import Work
 
@@ -60,7 +61,7 @@ def test_micro_batches_do_not_change_the_gradient(name, monkeypatch):
     gradients = []
     for micro_tokens in (100_000, 40):  # everything at once; a prompt or so at a time
         learner, collected = fresh(recipe)
-        learner.micro_tokens = micro_tokens
+        learner.micro.tokens = micro_tokens
         seen = []
 
         def step(*_, learner=learner, seen=seen):
@@ -78,7 +79,7 @@ def test_the_kl_to_the_old_policy_is_measured_on_the_whole_step():
     moved = []
     for micro_tokens in (100_000, 40):
         learner, collected = fresh(find("ppo_kl"))
-        learner.micro_tokens = micro_tokens
+        learner.micro.tokens = micro_tokens
         moved.append(learner.step(collected).metrics["trust/kl"])
     assert moved[0] > 1e-5
     assert moved[1] == pytest.approx(moved[0], rel=1e-3)
@@ -163,7 +164,7 @@ def test_bfloat16_weights_follow_float32_masters():
 def work_of(learner, collected):
     batch = learner.prepare(collected.batch)
     batch = replace(batch, adv_BT=learner.recipe.credit(batch))
-    return Work(learner.recipe, learner.policy, batch, torch.arange(len(batch.valid_B)), 16, 100_000)
+    return Work(learner.recipe, learner.policy, batch, torch.arange(len(batch.valid_B)), 16, Micro(100_000))
 
 
 def test_an_accepted_natural_step_keeps_the_bound_and_gains():

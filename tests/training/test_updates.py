@@ -11,8 +11,10 @@ from rung.maths.returns import outcome_to_token
 from rung.network.model import Model
 from rung.recipes import Recipe
 from rung.records import Batch, Tokens
+from rung.training.micro import Micro
+from rung.training.optimizer import MasterAdamW
 from rung.training.policy import Policy
-from rung.training.work import MasterAdamW, Work
+from rung.training.work import Work
 
 RECIPE = Recipe(name="own", ratio=p.TokenRatio(), surrogate=p.Importance())
 
@@ -43,7 +45,7 @@ def batch(actor: Policy) -> Batch:
 
 def work(update: p.UpdateRule, micro_tokens: int = 14, **more) -> Work:
     actor = policy()
-    made = Work(replace(RECIPE, update=update), actor, batch(actor), torch.arange(6), 5, micro_tokens, **more)
+    made = Work(replace(RECIPE, update=update), actor, batch(actor), torch.arange(6), 5, Micro(micro_tokens), **more)
     made.optimizer, made.learning_rate = MasterAdamW(made.parameters, 1e-2), 1e-2
     return made
 

@@ -13,13 +13,15 @@ learner       One training step, the story of the project in order: rewards -> c
 loop          `rung train`: from settings to a run. Evaluate, then sample -> score -> learn for some steps, evaluate again, save.
 memory_watch  The largest memory in use during each phase of a step, without touching what others measure of this process.
 metrics       What a step reports. Names follow TRL where the quantity is the same; docs/metrics.md defines each.
+micro         How much goes through the model at once: half as much where memory runs out, which changes no result.
 needs         What a part of a recipe may need, and what prepares it: one name, one entry. Names that are not here are refused.
 next_steps    What a run tells its user to type next: commands that work as printed, or Python where only Python has what they need.
+optimizer     The optimizer: AdamW on float32 masters, whatever the model computes in.
 policy        The policy: what the model says about a batch's tokens, with gradient.
 resume        Going on with a run. Everything is as the run has it; what is given besides may change and is written down.
 saving        When a run is saved: by the clock or by steps, at its end, and on the way out of any other end.
 seen          What signs of trouble are read from: a run's rows so far, and what is known beside them.
 setup         From settings to a run's parts: everything is checked here, cheapest first, before anything is written.
 signs         How what goes wrong in a training shows in its metrics. health.py names each of these signs.
-work          What an update rule works with: one batch in micro-batches, their gradients, and the optimizer's float32 masters.
+work          What an update rule works with: one batch in micro-batches, and their gradients.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from rung.network.forward import predicting_states
 from rung.network.model import Model
 from rung.parts import Critic
 from rung.records import Batch, Tokens
+from rung.training.micro import Micro
+from rung.training.optimizer import MasterAdamW
 from rung.training.policy import in_parts, microbatches, minibatches, slots
-from rung.training.work import MasterAdamW
 
 
 @dataclass
@@ -31,17 +33,17 @@ class ValueModel:
     model: Model
     head: nn.Linear
     optimizer: MasterAdamW
-    micro_tokens: int
+    micro: Micro
 
     @classmethod
-    def build(cls, config: Critic, policy: Model, learning_rate: float, micro_tokens: int) -> ValueModel:
+    def build(cls, config: Critic, policy: Model, learning_rate: float, micro: Micro) -> ValueModel:
         model = policy if config.shared else replace(policy, hf=twin(policy.hf))
         head = nn.Linear(policy.hf.config.get_text_config().hidden_size, 1, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         trunk: Any = model.hf.get_decoder()
         own = list(head.parameters()) + ([] if config.shared else list(trunk.parameters()))
-        return cls(config, model, head, MasterAdamW(own, config.learning_rate * learning_rate), micro_tokens)
+        return cls(config, model, head, MasterAdamW(own, config.learning_rate * learning_rate), micro)
 
     def values(self, tokens: Tokens) -> Tensor:
         """V_bt before each scored token is emitted, float32[B, T] with gradient, zero off the mask."""
@@ -50,7 +52,7 @@ class ValueModel:
 
     def predict(self, tokens: Tokens) -> Tensor:
         """V_bt for a whole step, some rows at a time, without gradient, in main memory."""
-        return in_parts(tokens, 4 * self.micro_tokens, self.values)
+        return self.micro.tried(lambda: in_parts(tokens, 4 * self.micro.tokens, self.values), tokens)
 
     def after(self, tokens: Tokens, wanted_B: Tensor) -> Tensor:
         """V(s_L), of the state after the last token, for the wanted rows: float32[B], zero for the others."""
@@ -59,7 +61,8 @@ class ValueModel:
         longer = replace(  # as if one token more were to be scored, which nothing reads
             tokens, tokens_BT=one(tokens.tokens_BT, (0, 1)), mask_BT=at_T == length_B[:, None], length_B=length_B + 1,
         )  # fmt: skip
-        return in_parts(longer, 4 * self.micro_tokens, self.values, wanted_B.nonzero()[:, 0]).sum(1)
+        rows = wanted_B.nonzero()[:, 0]
+        return self.micro.tried(lambda: in_parts(longer, 4 * self.micro.tokens, self.values, rows), longer).sum(1)
 
     def fit(self, batch: Batch, clip_norm: float, seed: int) -> float:
         """AdamW on the value loss, a token mean over each minibatch (its valid rows learn, all of them are counted).
@@ -72,16 +75,28 @@ class ValueModel:
         plan = minibatches(batch.group_B, 1 if shared else self.config.minibatches, seed)
         for epoch in range(1 if shared else self.config.epochs):
             for minibatch in plan:
-                weight = 1 / max(int(batch.mask_BT[minibatch].sum()), 1)
-                for rows in microbatches(batch.spoken, minibatch[batch.valid_B[minibatch]], self.micro_tokens):
-                    part = batch.rows(rows)
-                    assert part.value_BT is not None and part.target_BT is not None
-                    aims = (part.value_BT, part.target_BT, weight * part.mask_BT)
-                    loss = self.config.loss(self.values(part.spoken), *send(self.model.device, *aims))
-                    ((self.config.coef if shared else 1.0) * loss).backward()
-                    first += [loss.detach()] if epoch == 0 else []
+                losses = self.micro.tried(partial(self._gradient, batch, minibatch), batch.spoken, self._forget)
+                first += losses if epoch == 0 else []
                 self.optimizer.step(clip_norm)
         return sum((float(loss) / len(plan) for loss in fetch(*first)), 0.0)
+
+    def _gradient(self, batch: Batch, minibatch: Tensor) -> list[Tensor]:
+        """Add the gradient of a minibatch's loss to what is at hand; the losses of its micro-batches."""
+        weight = 1 / max(int(batch.mask_BT[minibatch].sum()), 1)
+        losses = list[Tensor]()
+        for rows in microbatches(batch.spoken, minibatch[batch.valid_B[minibatch]], self.micro.tokens):
+            part = batch.rows(rows)
+            assert part.value_BT is not None and part.target_BT is not None
+            aims = (part.value_BT, part.target_BT, weight * part.mask_BT)
+            loss = self.config.loss(self.values(part.spoken), *send(self.model.device, *aims))
+            ((self.config.coef if self.config.shared else 1.0) * loss).backward()
+            losses.append(loss.detach())
+        return losses
+
+    def _forget(self) -> None:
+        """No gradient is at hand: the policy has none yet when a critic on its trunk is fitted."""
+        for p in (*self.model.hf.parameters(), *self.head.parameters()):
+            p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -29,8 +29,10 @@ from rung.rollout.phases import Phase, untold
 from rung.training import needs
 from rung.training.critic import ValueModel, explained_variance
 from rung.training.metrics import advantage_metrics, reference_metrics, signal_metrics
+from rung.training.micro import Micro
+from rung.training.optimizer import MasterAdamW
 from rung.training.policy import BasePolicy, Policy, activation_bytes_per_token, in_parts
-from rung.training.work import MasterAdamW, Work
+from rung.training.work import Work
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class LocalLearner:
         self.state = recipe.initial_state()
         self.memory: dict[str, Any] = {}  # the update rule's own
         self.policy = Policy(self.model, hyper.temperature)
-        self.micro_tokens = max(256, int(hyper.activation_gib * 2**30 / activation_bytes_per_token(self.model)))
+        self.micro = Micro(max(256, int(hyper.activation_gib * 2**30 / activation_bytes_per_token(self.model))))
         self.parameters = [p for p in self.model.hf.parameters() if p.requires_grad]
         cost = recipe.update.cost()
         if cost.float32 and any(p.dtype != torch.float32 for p in self.parameters):
@@ -128,7 +130,7 @@ class LocalLearner:
         config = recipe.credit.learns() if needs.critic(recipe.needs) else None
         self.critic: ValueModel | None = None
         if config is not None:
-            self.critic = ValueModel.build(config, self.model, hyper.learning_rate, self.micro_tokens)
+            self.critic = ValueModel.build(config, self.model, hyper.learning_rate, self.micro)
 
     def _frozen_copy(self) -> Policy:
         """pi_ref: the weights of now, never updated; of a model with an adapter, the model without it."""
@@ -140,6 +142,7 @@ class LocalLearner:
     # -- the step ---------------------------------------------------------------------------------------------------
     def step(self, collected: Collected) -> StepResult:
         """One optimizer step's worth of answers becomes new parameters."""
+        halved = self.micro.halved
         assessed = self.assess(collected)
         batch, work, before = assessed.batch, self.work(assessed), self._some_weights()
         assert batch.adv_BT is not None
@@ -161,6 +164,7 @@ class LocalLearner:
             **work.drift.metrics(),
             "update/changed": float(torch.cat([(a != b).float() for a, b in pairs]).mean()),
             "update/skipped": float(metrics["update/steps"] == 0),
+            "update/halved": float(self.micro.halved - halved),
             "kl_coef": self.state.kl_coef,
             **({"trust/coef": self.state.trust_coef} if "trust/kl" in metrics else {}),
         }
@@ -182,7 +186,7 @@ class LocalLearner:
         """The batch as an update rule sees it."""
         hyper = self.hyper
         return Work(
-            self.recipe, self.policy, assessed.batch, assessed.active, hyper.max_new_tokens, self.micro_tokens,
+            self.recipe, self.policy, assessed.batch, assessed.active, hyper.max_new_tokens, self.micro,
             self.reference, self.optimizer, hyper.learning_rate, hyper.rate(self.version), hyper.clip_norm,
             hyper.seed + self.version, self.memory,
         )  # fmt: skip
@@ -194,7 +198,10 @@ class LocalLearner:
 
     def logp(self, policy: Policy, batch: Batch) -> Tensor:
         """What `policy` says about a whole step, some rows at a time, in main memory: float32[B, T]."""
-        return in_parts(batch.spoken, 4 * self.micro_tokens, lambda part: policy.score(part).logp_BT)
+        tokens = batch.spoken
+        return self.micro.tried(
+            lambda: in_parts(tokens, 4 * self.micro.tokens, lambda part: policy.score(part).logp_BT), tokens
+        )
 
     def learn_values(self, batch: Batch) -> dict[str, float]:
         """One fit of the critic, if there is one, to a batch that `assess` has prepared."""

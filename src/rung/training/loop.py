@@ -33,7 +33,7 @@ from rung.training.memory_watch import MemoryWatch
 from rung.training.metrics import reward_metrics
 from rung.training.next_steps import when_done
 from rung.training.resume import agreed
-from rung.training.saving import Saving, explained
+from rung.training.saving import Saving, explained, halved
 from rung.training.seen import Facts
 from rung.training.setup import Setup, plain_prompts, prepare, unread_letters
 
@@ -235,6 +235,8 @@ class _Loop:
         if config.save_rollouts:
             self.run.write_rollouts(step + 1, rollout_rows(collected, result))
         self.console.step(row)
+        if row.get("update/halved"):
+            self.console.message(halved(row, config.activation_gib))
         self._say(found)
         self.listeners.step(StepRecord(step + 1, dict(row), collected.scored, result))
 

@@ -52,6 +52,10 @@ class Drift:
         self.seen.append(torch.stack([x.to(d_BT.dtype) for x in numbers]))
         self.gaps.append((d_BT, mask_BT, d_BT.sum(1)))
 
+    def forget(self, since: int) -> None:
+        """The micro-batches from the one numbered `since` on, which are computed again."""
+        del self.seen[since:], self.gaps[since:]
+
     def rows(self, since: int = 0) -> list[dict[str, float]]:
         """The numbers of each micro-batch, from the one numbered `since` on."""
         return self._named(fetch(*self.seen[since:]))

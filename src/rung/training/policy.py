@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -32,6 +32,11 @@ class Heads:
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
+
+    def rows(self, tokens: Tokens, index: Tensor) -> Heads:
+        """Those at some rows of the tokens that they were made of."""
+        of_row = self.hidden.split(tokens.mask_BT.sum(1).tolist())
+        return replace(self, hidden=torch.cat([of_row[b] for b in index.tolist()]))
 
 
 def slots(tokens: Tokens) -> Tensor:
@@ -152,6 +157,15 @@ class Part:
     def adv_BT(self) -> Tensor:
         assert self.batch.adv_BT is not None
         return self.batch.adv_BT
+
+    def cut(self, budget: int) -> list[Part]:
+        """The same in parts that feed at most `budget` tokens each."""
+        cut = list(microbatches(self.tokens, torch.arange(len(self.rows)), budget))
+        return [self] if len(cut) == 1 else [self._some(index) for index in cut]
+
+    def _some(self, index: Tensor) -> Part:
+        ref, old = (None if x is None else x.rows(self.tokens, index) for x in (self.ref, self.old))
+        return Part(self.batch.rows(index), self.rows[index], ref, old)
 
 
 @dataclass

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
-import re
 import shutil
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from rung.errors import InputError, RunFailed, setting
+from rung.errors import InputError, RunFailed, first_line, memory_ran_out, setting
 from rung.io.console import Console
 from rung.io.run_dir import RunDir
+from rung.io.terminal import counted
 from rung.training.checkpoint import Finished, finished, kept, write
 from rung.training.config import TrainConfig
 from rung.training.next_steps import resuming
@@ -20,7 +22,6 @@ from rung.training.setup import Setup
 
 EVERY = 120.0  # seconds between checkpoints where no number of steps is given,
 SHARE = 20  # or so many times as long as one takes
-MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -103,14 +104,23 @@ class Saving:
 
 def explained(error: BaseException, config: TrainConfig, step: int) -> RunFailed | None:
     """Memory or disk that ran out, in words; None: something else. What the step held in memory is given back first."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and MEMORY.search(str(error))):
+    if memory_ran_out(error):
         traceback.clear_frames(error.__traceback__)
-        first = str(error).strip().split("\n")[0][:200]
         return RunFailed(
-            f"memory ran out in step {step}{f' ({first})' if first else ''}. Use less at a time: {setting('activation_gib')} below "
-            f"{config.activation_gib:g}, {setting('gradient_checkpointing', True)}, or fewer {setting('prompts_per_step')}."
+            f"memory ran out in step {step} ({first_line(error)}). Use less at a time: fewer {setting('prompts_per_step')} or "
+            f"{setting('samples_per_prompt')}, a lower {setting('max_new_tokens')}, or an adapter ({setting('lora_rank', 8)})."
         )
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         where = f" ({error.filename})" if error.filename else ""
         return RunFailed(f"the disk is full: step {step} could not be written{where}. Make room, then go on.")
     return None
+
+
+def halved(row: Mapping[str, Any], gib: float) -> str:
+    """What is said of a step that did not fit into memory at once. gib: activation_gib as it is."""
+    times = int(row["update/halved"])
+    less = setting("activation_gib", float(f"{gib / 2**times:.2g}"))
+    return (
+        f"memory ran out in step {row['step']}: it was computed again with half as much at a time ({counted(times, 'halving')}), "
+        f"which changes no result. The rest of this run takes no more; {less} begins so."
+    )

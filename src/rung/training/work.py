@@ -1,4 +1,4 @@
-"""What an update rule works with: one batch in micro-batches, their gradients, and the optimizer's float32 masters.
+"""What an update rule works with: one batch in micro-batches, and their gradients.
 
 Denominators are counted over each optimizer step before any backward. Nothing here knows which rule or recipe it serves.
 """
@@ -6,10 +6,11 @@ Denominators are counted over each optimizer step before any backward. Nothing h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +23,12 @@ from rung.maths.objective import count, objective
 from rung.recipes import Recipe
 from rung.records import Batch, Scores, Totals
 from rung.training.metrics import Drift
+from rung.training.micro import Micro
 from rung.training.needs import frozen
+from rung.training.optimizer import MasterAdamW
 from rung.training.policy import Minibatch, Part, Policy, microbatches, minibatches, put_back
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -39,7 +44,7 @@ class Work:
     batch: Batch
     active: Tensor
     max_tokens: int
-    micro_tokens: int
+    micro: Micro
     reference: Policy | None = None
     optimizer: MasterAdamW | None = None
     learning_rate: float = 0.0
@@ -68,8 +73,20 @@ class Work:
         for rows in minibatches(self.batch.group_B, minibatches_, self.seed):
             total, active = self.count(rows), rows[torch.isin(rows, self.active)]
             if len(active):
-                self.plan.append(Minibatch(total, frozen(self, list(self.parts(active)))))
+                self.plan.append(Minibatch(total, self._tried(partial(self._frozen, active))))
         return self.plan
+
+    def _frozen(self, rows: Tensor) -> list[Part]:
+        return frozen(self, list(self.parts(rows)))
+
+    def _tried(self, attempt: Callable[[], T]) -> T:
+        """attempt(), which reads `minibatch.parts`, and again on smaller micro-batches where memory runs out."""
+        return self.micro.tried(attempt, self.batch.spoken, self._fit)
+
+    def _fit(self) -> None:
+        """No micro-batch is larger than `micro` says now."""
+        for minibatch in self.plan:
+            minibatch.parts = [piece for part in minibatch.parts for piece in part.cut(self.micro.tokens)]
 
     def count(self, rows: Tensor | None = None) -> Totals:
         """The denominators of an optimizer step on all rows, or on some, where the objective reads them."""
@@ -78,12 +95,24 @@ class Work:
 
     def parts(self, rows: Tensor) -> Iterator[Part]:
         """Micro-batches of some active rows."""
-        for index in microbatches(self.batch.spoken, rows, self.micro_tokens):
+        for index in microbatches(self.batch.spoken, rows, self.micro.tokens):
             yield Part(send(self.policy.model.device, self.batch.rows(index))[0], index)
 
     # -- gradients --------------------------------------------------------------------------------------------------
     def gradient(self, minibatch: Minibatch) -> None:
-        self._since, self._gains, own = len(self.drift.seen), [], list[Part]()
+        self._since = len(self.drift.seen)
+        before = [None if p.grad is None else p.grad.clone() for p in self.parameters]  # of a critic on the policy's trunk
+
+        def undo() -> None:
+            self.drift.forget(self._since)
+            for p, g in zip(self.parameters, before, strict=True):
+                p.grad = None if g is None else g.clone()
+            self._fit()
+
+        self.micro.tried(partial(self._gradient, minibatch), self.batch.spoken, undo)
+
+    def _gradient(self, minibatch: Minibatch) -> None:
+        self._gains, own = [], list[Part]()
         for part in minibatch.parts:
             if self.begun:
                 J, scores = self.J(part, minibatch.total)
@@ -162,15 +191,18 @@ class Work:
             differ = largest > self.recipe.surrogate.room / 10
         for minibatch in self.plan if differ else ():
             if minibatch is not now:
-                minibatch.parts = [self._rescored(part) for part in minibatch.parts]
+                minibatch.parts = self._tried(partial(self._rescored, minibatch))
 
     @torch.no_grad()
-    def _rescored(self, part: Part) -> Part:
-        return _with_old(part, self.policy.score(part.tokens).logp_BT)
+    def _rescored(self, minibatch: Minibatch) -> list[Part]:
+        return [_with_old(part, self.policy.score(part.tokens).logp_BT) for part in minibatch.parts]
 
     # -- what a step did --------------------------------------------------------------------------------------------
-    @torch.no_grad()
     def trial(self, minibatch: Minibatch) -> Trial:
+        return self._tried(partial(self._trial, minibatch))
+
+    @torch.no_grad()
+    def _trial(self, minibatch: Minibatch) -> Trial:
         both: list[Tensor] = []
         for part in minibatch.parts:
             J, scores = self.J(part, minibatch.total, leash=True)
@@ -180,8 +212,11 @@ class Work:
         tokens = sum(int(part.tokens.mask_BT.sum()) for part in minibatch.parts)
         return Trial(total_of(numbers[::2]) - total_of(self._gains), total_of(numbers[1::2]) / max(tokens, 1))
 
-    @torch.no_grad()
     def moved(self) -> float | None:
+        return self._tried(self._moved)
+
+    @torch.no_grad()
+    def _moved(self) -> float | None:
         parts = [part for minibatch in self.plan for part in minibatch.parts if part.old is not None]
         if not parts:
             return None
@@ -254,68 +289,3 @@ def _assign(parameters: list[Tensor], base: list[Tensor], step: Tensor | None) -
     for p, b in zip(parameters, base, strict=True):
         p.copy_(b if step is None else b + step[at : at + p.numel()].view_as(p))
         at += p.numel()
-
-
-# -- the optimizer --------------------------------------------------------------------------------------------------
-class MasterAdamW:
-    """AdamW (arXiv:1711.05101) whose state and weights are float32, whatever the model computes in.
-
-    A step of 1e-6 vanishes in bfloat16 weights of 0.02, so weights of a low precision get a float32 copy.
-    """
-
-    def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        learning_rate: float,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.0,
-        epsilon: float = 1e-8,
-    ) -> None:
-        self.parameters = [p for p in parameters if p.requires_grad]
-        self.masters = [p if p.dtype == torch.float32 else p.detach().float().clone() for p in self.parameters]
-        self.learning_rate = learning_rate
-        self.adam = torch.optim.AdamW(
-            self.masters, lr=learning_rate, betas=betas, weight_decay=weight_decay, eps=epsilon, foreach=True
-        )
-
-    def gradient_norm(self) -> float:
-        """The norm of the whole gradient, before clipping."""
-        norms = [p.grad.float().norm() for p in self.parameters if p.grad is not None]
-        return float(torch.stack(norms).norm()) if norms else 0.0
-
-    @torch.no_grad()
-    def step(self, clip_norm: float = 0.0, scale: float = 1.0) -> float:
-        """One step on the gradients at hand, clipped to `clip_norm` (0: not), learning rate times `scale`. Returns their norm.
-
-        A gradient that is not finite changes nothing and returns NaN or inf.
-        """
-        norm = self.gradient_norm()
-        if norm == norm and norm != float("inf"):
-            shrink = min(1.0, clip_norm / (norm + 1e-12)) if clip_norm > 0 else 1.0
-            for p, master in zip(self.parameters, self.masters, strict=True):
-                if p.grad is not None:
-                    master.grad = p.grad.float().mul_(shrink) if master is not p else p.grad.mul_(shrink)
-            for group in self.adam.param_groups:
-                group["lr"] = self.learning_rate * scale
-            self.adam.step()
-            for p, master in zip(self.parameters, self.masters, strict=True):
-                if master is not p:
-                    p.copy_(master)
-                    master.grad = None
-        self.zero_grad()
-        return norm
-
-    def zero_grad(self) -> None:
-        for p in self.parameters:
-            p.grad = None
-
-    def state_dict(self) -> dict[str, Any]:
-        own = [m for p, m in zip(self.parameters, self.masters, strict=True) if m is not p]
-        return {"adam": self.adam.state_dict(), "masters": own}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.adam.load_state_dict(state["adam"])
-        own = [m for p, m in zip(self.parameters, self.masters, strict=True) if m is not p]
-        with torch.no_grad():
-            for master, saved in zip(own, state["masters"], strict=True):
-                master.copy_(saved)
