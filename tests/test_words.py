@@ -17,7 +17,7 @@ from rung.training.config import TrainConfig
 
 SPECS = {name: command.flags for name, command in COMMANDS.items()}
 EVERY = [(name, slot) for name, spec in SPECS.items() for slot in slots(spec)]
-NEEDED = {"starter": ["--out", "x"], "report": ["runs"], "diff": ["a", "b"]}
+NEEDED = {"starter": ["--out", "x"], "report": ["runs"], "diff": ["a", "b"], "export": ["a", "--to", "trl"]}
 
 
 def words_of(name: str) -> list[str]:

@@ -11,6 +11,7 @@ compat/          TRL's names for a script that is being ported: `from rung.compa
 evaluation/      What a model can do: held-out problems, questions, verifiers, rows.
 exact/           Small worlds in which every answer is enumerated: what a recipe's gradient is on average, and why.
 experiments/     Many runs, made once and compared: the ladder, why, variance.
+export/          Recipes inside other trainers, and their configurations as recipes: `rung export`, `rung import`.
 io/              What a run writes down, and what people are shown of it.
 kernels/         What makes it fast, on one device, each checked against the plain way.
 maths/           The mathematics: tensors in, tensors out, no model and no file. The equation is each docstring's first line.

@@ -1,6 +1,7 @@
 """What can be set: types and ranges, shared fields, flags, overrides. Nothing here needs torch.
 
 calls      What Python may call: a call that does not fit is one sentence that names the argument.
+elsewhere  The flags of `rung export` and `rung import`: recipes in other trainers.
 flags      The flags of all commands but `train` and `plan`; not beside the commands' code, so that they are read without torch.
 overrides  Changes to a recipe's fields, as flags say them (kl.coef) and as tables do (kl = {coef = ...}); nothing here needs torch.
 ranges     What a field may hold: its type and its range, said once beside the field and checked whenever a record is made.

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from rung.errors import InputError
 from rung.io.waiting import loading, waiting
+from rung.settings.elsewhere import Export
 from rung.settings.flags import (
     Ask,
     Audit,
@@ -178,6 +179,12 @@ def _diff(args: Diff) -> int:
     return show_diff(a, override(b, args.overrides), args.json, (first, second), settings_apart(*texts))
 
 
+def _export(args: Export) -> int:
+    from rung.export.command import run_export
+
+    return run_export(args)
+
+
 def _audit(args: Audit) -> int:
     from rung.exact.audit import run_audit
     from rung.exact.world import World
@@ -255,6 +262,7 @@ COMMANDS: dict[str, Command] = {
     "recipes": Command(Recipes, _recipes, "rung.io.recipe_views", "the tree of recipes"),
     "explain": Command(Explain, _explain, "rung.io.recipe_views", "a recipe's assembled equation, with sources"),
     "diff": Command(Diff, _diff, "rung.io.recipe_views", "what changes between two recipes, and why"),
+    "export": Command(Export, _export, "rung.export.command", "a recipe inside TRL, verl or SkyRL: settings and module"),
     "audit": Command(Audit, _audit, "rung.exact.audit", "is a recipe's gradient the policy gradient, and if not, why"),
     "why": Command(Why, _why, "rung.experiments.why", "the experiment that shows why a recipe was introduced"),
     "ladder": Command(

@@ -10,7 +10,7 @@ from typing import Any
 from rung.shell.help import Flag, flags_of, more_of
 
 Commands = Mapping[str, tuple[Any, str]]  # {name: (the dataclass of its flags, what it is for)}
-TAKES_RECIPES = ("train", "plan", "explain", "diff", "audit", "why")
+TAKES_RECIPES = ("train", "plan", "explain", "diff", "export", "audit", "why")
 
 
 def script(shell: str, commands: Commands, recipes: Sequence[str]) -> str:

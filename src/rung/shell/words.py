@@ -24,6 +24,7 @@ EXAMPLES = {
     "data": "rows.jsonl",
     "explain": "grpo",
     "diff": "grpo dr_grpo",
+    "export": "grpo --to trl",
     "why": "grpo",
     "variance": "starter",
 }

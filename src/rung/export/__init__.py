@@ -1,0 +1,11 @@
+"""Recipes inside other trainers, and their configurations as recipes: `rung export`, `rung import`.
+
+A target is exported to where its own code computes the recipe (settings alone), or where a module that calls rung's certified
+parts from inside it does. What neither can do is refused with the reason; nothing is approximated.
+
+command      `rung export`: a recipe's settings and module for another trainer, shown or written.
+inside/      What runs inside another trainer: rung's parts, called with its tensors. The modules of `rung export` import it.
+made         What an export is: settings, a module, and what is to be said of it.
+targets      What each target can express of a recipe, part by part, and why not the rest.
+trl          A recipe for TRL 1.16: settings where its own code computes it, else a subclass of its GRPOTrainer.
+"""

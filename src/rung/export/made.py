@@ -1,0 +1,92 @@
+"""What an export is: settings, a module, and what is to be said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rung import __version__
+from rung.errors import InputError
+from rung.export.targets import TARGETS, TITLES
+from rung.recipe_io import is_stored, to_dict
+from rung.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Export:
+    """A recipe for a target.
+
+    trainer: the class or setting of the target that the settings are for.
+    settings: of the target, by their full names, every one that the recipe's mathematics depends on.
+    module: the source of a module that calls rung's parts; "": the target's own code computes the recipe.
+    notes: what else the user has to know: where the two differ in what is no mathematics, and guards against overflow.
+    """
+
+    recipe: Recipe
+    target: str
+    trainer: str
+    settings: Mapping[str, Any]
+    module: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the files, and of what is registered in the target."""
+        return f"rung_{self.recipe.name}"
+
+    @property
+    def computed_by(self) -> str:
+        return "rung's parts, called from the module" if self.module else f"{TITLES[self.target]}'s own code"
+
+
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} as {"a": {"b": 1}}, the way a file has it."""
+    out: dict[str, Any] = {}
+    for name, value in settings.items():
+        *path, last = name.split(".")
+        inner = out
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return out
+
+
+def yaml(settings: Mapping[str, Any]) -> str:
+    """Nested mappings of plain values as YAML, which reads the values as JSON has them."""
+    return "".join(_lines(nested(settings), ""))
+
+
+def _lines(values: Mapping[str, Any], indent: str) -> list[str]:
+    out: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out += [f"{indent}{name}:\n", *_lines(value, indent + "  ")]
+        else:
+            out.append(f"{indent}{name}: {_scalar(value)}\n")
+    return out
+
+
+def _scalar(value: Any) -> str:
+    """YAML takes 1e-05 for text and 1.0e-05 for a number."""
+    text = json.dumps(value)
+    return text.replace("e", ".0e", 1) if isinstance(value, float) and "e" in text and "." not in text else text
+
+
+def header(recipe: Recipe, target: str, what: str) -> str:
+    """The docstring of a generated module."""
+    said = f"{recipe.name} ({recipe.paper})" if recipe.paper else recipe.name
+    return (
+        f'"""{said} in {TITLES[target]} {TARGETS[target]}: {what}\n\n'
+        f"Written by `rung export {recipe.name} --to {target}`, rung {__version__}. It calls the parts of the rung\n"
+        f'installed beside {TITLES[target]}: there is one implementation of them, a certified one.\n"""\n'
+    )
+
+
+def literal(recipe: Recipe) -> str:
+    """The recipe as the text of a Python expression."""
+    if not is_stored(recipe):
+        raise InputError(f"recipe {recipe.name!r} has a part that only this process knows. Use parts of rung.parts.")
+    inside = "".join(f"        {name!r}: {value!r},\n" for name, value in to_dict(recipe).items())
+    return "from_dict(\n    {\n" + inside + "    }\n)"
