@@ -95,6 +95,8 @@ class Rollout:
     stop:    from the sampler, never guessed from token ids.
     version: how many updates the sampling weights had seen.
     actions: True where the policy sampled the token; None means all of them.
+    read:    tokens that the sampler read before those that it drew: of a prompt that several answers share at the first of
+             them, of a conversation in all its turns; None: it does not say.
     """
 
     prompt: tuple[int, ...]
@@ -104,6 +106,7 @@ class Rollout:
     stop: StopReason
     version: int = 0
     actions: tuple[bool, ...] | None = None
+    read: int | None = None
 
     @property
     def sampled(self) -> int:

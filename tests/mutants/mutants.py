@@ -51,8 +51,11 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
         "tests/maths/test_conformance.py",
         "tests/maths/test_scales.py",
     ],
+    "kernels/continued.py": ["tests/rollout/test_kept.py"],
+    "rollout/kept.py": ["tests/rollout/test_kept.py"],
     "kernels/attention.py": ["tests/kernels/test_attention.py", "tests/network/test_ways.py"],
     "network/streams.py": [
+        "tests/rollout/test_kept.py",
         "tests/network/test_ways.py",
         "tests/kernels/test_attention.py",
         "tests/evaluation/test_models.py",
@@ -62,7 +65,11 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "kernels/rope.py": ["tests/kernels/test_rope.py"],
     "rollout/draws.py": ["tests/rollout/test_sampler.py", "tests/rollout/test_talk.py"],
     "rollout/sampler.py": ["tests/kernels/test_attention.py", "tests/rollout/test_sampler.py"],
-    "rollout/torch_sampler.py": ["tests/kernels/test_attention.py", "tests/rollout/test_sampler.py"],
+    "rollout/torch_sampler.py": [
+        "tests/kernels/test_attention.py",
+        "tests/rollout/test_sampler.py",
+        "tests/rollout/test_kept.py",
+    ],
     "rollout/conversation.py": ["tests/rollout/test_talk.py"],
     "rollout/layout.py": [
         "tests/rollout/test_collect_masks.py",

@@ -148,7 +148,7 @@ class Packed:
         key = (window, dtype, 0)
         if key not in self._masks:
             t = torch.arange(self._Lp, device=self._lp.device)
-            self._masks[key] = _additive(_visible(t[:, None], t[None], window), dtype)[None, None]
+            self._masks[key] = additive(visible(t[:, None], t[None], window), dtype)[None, None]
         return self._masks[key].repeat(1, 1, repeat, 1)
 
     def _answer_mask(self, window: int | None, dtype: torch.dtype, repeat: int) -> Tensor:
@@ -158,19 +158,19 @@ class Packed:
             lp_B = self._lp[self._group_B]
             t_a, t_p = (torch.arange(n, device=lp_B.device) for n in (self._La, self._Lp))
             at_BT = lp_B[:, None] + t_a
-            see_p = _visible(at_BT[:, :, None], t_p[None, None], window) & (t_p < lp_B[:, None])[:, None]
-            see_a = _visible(t_a[:, None], t_a[None], window).expand(len(lp_B), -1, -1)
+            see_p = visible(at_BT[:, :, None], t_p[None, None], window) & (t_p < lp_B[:, None])[:, None]
+            see_a = visible(t_a[:, None], t_a[None], window).expand(len(lp_B), -1, -1)
             see = torch.cat([see_p, see_a], 2) | (t_a[None] >= self._la[:, None])[:, :, None]  # padding: no NaN
-            self._masks[key] = _additive(see, dtype)[:, None].repeat(1, 1, repeat, 1)
+            self._masks[key] = additive(see, dtype)[:, None].repeat(1, 1, repeat, 1)
         return self._masks[key]
 
 
-def _visible(query_at: Tensor, key_at: Tensor, window: int | None) -> Tensor:
+def visible(query_at: Tensor, key_at: Tensor, window: int | None) -> Tensor:
     see = key_at <= query_at
     return see if window is None else see & (query_at - key_at < window)
 
 
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -torch.inf)
 
 
@@ -234,7 +234,7 @@ class Decode:
     def __init__(self, prefill: Packed, repeats: int, room: int) -> None:
         self.kp, self.vp = prefill.keys, prefill.values
         P = len(prefill.length_P)
-        self._length_P = prefill.length_P  # in main memory, as group_B
+        self.length_P = prefill.length_P  # in main memory, as group_B
         self.group_B = torch.arange(P).repeat_interleave(repeats)
         # keys and values may differ in width
         self.k, self.v = (
@@ -246,13 +246,13 @@ class Decode:
 
     def _place(self) -> None:
         """Give each row its slot on the grid."""
-        count_P = torch.bincount(self.group_B, minlength=len(self._length_P))
+        count_P = torch.bincount(self.group_B, minlength=len(self.length_P))
         first_P = count_P.cumsum(0) - count_P
         rank_B = torch.arange(len(self.group_B)) - first_P[self.group_B]
         self._S = int(count_P.max())
         self._full = len(self.group_B) == len(count_P) * self._S
-        slot_B, start_B = self.group_B * self._S + rank_B, self._length_P[self.group_B]
-        self._lp, self._slot_B, self._start_B = send(self.kp[0].device, self._length_P, slot_B, start_B)
+        slot_B, start_B = self.group_B * self._S + rank_B, self.length_P[self.group_B]
+        self._lp, self._slot_B, self._start_B = send(self.kp[0].device, self.length_P, slot_B, start_B)
 
     @property
     def positions(self) -> Tensor:
@@ -273,8 +273,8 @@ class Decode:
         for memory in (self.k, self.v):
             for i, x in enumerate(memory):
                 memory[i] = x[rows]
-        if len(left) < len(self._length_P):
-            self._length_P = self._length_P[left]
+        if len(left) < len(self.length_P):
+            self.length_P = self.length_P[left]
             for memory in (self.kp, self.vp):
                 for i, x in enumerate(memory):
                     memory[i] = x[here]
@@ -302,7 +302,7 @@ class Decode:
     def _to_grid(self, x_BKRn: Tensor) -> Tensor:
         """Rows [B, K, R, n] -> [P, K, S R, n], the answers to a prompt side by side."""
         _, K, R, n = x_BKRn.shape
-        P, S = len(self._length_P), self._S
+        P, S = len(self.length_P), self._S
         if not self._full:
             x_BKRn = x_BKRn.new_zeros(P * S, K, R, n).index_copy_(0, self._slot_B, x_BKRn)
         return x_BKRn.reshape(P, S, K, R, n).transpose(1, 2).reshape(P, K, S * R, n)
@@ -317,11 +317,11 @@ class Decode:
         """0 or -inf on a prompt's keys: [P, 1, 1, Lp]. Padding at the right is hidden, and with a window what is too old;
         None if nothing is."""
         if window not in self._masks:
-            width, lengths = self.kp[0].shape[2], self._length_P
+            width, lengths = self.kp[0].shape[2], self.length_P
             at = torch.arange(width, device=self._lp.device)[None]
             see = at < self._lp[:, None]
             if window is not None:
                 see = see & (self._lp[:, None] + self.used - at < window)
             every = int(lengths.min()) == width and (window is None or int(lengths.max()) + self.used < window)
-            self._masks[window] = None if every else _additive(see, dtype)[:, None, None]
+            self._masks[window] = None if every else additive(see, dtype)[:, None, None]
         return self._masks[window]

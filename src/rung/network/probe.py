@@ -125,6 +125,34 @@ def decoded(model: Model, probe: Probe) -> str:
         )
 
 
+@torch.no_grad()
+def goes_on(model: Model, probe: Probe) -> str:
+    """The sampler's way from the prompts, which it remembers, to the rows' ends: what is wrong, or nothing.
+
+    Of one row a token of the prompt is taken as unknown, as if the row went on otherwise from there.
+    """
+    if model.decodes not in ("packed", "cache"):
+        return "it remembers more than keys and values"
+    with (
+        exact(model.hf) if is_low(model.hf) else nullcontext(),
+        packed_attention(model.hf) if model.decodes == "packed" else nullcontext(),
+    ):
+        return _go_on(replace(model, short_steps=False, keeps=True), probe)
+
+
+def _go_on(model: Model, probe: Probe) -> str:
+    read = begin(model, probe.prompts, SAMPLES, LENGTH)
+    read.first()
+    pasts = read.pasts(range(len(probe.rows)), [0] * len(probe.rows))
+    if not all(past.length for past in pasts):
+        return "it remembers more than keys and values"
+    pasts[1].length -= 1
+    length = torch.tensor([LENGTH, LENGTH - 1] * len(PROMPTS))
+    rows = [tuple(row[:n].tolist()) for row, n in zip(probe.rows, length.tolist(), strict=True)]
+    logits = begin(model, rows, 1, LENGTH, pasts).first()
+    return _verdict(_gaps(probe.logp[torch.arange(len(rows)), length - 1], logits).max(), probe.bound)
+
+
 @contextmanager
 def _watched() -> Iterator[dict[int, int | None]]:
     """The window that each layer names where it runs with our attention inside this block."""

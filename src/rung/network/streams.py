@@ -7,20 +7,24 @@
     whole   the model's own forward over every row from its first token, for each token anew
 
 Which one a model takes is found out when it is loaded (ways.py). `first` gives the logits behind the prompts, prompt by
-prompt; `next` takes a token for each row and gives the logits behind it; `keep` goes on with some of the rows.
+prompt; `next` takes a token for each row and gives the logits behind it; `keep` goes on with some of the rows. Packed and by
+its memory of keys, a model may begin behind what it has read before (`pasts`), where the probe finds that it can.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
+from rung.kernels import continued
 from rung.kernels.attention import Decode, Layout, Packed
+from rung.kernels.continued import Continued, Past
 from rung.kernels.device import send
 from rung.kernels.llama_step import LlamaStep, fits
 
@@ -32,6 +36,10 @@ MEMORIES = ("past_key_values", "cache_params", "state")  # what a model calls it
 
 
 class Stream(Protocol):
+    read: list[
+        int
+    ]  # tokens that run through the model before a row's first own one; of a prompt of several rows the first's
+
     def first(self) -> Tensor: ...
 
     def next(self, token_B: Tensor) -> Tensor: ...
@@ -40,11 +48,20 @@ class Stream(Protocol):
         """rows: their numbers, in main memory and in order."""
         ...
 
+    def pasts(self, rows: Sequence[int], own: Sequence[int]) -> list[Past]:
+        """What the model remembers of some rows: the prompt and the first `own` tokens that it was given; nothing where it
+        cannot be told. Of all rows that are left it is taken out, and the stream ends."""
+        ...
 
-def begin(model: Model, prompts: Prompts, samples: int, room: int) -> Stream:
-    """A stream for `samples` answers of at most `room` tokens to each prompt, by the model's way."""
+
+def begin(model: Model, prompts: Prompts, samples: int, room: int, pasts: Sequence[Past] = ()) -> Stream:
+    """A stream for `samples` answers of at most `room` tokens to each prompt, by the model's way.
+
+    pasts: of single answers, what is remembered of each prompt's first tokens, the last one not among them; () of nothing.
+    """
     kinds: dict[str, type[Any]] = {"packed": PackedStream, "whole": WholeStream}
-    stream: Stream = kinds.get(model.decodes, CacheStream)(model, prompts, samples, room)
+    behind = {"pasts": pasts} if model.keeps and any(past.length for past in pasts) else {}
+    stream: Stream = kinds.get(model.decodes, CacheStream)(model, prompts, samples, room, **behind)
     return stream
 
 
@@ -65,15 +82,15 @@ def taken(hf: PreTrainedModel, arguments: Mapping[str, Any]) -> dict[str, Any]:
 class PackedStream:
     """Prompts prefilled once, keys and values preallocated."""
 
-    def __init__(self, model: Model, prompts: Prompts, samples: int, room: int) -> None:
-        self.model, self.samples, self.room = model, samples, room
-        self.prompts = prompts
+    def __init__(self, model: Model, prompts: Prompts, samples: int, room: int, pasts: Sequence[Past] = ()) -> None:
+        self.model, self.samples, self.room, self.behind = model, samples, room, pasts
+        known = [past.length for past in pasts] or [0] * len(prompts)
+        self.fed = [torch.tensor(x[n:]) for x, n in zip(prompts, known, strict=True)]
+        self.read = [n for x in self.fed for n in (len(x), *[0] * (samples - 1))]
 
     def first(self) -> Tensor:
-        self.step = (
-            LlamaStep(self.model.hf, len(self.prompts) * self.samples) if takes_short_steps(self.model) else None
-        )
-        prefill = Packed([torch.tensor(x) for x in self.prompts], [], [])
+        self.step = LlamaStep(self.model.hf, len(self.read)) if takes_short_steps(self.model) else None
+        prefill = Continued(self.fed, self.behind) if self.behind else Packed(self.fed, [], [])
         prefill.place(self.model.device)
         prefill.keep_keys = True
         hidden = self.hidden(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]
@@ -89,6 +106,9 @@ class PackedStream:
     def keep(self, rows: Tensor) -> None:
         self.memory.keep(rows)
 
+    def pasts(self, rows: Sequence[int], own: Sequence[int]) -> list[Past]:
+        return continued.pasts(self.memory, rows, own)
+
     def hidden(self, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         """Last hidden states of packed tokens: [N, D]."""
         if self.step is not None and isinstance(layout, Decode):
@@ -98,23 +118,33 @@ class PackedStream:
 
 class CacheStream:
     """The model's own forward and memory. Prompts of different length are padded at their left; the mask that says so is
-    told at every token to a model that remembers keys, once to one that remembers states, never where all are equal."""
+    told at every token to a model that remembers keys, once to one that remembers states, never where all are equal. Behind
+    what it remembers, every row reads as many tokens as the one with the most new ones, so that padding stays at the left."""
 
-    def __init__(self, model: Model, prompts: Prompts, samples: int, room: int) -> None:
+    def __init__(self, model: Model, prompts: Prompts, samples: int, room: int, pasts: Sequence[Past] = ()) -> None:
         self.hf: PreTrainedModel = model.hf
         self.way = model.decodes
         rows = [x for x in prompts for _ in range(samples)]
-        width = max(len(x) for x in rows)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
+        known = [past.length for past in pasts] or [0] * len(rows)
+        new = max(len(x) - n for x, n in zip(rows, known, strict=True))
+        behind = max(max(0, len(x) - new) for x in rows) if pasts else 0
+        ids = torch.zeros(len(rows), new, dtype=torch.long)
+        mask = torch.zeros(len(rows), behind + new, dtype=torch.long)
         for i, x in enumerate(rows):
-            ids[i, width - len(x) :] = torch.tensor(x)
-            mask[i, width - len(x) :] = 1
+            mine = x[-new:]
+            ids[i, new - len(mine) :] = torch.tensor(mine)
+            mask[i, behind + new - len(x) :] = 1
+        self.read = [min(len(x), new) for x in rows]
         self.ids, self.mask = send(model.device, ids, mask)
+        self.width = behind + new
         self.memory: dict[str, Any] = {}
+        if behind:
+            kept = [max(0, len(x) - new) for x in rows]
+            self.memory["past_key_values"] = _remembered(self.hf, pasts, kept, behind)
 
     def first(self) -> Tensor:
-        return self._run(self.ids, (self.mask.cumsum(1) - 1).clamp(min=0))
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        return self._run(self.ids, positions[:, -self.ids.shape[1] :])
 
     def next(self, token_B: Tensor) -> Tensor:
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)
@@ -124,6 +154,18 @@ class CacheStream:
         (rows,) = send(self.mask.device, rows)
         self.mask = self.mask[rows]
         self.memory = {name: _select(memory, rows) for name, memory in self.memory.items()}
+
+    def pasts(self, rows: Sequence[int], own: Sequence[int]) -> list[Past]:
+        memory: Any = self.memory.get("past_key_values")
+        if type(memory) is not DynamicCache or any(type(x) is not DynamicLayer for x in memory.layers):
+            return [Past() for _ in rows]
+        out = []
+        for b, n in zip(rows, own, strict=True):
+            start = int((self.mask[b] == 0).sum())
+            end = self.width + n
+            both = [(x.keys[b, :, start:end].clone(), x.values[b, :, start:end].clone()) for x in memory.layers]
+            out.append(Past(end - start, dict(enumerate(both))))
+        return out
 
     def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
         told = {"position_ids": positions, "use_cache": True, "logits_to_keep": 1}
@@ -139,6 +181,23 @@ class CacheStream:
         self.memory = given or self.memory
         logits: Tensor = out.logits[:, -1].float()
         return logits
+
+
+def _remembered(hf: PreTrainedModel, pasts: Sequence[Past], kept: Sequence[int], width: int) -> DynamicCache:
+    """The first `kept` tokens of each row as the model remembers them, `width` columns with padding at their left."""
+    memory = DynamicCache(config=hf.config)
+    for layer in max(pasts, key=lambda past: past.length).layers:
+        whole = []
+        for part in (0, 1):
+            rows = [past.layers[layer][part][:, :n] if n else None for past, n in zip(pasts, kept, strict=True)]
+            one = next(x for x in rows if x is not None)
+            out = one.new_zeros(len(rows), one.shape[0], width, one.shape[2])
+            for into, x in zip(out, rows, strict=True):
+                if x is not None:
+                    into[:, width - x.shape[1] :] = x
+            whole.append(out)
+        memory.update(*whole, layer)
+    return memory
 
 
 def _select(memory: Any, rows: Tensor) -> Any:
@@ -159,6 +218,7 @@ class WholeStream:
     def __init__(self, model: Model, prompts: Prompts, samples: int, room: int) -> None:
         self.hf: PreTrainedModel = model.hf
         rows = [torch.tensor(x) for x in prompts for _ in range(samples)]
+        self.read = [len(x) for x in rows]
         self.width = max(len(x) for x in rows)
         ids = torch.zeros(len(rows), self.width + room, dtype=torch.long)
         for i, x in enumerate(rows):
@@ -180,3 +240,6 @@ class WholeStream:
     def keep(self, rows: Tensor) -> None:
         (rows,) = send(self.ids.device, rows)
         self.ids, self.length_B = self.ids[rows], self.length_B[rows]
+
+    def pasts(self, rows: Sequence[int], own: Sequence[int]) -> list[Past]:
+        return [Past() for _ in rows]

@@ -14,7 +14,7 @@ import torch
 
 from rung.errors import InputError, setting
 from rung.kernels.llama_step import fits
-from rung.network.probe import decoded, reference, trained
+from rung.network.probe import decoded, goes_on, reference, trained
 
 if TYPE_CHECKING:
     from rung.network.model import Model
@@ -56,6 +56,7 @@ def settle(model: Model) -> None:
         model.decodes, model.compacts, model.short_steps = way, compacts, steps
         if _agrees(lambda: decoded(model, probe), why, way):
             model.slow = _slow(model, why)
+            model.keeps = _agrees(lambda: goes_on(model, probe), why, "kept")
             return
     raise _refused(model, why["whole"])
 

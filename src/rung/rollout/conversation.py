@@ -15,7 +15,7 @@ from rung.errors import InputError, setting
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
 from rung.rollout.draws import Draws
 from rung.rollout.phases import Phase
-from rung.rollout.sampler import Sampler
+from rung.rollout.sampler import Sampler, keeping
 from rung.tasks.environments.protocol import Counts, Session, reward_of
 from rung.text import Codec, begun, inside
 
@@ -41,6 +41,7 @@ class Talk:
     cut: Literal["", "turns", "tokens"] = ""
     over: bool = False
     version: int = 0
+    read: int | None = 0  # None: a turn came without
 
     def room(self, law: SamplingLaw, context: int) -> int:
         """Tokens that the model's next turn may have."""
@@ -64,6 +65,7 @@ class Talk:
         self.actions += [True] * len(self.said)
         self.stops.append(stop)
         self.version = rollout.version
+        self.read = None if self.read is None or rollout.read is None else self.read + rollout.read
         if stop != "stop":
             self.over, self.cut = True, "tokens"
 
@@ -81,7 +83,7 @@ class Talk:
         stop: StopReason = "length" if self.cut else (self.stops[-1] if self.stops else "abort")
         return Rollout(
             self.prompt, tuple(self.tokens[:n]), tuple(self.logp[:n]),
-            None if self.entropy is None else tuple(self.entropy[:n]), stop, self.version, tuple(self.actions[:n]),
+            None if self.entropy is None else tuple(self.entropy[:n]), stop, self.version, tuple(self.actions[:n]), self.read,
         )  # fmt: skip
 
     def text(self, codec: Codec) -> str:
@@ -105,6 +107,13 @@ def converse(
     with phase("reward"):
         for i in range(0, len(talks), samples):
             _open(codec, law, talks[i : i + samples])
+    with keeping(sampler) as keeper:
+        _turns(codec, keeper, law, talks, samples, draws, phase)
+
+
+def _turns(
+    codec: Codec, sampler: Sampler, law: SamplingLaw, talks: Sequence[Talk], samples: int, draws: Draws, phase: Phase
+) -> None:
     for turn in range(law.max_turns):
         places = [i for i, talk in enumerate(talks) if not talk.over]
         live = [talks[i] for i in places]

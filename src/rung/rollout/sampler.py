@@ -7,7 +7,8 @@ very law it was drawn from, and each answer with the reason why it ended.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +33,23 @@ class Sampler(Protocol):
 
     def load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """The policy's weights of now, by the names of its state dict: called before the first answer and after each update."""
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """A sampler that can keep what it has read and said, so that a row that goes on costs its new tokens only."""
+
+    def keeping(self) -> AbstractContextManager[Sampler]:
+        """One that draws the same answers, and keeps each row by its number (`Draws.rows`) from one call to the next.
+
+        A row is reused as far as its tokens are those of before. One that a call leaves out is forgotten; at the end of the
+        block, an error's too, all are.
+        """
+
+
+def keeping(sampler: Sampler) -> AbstractContextManager[Sampler]:
+    """The sampler for all turns of some conversations: one that keeps them, if it can."""
+    return sampler.keeping() if isinstance(sampler, Keeps) else nullcontext(sampler)
 
 
 def draw(logits_BV: Tensor, law: SamplingLaw, chance_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -208,6 +208,8 @@ def turn_metrics(episodes: Sequence[Episode], rows: Sequence[Scored]) -> dict[st
         return {}
     turns = [float(len(e.stops)) for e in episodes]
     calls, failures = (sum(e.counters.get(name, 0.0) for e in episodes) for name in ("calls", "failures"))
+    read = [r.rollout.read for r in rows if r.rollout.read is not None]
+    length = sum(len(r.rollout.prompt) + len(r.rollout.tokens) for r in rows)
     return {
         "turns/mean": _mean(turns),
         "turns/max": max(turns),
@@ -216,6 +218,7 @@ def turn_metrics(episodes: Sequence[Episode], rows: Sequence[Scored]) -> dict[st
         "turns/observation_tokens": _mean([float(len(r.rollout.tokens) - r.rollout.sampled) for r in rows]),
         "tools/call_frequency": calls / len(episodes),
         "tools/failure_frequency": failures / calls if calls else 0.0,
+        **({"turns/prefill_ratio": sum(read) / length} if len(read) == len(rows) else {}),
     }
 
 
