@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from logging import ERROR, getLogger
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from rung.maths.products import through_onednn
 from rung.network.place import Place, place, unusable
 from rung.network.ways import settle
 from rung.text import Codec, end_tokens
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -51,6 +54,10 @@ class Model:
         """Make room for rows of this many tokens, where how the model reads depends on it (rope.py)."""
         self.limit = rope.fix(self.hf, longest)
         self.codec = replace(self.codec, context=longest_row(self.hf, self.limit))
+
+    def whole(self, f: Callable[..., T], *args: Any) -> T:
+        """f(*args), which reads weights of the model; where they are dealt out over processes, they are whole meanwhile."""
+        return f(*args)
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None]:

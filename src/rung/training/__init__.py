@@ -18,6 +18,7 @@ needs         What a part of a recipe may need, and what prepares it: one name, 
 next_steps    What a run tells its user to type next: commands that work as printed, or Python where only Python has what they need.
 optimizer     The optimizer: AdamW on float32 masters, whatever the model computes in.
 policy        The policy: what the model says about a batch's tokens, with gradient.
+ranks         The processes that take a step together: whose rows are whose, and what is a sum over all of them.
 resume        Going on with a run. Everything is as the run has it; what is given besides may change and is written down.
 saving        When a run is saved: by the clock or by steps, at its end, and on the way out of any other end.
 seen          What signs of trouble are read from: a run's rows so far, and what is known beside them.

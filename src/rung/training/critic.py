@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rung.kernels.attention import scatter
 from rung.kernels.device import fetch, send
-from rung.network.adapter import load_trained, trained_weights, twin
+from rung.network.adapter import load_trained, trained_weights
 from rung.network.forward import predicting_states
 from rung.network.model import Model
 from rung.parts import Critic
@@ -19,6 +19,7 @@ from rung.records import Batch, Tokens
 from rung.training.micro import Micro
 from rung.training.optimizer import MasterAdamW
 from rung.training.policy import in_parts, microbatches, minibatches, slots
+from rung.training.ranks import ALONE, Ranks, blank, totals
 
 
 @dataclass
@@ -34,25 +35,32 @@ class ValueModel:
     head: nn.Linear
     optimizer: MasterAdamW
     micro: Micro
+    ranks: Ranks = ALONE
 
     @classmethod
-    def build(cls, config: Critic, policy: Model, learning_rate: float, micro: Micro) -> ValueModel:
-        model = policy if config.shared else replace(policy, hf=twin(policy.hf))
+    def build(
+        cls, config: Critic, policy: Model, learning_rate: float, micro: Micro, ranks: Ranks = ALONE
+    ) -> ValueModel:
+        model = policy if config.shared else replace(policy, hf=ranks.copy(policy.hf))
         head = nn.Linear(policy.hf.config.get_text_config().hidden_size, 1, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
+        ranks.share(head)
+        if not config.shared:
+            ranks.hold(model)
         trunk: Any = model.hf.get_decoder()
         own = list(head.parameters()) + ([] if config.shared else list(trunk.parameters()))
-        return cls(config, model, head, MasterAdamW(own, config.learning_rate * learning_rate), micro)
+        optimizer = MasterAdamW(own, config.learning_rate * learning_rate, ranks=ranks)
+        return cls(config, model, head, optimizer, micro, ranks)
 
     def values(self, tokens: Tokens) -> Tensor:
         """V_bt before each scored token is emitted, float32[B, T] with gradient, zero off the mask."""
-        hidden, slot = predicting_states(self.model, tokens, slots(tokens))
+        hidden, slot = self.model.whole(predicting_states, self.model, tokens, slots(tokens))
         return scatter(self.head(hidden.float())[:, 0], slot, tokens.mask_BT.shape)
 
     def predict(self, tokens: Tokens) -> Tensor:
         """V_bt for a whole step, some rows at a time, without gradient, in main memory."""
-        return self.micro.tried(lambda: in_parts(tokens, 4 * self.micro.tokens, self.values), tokens)
+        return self.micro.tried(lambda: in_parts(tokens, 4 * self.micro.tokens, self.values, ranks=self.ranks), tokens)
 
     def after(self, tokens: Tokens, wanted_B: Tensor) -> Tensor:
         """V(s_L), of the state after the last token, for the wanted rows: float32[B], zero for the others."""
@@ -61,8 +69,10 @@ class ValueModel:
         longer = replace(  # as if one token more were to be scored, which nothing reads
             tokens, tokens_BT=one(tokens.tokens_BT, (0, 1)), mask_BT=at_T == length_B[:, None], length_B=length_B + 1,
         )  # fmt: skip
-        rows = wanted_B.nonzero()[:, 0]
-        return self.micro.tried(lambda: in_parts(longer, 4 * self.micro.tokens, self.values, rows), longer).sum(1)
+        rows, ranks = wanted_B.nonzero()[:, 0], self.ranks
+        return self.micro.tried(lambda: in_parts(longer, 4 * self.micro.tokens, self.values, rows, ranks), longer).sum(
+            1
+        )
 
     def fit(self, batch: Batch, clip_norm: float, seed: int) -> float:
         """AdamW on the value loss, a token mean over each minibatch (its valid rows learn, all of them are counted).
@@ -78,14 +88,18 @@ class ValueModel:
                 losses = self.micro.tried(partial(self._gradient, batch, minibatch), batch.spoken, self._forget)
                 first += losses if epoch == 0 else []
                 self.optimizer.step(clip_norm)
-        return sum((float(loss) / len(plan) for loss in fetch(*first)), 0.0)
+        return totals(self.ranks, sum((float(loss) / len(plan) for loss in fetch(*first)), 0.0))[0]
+
+    def _parts(self, batch: Batch, rows: Tensor) -> list[Batch]:
+        """Micro-batches of the rows, as many in every process."""
+        split = microbatches(batch.spoken, self.ranks.own(batch.spoken, rows), self.micro.tokens)
+        return self.ranks.even([batch.rows(index) for index in split], lambda: blank(batch))
 
     def _gradient(self, batch: Batch, minibatch: Tensor) -> list[Tensor]:
         """Add the gradient of a minibatch's loss to what is at hand; the losses of its micro-batches."""
         weight = 1 / max(int(batch.mask_BT[minibatch].sum()), 1)
         losses = list[Tensor]()
-        for rows in microbatches(batch.spoken, minibatch[batch.valid_B[minibatch]], self.micro.tokens):
-            part = batch.rows(rows)
+        for part in self._parts(batch, minibatch[batch.valid_B[minibatch]]):
             assert part.value_BT is not None and part.target_BT is not None
             aims = (part.value_BT, part.target_BT, weight * part.mask_BT)
             loss = self.config.loss(self.values(part.spoken), *send(self.model.device, *aims))

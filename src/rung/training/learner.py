@@ -32,6 +32,7 @@ from rung.training.metrics import advantage_metrics, reference_metrics, signal_m
 from rung.training.micro import Micro
 from rung.training.optimizer import MasterAdamW
 from rung.training.policy import BasePolicy, Policy, activation_bytes_per_token, in_parts
+from rung.training.ranks import ALONE, Ranks
 from rung.training.work import Work
 
 
@@ -105,6 +106,7 @@ class LocalLearner:
     recipe: Recipe
     model: Model
     hyper: Hyper
+    ranks: Ranks = ALONE
     state: State = field(init=False)
     version: int = 0
 
@@ -113,8 +115,15 @@ class LocalLearner:
         recipe, hyper = self.recipe, self.hyper
         self.state = recipe.initial_state()
         self.memory: dict[str, Any] = {}  # the update rule's own
+        activations = activation_bytes_per_token(self.model)
+        self.micro = Micro(max(256, int(hyper.activation_gib * 2**30 / activations)), self.ranks.again)
+        self.reference = self._frozen_copy() if needs.reference(recipe.needs) else None
+        config = recipe.credit.learns() if needs.critic(recipe.needs) else None
+        self.critic: ValueModel | None = None
+        if config is not None:
+            self.critic = ValueModel.build(config, self.model, hyper.learning_rate, self.micro, self.ranks)
+        self.ranks.hold(self.model)  # now that it has been copied
         self.policy = Policy(self.model, hyper.temperature)
-        self.micro = Micro(max(256, int(hyper.activation_gib * 2**30 / activation_bytes_per_token(self.model))))
         self.parameters = [p for p in self.model.hf.parameters() if p.requires_grad]
         cost = recipe.update.cost()
         if cost.float32 and any(p.dtype != torch.float32 for p in self.parameters):
@@ -124,19 +133,15 @@ class LocalLearner:
         self.optimizer: MasterAdamW | None = None
         if cost.adamw:
             self.optimizer = MasterAdamW(
-                self.parameters, hyper.learning_rate, hyper.betas, hyper.weight_decay, hyper.epsilon
+                self.parameters, hyper.learning_rate, hyper.betas, hyper.weight_decay, hyper.epsilon, self.ranks
             )
-        self.reference = self._frozen_copy() if needs.reference(recipe.needs) else None
-        config = recipe.credit.learns() if needs.critic(recipe.needs) else None
-        self.critic: ValueModel | None = None
-        if config is not None:
-            self.critic = ValueModel.build(config, self.model, hyper.learning_rate, self.micro)
 
     def _frozen_copy(self) -> Policy:
         """pi_ref: the weights of now, never updated; of a model with an adapter, the model without it."""
         if adapter.has_adapter(self.model.hf):
             return BasePolicy(self.model, self.hyper.temperature)
         frozen = replace(self.model, hf=copy.deepcopy(self.model.hf).requires_grad_(False))
+        self.ranks.hold(frozen)
         return Policy(frozen, self.hyper.temperature)
 
     # -- the step ---------------------------------------------------------------------------------------------------
@@ -159,10 +164,9 @@ class LocalLearner:
                 metrics |= self.recipe.update.run(work)
         self.state = next_state(self.recipe, batch, old_kl=metrics.get("trust/kl"), ref_kl=metrics.get("kl"))
         self.version += 1
-        pairs = zip(before, self._some_weights(), strict=True)
         metrics |= {
             **work.drift.metrics(),
-            "update/changed": float(torch.cat([(a != b).float() for a, b in pairs]).mean()),
+            "update/changed": self._changed(before),
             "update/skipped": float(metrics["update/steps"] == 0),
             "update/halved": float(self.micro.halved - halved),
             "kl_coef": self.state.kl_coef,
@@ -188,7 +192,7 @@ class LocalLearner:
         return Work(
             self.recipe, self.policy, assessed.batch, assessed.active, hyper.max_new_tokens, self.micro,
             self.reference, self.optimizer, hyper.learning_rate, hyper.rate(self.version), hyper.clip_norm,
-            hyper.seed + self.version, self.memory,
+            hyper.seed + self.version, self.memory, self.ranks,
         )  # fmt: skip
 
     def _some_weights(self) -> list[Tensor]:
@@ -196,11 +200,17 @@ class LocalLearner:
         flat = [p.detach().reshape(-1) for p in self.parameters]
         return [x[:: max(1, len(x) // 1000)].clone() for x in flat]
 
+    def _changed(self, before: list[Tensor]) -> float:
+        """The share of those weights that are others now."""
+        pairs = zip(before, self._some_weights(), strict=True)
+        return float(torch.cat([(a != b).float() for a, b in pairs]).mean())
+
     def logp(self, policy: Policy, batch: Batch) -> Tensor:
         """What `policy` says about a whole step, some rows at a time, in main memory: float32[B, T]."""
-        tokens = batch.spoken
+        tokens, ranks = batch.spoken, self.ranks
         return self.micro.tried(
-            lambda: in_parts(tokens, 4 * self.micro.tokens, lambda part: policy.score(part).logp_BT), tokens
+            lambda: in_parts(tokens, 4 * self.micro.tokens, lambda part: policy.score(part).logp_BT, ranks=ranks),
+            tokens,
         )
 
     def learn_values(self, batch: Batch) -> dict[str, float]:

@@ -16,6 +16,7 @@ from rung.maths.returns import group_sum, has_signal, returns, sizes
 from rung.recipes import Recipe
 from rung.records import Batch, Episode, Rollout, Scored, Scores
 from rung.rollout.collect import Collected, differs
+from rung.training.ranks import ALONE, Ranks, totals
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Drift:
     Each micro-batch leaves its numbers where they were computed; they are read when somebody asks.
     """
 
+    ranks: Ranks = ALONE
     seen: list[Tensor] = field(default_factory=list)  # the numbers of `NAMES`, for each micro-batch
     gaps: list[tuple[Tensor, ...]] = field(default_factory=list)  # log rho [B, T], its mask, its sums [B]
 
@@ -66,35 +68,44 @@ class Drift:
     def old_kl(self, since: int = 0) -> float:
         """Mean KL(old || new) per token, over the micro-batches from the one numbered `since` on."""
         rows = self.rows(since)
-        return _total(rows, "old_kl") / max(_total(rows, "tokens"), 1)
+        kl, tokens = totals(self.ranks, _total(rows, "old_kl"), _total(rows, "tokens"))
+        return kl / max(tokens, 1)
 
     def metrics(self) -> dict[str, float]:
         every = fetch(*self.seen, *(x for gap in self.gaps for x in gap))
         rows, flat = self._named(every[: len(self.seen)]), every[len(self.seen) :]
-        tokens = _total(rows, "tokens")
+        sums = dict(zip(self.NAMES, totals(self.ranks, *(_total(rows, name) for name in self.NAMES)), strict=True))
+        tokens = sums["tokens"]
         if not tokens:
             return {}
-        first = next(row for row in rows if row["tokens"])  # scored before any step: the sampler's gap, nothing else
-        rho = torch.cat([d_BT[mask_BT] for d_BT, mask_BT in zip(flat[::3], flat[1::3], strict=True)]).exp()
-        s = torch.cat(flat[2::3]).clamp(-LIMIT, LIMIT).exp()
+        # scored before any step: the sampler's gap, nothing else
+        first = self.ranks.every([row for row in rows if row["tokens"]][:1])
+        masks = flat[1::3]
+        rho = self._all([d_BT[mask_BT] for d_BT, mask_BT in zip(flat[::3], masks, strict=True)]).exp()
+        sums_B = self._all([d_B[mask_BT.any(1)] for d_B, mask_BT in zip(flat[2::3], masks, strict=True)])
+        s = sums_B.clamp(-LIMIT, LIMIT).exp()
         q = torch.tensor([0.01, 0.5, 0.99])
         token_q, sequence_q = (_quantiles(x, q) for x in (rho, s))
         return {
-            "old_kl": _total(rows, "old_kl") / tokens,
-            "clip_ratio/low_mean": _total(rows, "clip_low") / tokens,
-            "clip_ratio/high_mean": _total(rows, "clip_high") / tokens,
-            "clip_ratio/dual_mean": _total(rows, "clip_dual") / tokens,
+            "old_kl": sums["old_kl"] / tokens,
+            "clip_ratio/low_mean": sums["clip_low"] / tokens,
+            "clip_ratio/high_mean": sums["clip_high"] / tokens,
+            "clip_ratio/dual_mean": sums["clip_dual"] / tokens,
             "ratio/ess": float(rho.sum().square() / (len(rho) * rho.square().sum())),
             "ratio/token_p01": token_q[0],
             "ratio/token_p50": token_q[1],
             "ratio/token_p99": token_q[2],
             "ratio/sequence_p01": sequence_q[0],
             "ratio/sequence_p99": sequence_q[2],
-            "ratio/cut": _total(rows, "cut"),
-            "sampling/logp_gap_mean": first["gap"] / first["tokens"],
-            "sampling/logp_gap_max": first["largest_gap"],
-            "sampling/kl": first["kl"] / first["tokens"],
+            "ratio/cut": sums["cut"],
+            "sampling/logp_gap_mean": _total(first, "gap") / _total(first, "tokens"),
+            "sampling/logp_gap_max": max(row["largest_gap"] for row in first),
+            "sampling/kl": _total(first, "kl") / _total(first, "tokens"),
         }
+
+    def _all(self, parts: list[Tensor]) -> Tensor:
+        """The numbers of all processes' micro-batches."""
+        return torch.cat(self.ranks.every([torch.cat(parts)]))
 
 
 def _total(rows: Sequence[dict[str, float]], name: str) -> float:

@@ -18,9 +18,12 @@ ONE = 1  # token at a time: a row is never cut, so one row at a time
 
 @dataclass
 class Micro:
-    """tokens: a micro-batch feeds at most so many, prompts included.  halved: how often memory ran out so far."""
+    """tokens: a micro-batch feeds at most so many, prompts included.  again: whether less is tried where memory runs out.
+    halved: how often that was so far.
+    """
 
     tokens: int
+    again: bool = True
     halved: int = 0
 
     def tried(self, attempt: Callable[[], T], whole: Tokens, undo: Callable[[], None] = lambda: None) -> T:
@@ -35,7 +38,7 @@ class Micro:
             try:
                 return attempt()
             except (MemoryError, RuntimeError) as error:
-                if not memory_ran_out(error):
+                if not (self.again and memory_ran_out(error)):
                     raise
                 self._halve(whole, error)
                 traceback.clear_frames(error.__traceback__)  # they hold what the attempt had made

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rung.training.ranks import ALONE, Ranks
+
 
 class MasterAdamW:
     """AdamW (arXiv:1711.05101) whose state and weights are float32, whatever the model computes in.
@@ -22,7 +24,9 @@ class MasterAdamW:
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
         epsilon: float = 1e-8,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.parameters = [p for p in parameters if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else p.detach().float().clone() for p in self.parameters]
         self.learning_rate = learning_rate
@@ -32,8 +36,7 @@ class MasterAdamW:
 
     def gradient_norm(self) -> float:
         """The norm of the whole gradient, before clipping."""
-        norms = [p.grad.float().norm() for p in self.parameters if p.grad is not None]
-        return float(torch.stack(norms).norm()) if norms else 0.0
+        return self.ranks.norm([p.grad for p in self.parameters if p.grad is not None])
 
     @torch.no_grad()
     def step(self, clip_norm: float = 0.0, scale: float = 1.0) -> float:

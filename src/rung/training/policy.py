@@ -23,6 +23,7 @@ from rung.network.checkpointing import is_on
 from rung.network.forward import predicting_logits, predicting_states
 from rung.network.model import Model
 from rung.records import Batch, Scores, Tokens, Totals
+from rung.training.ranks import ALONE, Ranks, unspoken
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,13 @@ class Policy:
         ref, old: frozen distributions at the same tokens; where given, KL(pi || ref) or KL(old || pi) over the full
         vocabulary comes too.
         """
-        target, shape = tokens.tokens_BT[tokens.mask_BT], tokens.mask_BT.shape
+        *columns, slot = self.model.whole(self._columns, tokens, ref, old)
+        shape = tokens.mask_BT.shape
+        return Scores(*(None if c is None else scatter(c, slot, shape) for c in columns))  # type: ignore[arg-type]
+
+    def _columns(self, tokens: Tokens, ref: Heads | None, old: Heads | None) -> list[Any]:
+        """The fields of Scores at the scored tokens, [n] each, and where those stand: int[n]."""
+        target = tokens.tokens_BT[tokens.mask_BT]
         if not self.model.packs:
             logits, target, slot = predicting_logits(self.model, tokens, target, slots(tokens))
             log_p = (logits.float() / self.temperature).log_softmax(-1)
@@ -72,11 +79,14 @@ class Policy:
             logp, entropy = token_logprob(hidden, weight, target, bias=bias, temperature=self.temperature)
             columns = [logp, entropy]
             columns += [self._full(hidden, ref, forward=True), self._full(hidden, old, forward=False)]
-        return Scores(*(None if c is None else scatter(c, slot, shape) for c in columns))  # type: ignore[arg-type]
+        return [*columns, slot]
 
     @torch.no_grad()
     def freeze(self, tokens: Tokens) -> Heads:
         """The distributions at the scored tokens, to be compared with later: hidden states and a copy of the head."""
+        return self.model.whole(self._heads, tokens)
+
+    def _heads(self, tokens: Tokens) -> Heads:
         if not self.model.packs:
             (logits,) = predicting_logits(self.model, tokens)
             return Heads(logits.float(), torch.empty(0), None)
@@ -177,11 +187,15 @@ class Minibatch:
 
 
 @torch.no_grad()
-def in_parts(tokens: Tokens, budget: int, f: Callable[[Tokens], Tensor], rows: Tensor | None = None) -> Tensor:
+def in_parts(
+    tokens: Tokens, budget: int, f: Callable[[Tokens], Tensor], rows: Tensor | None = None, ranks: Ranks = ALONE
+) -> Tensor:
     """f of the rows (None: of all), some at a time, put together in main memory: float32[B, T], without gradient."""
     every = torch.arange(len(tokens.length_B)) if rows is None else rows
-    split = list(microbatches(tokens, every, budget))
-    return put_back(torch.zeros(tokens.mask_BT.shape), split, fetch(*[f(tokens.rows(index)) for index in split]))
+    split = list(microbatches(tokens, ranks.own(tokens, every), budget))
+    parts = ranks.even([tokens.rows(index) for index in split], lambda: unspoken(tokens))
+    found = fetch(*[f(part) for part in parts])[: len(split)]
+    return ranks.total(put_back(torch.zeros(tokens.mask_BT.shape), split, found))
 
 
 def put_back(out_BT: Tensor, rows: Sequence[Tensor], parts: Sequence[Tensor]) -> Tensor:

@@ -27,6 +27,7 @@ from rung.training.micro import Micro
 from rung.training.needs import frozen
 from rung.training.optimizer import MasterAdamW
 from rung.training.policy import Minibatch, Part, Policy, microbatches, minibatches, put_back
+from rung.training.ranks import ALONE, Ranks, blank, totals
 
 T = TypeVar("T")
 
@@ -52,12 +53,14 @@ class Work:
     clip_norm: float = 0.0
     seed: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
-    drift: Drift = field(default_factory=Drift)
+    ranks: Ranks = ALONE
+    drift: Drift = field(init=False)
     seen: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)  # by a micro-batch's first row
     plan: list[Minibatch] = field(default_factory=list)
     begun: bool = False  # whether a step was made, so that the policy is pi_old no more
 
     def __post_init__(self) -> None:
+        self.drift = Drift(self.ranks)
         self.parameters = [p for p in self.policy.model.hf.parameters() if p.requires_grad]
         self._again, self._since, self._gains = False, 0, list[Tensor]()
         self._given: tuple[Minibatch, list[Part]] | None = None  # the latest minibatch, as it came from the sampler
@@ -77,7 +80,7 @@ class Work:
         return self.plan
 
     def _frozen(self, rows: Tensor) -> list[Part]:
-        return frozen(self, list(self.parts(rows)))
+        return frozen(self, self.parts(rows))
 
     def _tried(self, attempt: Callable[[], T]) -> T:
         """attempt(), which reads `minibatch.parts`, and again on smaller micro-batches where memory runs out."""
@@ -93,15 +96,19 @@ class Work:
         whole = count(self.batch if rows is None else self.batch.rows(rows), self.max_tokens)
         return send(self.policy.model.device, whole)[0]  # type: ignore[no-any-return]
 
-    def parts(self, rows: Tensor) -> Iterator[Part]:
-        """Micro-batches of some active rows."""
-        for index in microbatches(self.batch.spoken, rows, self.micro.tokens):
-            yield Part(send(self.policy.model.device, self.batch.rows(index))[0], index)
+    def parts(self, rows: Tensor) -> list[Part]:
+        """Micro-batches of some active rows: as many in every process, those of no rows being blank."""
+        tokens, device = self.batch.spoken, self.policy.model.device
+        split = microbatches(tokens, self.ranks.own(tokens, rows), self.micro.tokens)
+        parts = [Part(send(device, self.batch.rows(index))[0], index) for index in split]
+        return self.ranks.even(parts, lambda: Part(send(device, blank(self.batch))[0], rows[:0]))
 
     # -- gradients --------------------------------------------------------------------------------------------------
     def gradient(self, minibatch: Minibatch) -> None:
         self._since = len(self.drift.seen)
-        before = [None if p.grad is None else p.grad.clone() for p in self.parameters]  # of a critic on the policy's trunk
+        before = [
+            None if p.grad is None else p.grad.clone() for p in self.parameters
+        ]  # of a critic on the policy's trunk
 
         def undo() -> None:
             self.drift.forget(self._since)
@@ -122,7 +129,7 @@ class Work:
             self._gains.append(J.detach())
             self.drift.add(self.recipe, part.batch, scores)
             own.append(part)
-            if self._again:
+            if self._again and len(part.rows):
                 self.remember(part, scores)
         if not self.begun:
             self._given, minibatch.parts = (minibatch, minibatch.parts), own
@@ -187,8 +194,8 @@ class Work:
                 self.recipe.ratio(o.batch.old_logp_BT, g.batch.old_logp_BT, g.batch.mask_BT)
                 for o, g in zip(now.parts, given, strict=True)
             )
-            largest = max(float(x) for x in fetch(*(gap_BT.abs().max() for gap_BT in gaps)))
-            differ = largest > self.recipe.surrogate.room / 10
+            largest = [float(x) for x in fetch(*(gap_BT.abs().max() for gap_BT in gaps))]
+            differ = max(self.ranks.every(largest)) > self.recipe.surrogate.room / 10
         for minibatch in self.plan if differ else ():
             if minibatch is not now:
                 minibatch.parts = self._tried(partial(self._rescored, minibatch))
@@ -210,7 +217,10 @@ class Work:
             both += [J, scores.old_kl_BT.sum()]
         numbers = fetch(*both)
         tokens = sum(int(part.tokens.mask_BT.sum()) for part in minibatch.parts)
-        return Trial(total_of(numbers[::2]) - total_of(self._gains), total_of(numbers[1::2]) / max(tokens, 1))
+        now, before, kl, n = totals(
+            self.ranks, total_of(numbers[::2]), total_of(self._gains), total_of(numbers[1::2]), tokens
+        )
+        return Trial(now - before, kl / max(n, 1))
 
     def moved(self) -> float | None:
         return self._tried(self._moved)
@@ -222,7 +232,8 @@ class Work:
             return None
         scores = (self.policy.score(part.tokens, old=part.old) for part in parts)
         kl = total_of([s.old_kl_BT.sum() for s in scores if s.old_kl_BT is not None])
-        return kl / max(sum(int(part.tokens.mask_BT.sum()) for part in parts), 1)
+        kl, n = totals(self.ranks, kl, sum(int(part.tokens.mask_BT.sum()) for part in parts))
+        return kl / max(n, 1)
 
     def remember(self, part: Part, scores: Scores) -> None:
         """Keep each token's ratio, and where the surrogate stops its gradient (1 low, 2 high, 3 dual), for the files."""
@@ -235,11 +246,13 @@ class Work:
 
     def remembered(self) -> tuple[Tensor | None, Tensor | None]:
         """What the last pass kept: ratios float[B, T], NaN where none was seen, and codes int8[B, T]."""
-        if not self.seen:
+        mine = [rows for rows, *_ in self.seen.values()]
+        pairs = fetch(*(x for _, *both in self.seen.values() for x in both))
+        rows, found = self.ranks.every(mine), self.ranks.every(pairs)
+        if not rows:
             return None, None
         assert self.batch.adv_BT is not None
-        blank_BT, rows = torch.full_like(self.batch.adv_BT, math.nan), [rows for rows, *_ in self.seen.values()]
-        found = fetch(*(x for _, *both in self.seen.values() for x in both))
+        blank_BT = torch.full_like(self.batch.adv_BT, math.nan)
         clip_BT = put_back(torch.zeros_like(blank_BT, dtype=torch.int8), rows, found[1::2])
         return put_back(blank_BT, rows, found[::2]), clip_BT
 
