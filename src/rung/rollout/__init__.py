@@ -11,5 +11,6 @@ question       A question put to a model as its training problems were, and its 
 sampler        What draws answers: the protocol that every sampler keeps, and the law of one token.
 samplers       Which samplers there are, by the names that --sampler takes: a row here and a file beside it make one more.
 torch_sampler  The embedded sampler: draws answers from any Hugging Face causal model that lives in this process.
+vllm_sampler   Answers from vLLM in this process: the same law, another engine's code and numbers, its own copy of the weights.
 walk           In which order a run meets its problems: a stream whose position is part of the run's state.
 """

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Kind:
     """make: a sampler for a model that is loaded, which decodes so many answers at once.
-    at_once: how many; a plan asks before anything is loaded."""
+    at_once: how many; a plan asks before anything is loaded.  usable: refuses where what it needs is not installed."""
 
     make: Callable[[Model, int], Sampler]
     at_once: int
+    usable: Callable[[], None] = lambda: None
 
 
 def _torch(model: Model, at_once: int) -> Sampler:
@@ -28,9 +29,21 @@ def _torch(model: Model, at_once: int) -> Sampler:
     return TorchSampler(model, max_batch=at_once)
 
 
+def _vllm(model: Model, at_once: int) -> Sampler:
+    from rung.rollout.vllm_sampler import VLLMSampler
+
+    return VLLMSampler(model, at_once)
+
+
+def _vllm_is_here() -> None:
+    from rung.rollout.vllm_sampler import refuse_another_version
+
+    refuse_another_version()
+
+
 USUAL = "torch"
 ENGINE = "another engine"  # than the trainer's code
-SAMPLERS = {"torch": Kind(_torch, at_once=512)}
+SAMPLERS = {"torch": Kind(_torch, at_once=512), "vllm": Kind(_vllm, at_once=256, usable=_vllm_is_here)}
 
 if TYPE_CHECKING:
     SamplerName = str

@@ -27,7 +27,7 @@ from rung.records import SamplingLaw
 from rung.rollout.ask import encode
 from rung.rollout.collect import Collector
 from rung.rollout.sampler import Sampler
-from rung.rollout.samplers import make_sampler
+from rung.rollout.samplers import SAMPLERS, make_sampler
 from rung.settings.shared import Problems, Weights
 from rung.tasks.environments.protocol import Conversational, Environment, Splits
 from rung.tasks.problems import problems_of
@@ -93,6 +93,7 @@ def settle(
     """
     given, config = config, config.resolved()
     choose(config.device)
+    SAMPLERS[config.sampler].usable()
     recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
         torch.set_num_threads(config.threads)
