@@ -112,5 +112,5 @@ def test_one_place_makes_samplers_and_names_are_read_from_it(capsys):
     assert made.same_numbers and not TorchSampler(replace(model, hf=model.hf.to(torch.bfloat16))).same_numbers
     with pytest.raises(InputError, match=r"sampler 'touch'.*Did you mean 'torch'"):
         make_sampler(model, "touch")
-    with pytest.raises(InputError, match="sampler is 'touch'; it must be torch or vllm"):
+    with pytest.raises(InputError, match="sampler is 'touch'; it must be one of torch, vllm"):
         rung.train(sampler="touch")
