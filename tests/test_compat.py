@@ -121,6 +121,17 @@ def test_rloo_is_trls():
     [
         ({"loss_type": "grpo"}, "aggregate", "SequenceMean"),
         ({"loss_type": "dr_grpo"}, "aggregate", "FixedBudget"),
+        ({"loss_type": "luspo"}, "aggregate", "SequenceSum"),
+        ({"loss_type": "bnpo"}, "aggregate", "TokenMean"),
+        ({"loss_type": "cispo", "epsilon_high": 5.0}, "surrogate", "CISPO"),
+        ({"loss_type": "cispo", "epsilon_high": 4.0}, "surrogate.high", 4.0),
+        ({"loss_type": "cispo", "epsilon_high": 4.0}, "aggregate", "TokenMean"),
+        ({"loss_type": "sapo"}, "surrogate", "SAPO"),
+        ({"loss_type": "sapo", "sapo_temperature_neg": 1.2}, "surrogate.negative", 1.2),
+        ({"loss_type": "sapo", "sapo_temperature_pos": 0.9}, "surrogate.positive", 0.9),
+        ({"loss_type": "sapo"}, "aggregate", "SequenceMean"),
+        ({"delta": 4.0}, "surrogate.two_sided", 4.0),
+        ({"off_policy_mask_threshold": 0.3}, "correction.delta", 0.3),
         ({"scale_rewards": False}, "credit.scale", "none"),
         ({"scale_rewards": "batch"}, "credit.scale", "batch"),
         ({"epsilon": 0.1}, "surrogate.high", 0.1),
@@ -159,7 +170,13 @@ def test_arguments_that_are_not_translated_are_refused_by_name(arguments, messag
     [
         ({"num_train_epochs": 0}, "no step would be taken"),
         ({"max_steps": 1, "num_generations": 3}, "multiple of num_generations"),
-        ({"max_steps": 1, "loss_type": "luspo"}, "loss_type='luspo': only 'grpo'"),
+        ({"max_steps": 1, "loss_type": "vespo"}, "loss_type='vespo': only 'grpo'"),
+        ({"max_steps": 1, "loss_type": "cispo"}, "the cap on the ratio itself, which is 1 on policy"),
+        (
+            {"max_steps": 1, "importance_sampling_level": "sequence", "beta": 0.1},
+            "the whole answer's ratio, rung by the token's own",
+        ),
+        ({"max_steps": 1, "delta": "much"}, "delta='much': give a number"),
         ({"max_steps": 1, "save_strategy": "best"}, "save_strategy='best'"),
         ({"max_steps": 1, "lr_scheduler_type": "polynomial"}, "polynomial.*linear"),
         ({"max_steps": 1, "optim": "adafactor"}, "optim='adafactor': only 'adamw_torch'"),
@@ -181,6 +198,21 @@ def test_arguments_that_are_not_translated_are_refused_by_name(arguments, messag
 def test_settings_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         GRPOConfig(**arguments).settings()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss_type": "bnpo", "gradient_accumulation_steps": 2}, "each of the 2 micro-batches by itself"),
+        ({"loss_type": "dapo", "steps_per_generation": 2}, "with 2 updates of a generation: TRL divides each by the mean"),
+        ({"loss_type": "dapo", "mask_truncated_completions": True}, "does not count the tokens of the answers"),
+        ({"loss_type": "sapo", "delta": 2.0}, "delta=2.0: loss_type='sapo' does not read it"),
+    ],
+)
+def test_where_trl_computes_something_else_by_the_same_words_is_said(arguments, message):
+    assert any(message in note for note in GRPOConfig(max_steps=1, **arguments).notes)
+    assert not any(message in note for note in GRPOConfig(max_steps=1, loss_type="grpo").notes)
+    assert not any("loss_type" in note for note in RLOOConfig(max_steps=1, mask_truncated_completions=True).notes)
 
 
 def trainer(**more):
@@ -301,7 +333,8 @@ OTHER = {
     "save_steps": 20, "seed": 1, "num_train_epochs": 1, "adam_beta1": 0.8, "adam_beta2": 0.99, "adam_epsilon": 1e-6,
     "steps_per_generation": 2, "generation_batch_size": 16, "num_generations_eval": 2, "generation_kwargs": {"max_new_tokens": 9},
     "model_init_kwargs": {"dtype": "bfloat16"}, "eval_strategy": "epoch", "eval_steps": 3, "report_to": "wandb",
-    "save_total_limit": 2, "bf16": True, "gradient_checkpointing": True, "trust_remote_code": True,
+    "save_total_limit": 2, "bf16": True, "gradient_checkpointing": True, "trust_remote_code": True, "delta": 3.0,
+    "sapo_temperature_pos": 0.9, "sapo_temperature_neg": 1.1, "off_policy_mask_threshold": 0.2,
 }  # fmt: skip
 
 
@@ -338,6 +371,7 @@ TRAINERS = {
 def test_every_translated_argument_changes_the_run(name):
     more = {"use_bias_correction_kl": {"beta": 0.2}, "eval_steps": {"eval_strategy": "steps"}}
     more["num_train_epochs"] = {"max_steps": -1}
+    more |= {f"sapo_temperature_{end}": {"loss_type": "sapo"} for end in ("pos", "neg")}
     base = {"max_steps": 40, **more.get(name, {})}
     assert GRPOConfig(**{**base, name: OTHER[name]}).settings(99) != GRPOConfig(**base).settings(99)
 

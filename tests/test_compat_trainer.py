@@ -56,9 +56,9 @@ def test_what_does_the_same_is_named_and_own_helpers_are_nobodys_business():
         def _helper(self): ...
 
     with pytest.raises(InputError) as error:
-        trainer(kind=Mine, loss_type="luspo")
+        trainer(kind=Mine, loss_type="vespo")
     said = str(error.value)
-    assert "4 refused" in said and "_helper" not in said and "loss_type='luspo'" in said
+    assert "4 refused" in said and "_helper" not in said and "loss_type='vespo'" in said
     assert "compute_loss would never be called: the objective is a recipe's" in said
     assert "_calculate_rewards would never be called: give functions in reward_funcs" in said
     assert "create_optimizer would never be called: rung's optimizer is AdamW" in said

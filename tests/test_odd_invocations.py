@@ -148,6 +148,8 @@ CASES = [
     ("audit", "grpo", "--old-kl", "50"), ("audit", "grpo", "--horizon", "200"), ("audit", "grpo", "--reward", "x"),
     ("export", "grpo"), ("export", "nope", "--to", "trl"), ("export", "ppo", "--to", "trl"), ("export", "grpo", "--to", "areal"),
     ("export", "grpo", "--to", "trl", "--out", "rows.jsonl"), ("export", "grpo", "--to", "trl", "--recipe.nope", "1"),
+    ("import", "trl"), ("import", "trl", "gone.yaml"), ("import", "skyrl", "rows.jsonl"), ("import", "trl", "rows.jsonl"),
+    ("import", "trl", "rewards.py"), ("import", "trl", "."),
     ("starter", "--out", "x", "--seed", "-1"), ("starter", "--out", "x", "--seed", "9" * 30), ("starter", "--out", "rows.jsonl/x"),
     ("verify", "--task", "chained_arithmetic", "--problems", "0"), ("verify", "--task", "nope"), ("diff", "grpo", "nope"),
     ("explain", "nope"), ("report", "gone"), ("report", "rows.jsonl"), ("eval", "rows.jsonl"), ("eval", "starter", "--split", "x"),

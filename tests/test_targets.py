@@ -9,7 +9,7 @@ from rung.shell.help import flags_of, more_of
 LEAST = {
     "ask": ["starter", "1+1="], "eval": ["starter", "--problems", "1"], "plan": [], "data": ["chained_arithmetic"],
     "verify": ["--task", "chained_arithmetic"], "recipes": [], "explain": ["grpo"], "diff": ["grpo", "dr_grpo"],
-    "export": ["grpo", "--to", "trl"],
+    "export": ["grpo", "--to", "trl"], "import": ["trl", "config.yaml"],
     "audit": ["reinforce"], "why": ["gspo"], "ladder": [], "variance": ["starter"], "report": ["run"],
     "train": ["--steps", "1"], "starter": [], "smollm2": [],
 }  # fmt: skip

@@ -17,7 +17,13 @@ from rung.training.config import TrainConfig
 
 SPECS = {name: command.flags for name, command in COMMANDS.items()}
 EVERY = [(name, slot) for name, spec in SPECS.items() for slot in slots(spec)]
-NEEDED = {"starter": ["--out", "x"], "report": ["runs"], "diff": ["a", "b"], "export": ["a", "--to", "trl"]}
+NEEDED = {
+    "starter": ["--out", "x"],
+    "report": ["runs"],
+    "diff": ["a", "b"],
+    "export": ["a", "--to", "trl"],
+    "import": ["trl", "x"],
+}
 
 
 def words_of(name: str) -> list[str]:

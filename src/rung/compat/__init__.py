@@ -7,6 +7,7 @@ config     TRL's GRPOConfig and RLOOConfig as settings of rung.train and parts o
 fields     What becomes of the arguments of TRL 1.16's configs and trainers that are not translated. Each name stands once.
 listeners  transformers' TrainerCallback objects as listeners of a run, and the state that TRL's trainer shows.
 lora       PEFT's LoraConfig, and models that PEFT has put an adapter into, as settings of rung.train.
+objective  What the arguments of TRL's losses become as parts of a recipe, and where TRL computes something else by the same words.
 overridden Methods of TRL's trainer that a subclass defines: which of them are called here.
 rewards    The reward functions of `trl.rewards`, by what they are documented to do.
 rows       TRL's data sets and reward functions as problems: rows with a prompt, judged by several functions with weights.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rung.compat import fields as table
+from rung.compat import objective
 from rung.io.trackers import TRACKERS
 
 SCHEDULES = {
@@ -19,9 +20,6 @@ SCHEDULES = {
     "constant": None,
     "constant_with_warmup": None,
 }  # how the rate falls
-AGGREGATES = {"grpo": "SequenceMean", "bnpo": "TokenMean", "dapo": "TokenMean", "dr_grpo": "FixedBudget"}
-SCALES = {"group": "group", "batch": "batch", "none": "none", True: "group", False: "none"}
-RATIOS = {"token": "TokenRatio", "sequence": "SequenceRatio"}
 WHEN = ("steps", "epoch", "no")
 
 _Untranslated: Any = dataclasses.make_dataclass(
@@ -60,6 +58,10 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
     scale_rewards: str | bool = "group"
     importance_sampling_level: str = "token"
     mask_truncated_completions: bool = False
+    delta: float | None = None
+    sapo_temperature_pos: float = 1.0
+    sapo_temperature_neg: float = 1.05
+    off_policy_mask_threshold: float | None = None
     reward_weights: Sequence[float] | None = None
     max_tool_calling_iterations: int | None = None
     weight_decay: float = 0.0
@@ -122,6 +124,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
         if self.metric_for_best_model is not None and self.greater_is_better is None:  # as transformers settles it
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
         self.notes = [*said, *table.notes(given), *self._noted()]
+        self.notes += [] if self.misfits() else objective.differences(self)
 
     def _noted(self) -> list[str]:
         found, other = [], set(self.trackers()) - set(TRACKERS)
@@ -150,8 +153,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
         found = [
             f"{name}={getattr(self, name)!r}: only {', '.join(map(repr, choices))} are translated."
             for name, choices in (
-                ("loss_type", AGGREGATES), ("scale_rewards", SCALES), ("importance_sampling_level", RATIOS),
-                ("lr_scheduler_type", SCHEDULES), ("save_strategy", WHEN), ("eval_strategy", WHEN),
+                *objective.CHOICES, ("lr_scheduler_type", SCHEDULES), ("save_strategy", WHEN), ("eval_strategy", WHEN),
                 ("optim", (*table.ADAMW, *table.SMALL_ADAMW)),
             ) if getattr(self, name) not in tuple(choices)
         ]  # fmt: skip
@@ -165,7 +167,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
         later = {name: getattr(self, name) for name in table.ONLY}  # a script may set them on the finished config
         found += table.refusals(later, ())
         found += table.generation(self.generation_kwargs or {}, self.temperature)
-        return found + (table.no_numbers(self.to_dict()) or self._batch_misfits())
+        return found + (table.no_numbers(self.to_dict()) or [*objective.misfits(self), *self._batch_misfits()])
 
     def _batch_misfits(self) -> list[str]:
         found, answers = [], self.answers
@@ -278,23 +280,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
     def overrides(self) -> dict[str, Any]:
         """Parts of the recipe that the arguments change."""
         table.refuse(type(self).__name__, self.misfits())
-        return {
-            "aggregate": AGGREGATES[self.loss_type],
-            "credit.scale": SCALES[self.scale_rewards],
-            "ratio": RATIOS[self.importance_sampling_level],
-            "kl": ("RatioK3" if self.use_bias_correction_kl else "K3") if self.beta else "NoKL",
-            **({"kl.coef": self.beta} if self.beta else {}),
-            **self._shared(),
-        }
-
-    def _shared(self) -> dict[str, Any]:
-        return {
-            "surrogate.low": self.epsilon,
-            "surrogate.high": self.epsilon if self.epsilon_high is None else self.epsilon_high,
-            "update.epochs": self.num_iterations,
-            "update.minibatches": self.minibatches,
-            "data.drop_truncated": self.mask_truncated_completions,
-        }
+        return objective.grpo(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Every argument with its value."""
@@ -313,17 +299,12 @@ class RLOOConfig(GRPOConfig):
     recipe: ClassVar[str] = "rloo"
     ABSENT: ClassVar[tuple[str, ...]] = (
         "use_bias_correction_kl", "loss_type", "scale_rewards", "importance_sampling_level", "max_tool_calling_iterations",
+        "delta", "sapo_temperature_pos", "sapo_temperature_neg", "off_policy_mask_threshold",
     )  # fmt: skip
 
     def overrides(self) -> dict[str, Any]:
         table.refuse(type(self).__name__, self.misfits())
-        return {
-            "ratio": "SequenceProduct",
-            "surrogate": "Clip",
-            "kl": "K1" if self.beta else "NoKL",
-            **({"kl.coef": self.beta} if self.beta else {}),
-            **self._shared(),
-        }
+        return objective.rloo(self)
 
 
 def _share(value: float, of: int) -> int:

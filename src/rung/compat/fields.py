@@ -36,9 +36,9 @@ ONLY: Mapping[str, tuple[Values, str]] = {
     **_because(_LAW, top_p=(1.0, None), top_k=(0, None, -1), min_p=(None, 0.0), repetition_penalty=(1.0, None),
                vllm_structured_outputs_regex=(None,)),
     **_because(
-        _LOSS, delta=(None,), sapo_temperature_neg=(1.05,), sapo_temperature_pos=(1.0,), vespo_k_pos=(2.0,),
+        _LOSS, vespo_k_pos=(2.0,),
         vespo_lambda_pos=(3.0,), vespo_k_neg=(3.0,), vespo_lambda_neg=(2.0,), top_entropy_quantile=(1.0,),
-        off_policy_mask_threshold=(None,), label_smoothing_factor=(0.0,), neftune_noise_alpha=(None, 0.0),
+        label_smoothing_factor=(0.0,), neftune_noise_alpha=(None, 0.0),
         router_aux_loss_coef=(None, 0.0), multi_objective_aggregation=("sum_then_normalize",), reward_clip_range=(None,),
     ),
     **_because(
@@ -143,9 +143,10 @@ COUNTS = {"max_steps": -1, "per_device_train_batch_size": 1, "gradient_accumulat
           "num_iterations": 1, "max_completion_length": 1, "seed": 0, "steps_per_generation": 1, "generation_batch_size": 1,
           "num_generations_eval": 1, "save_total_limit": -1, "max_tool_calling_iterations": 0}  # fmt: skip
 NUMBERS = ("num_train_epochs", "learning_rate", "temperature", "beta", "epsilon", "epsilon_high", "weight_decay", "max_grad_norm",
-           "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps", "eval_steps", "save_steps")  # fmt: skip
+           "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps", "eval_steps", "save_steps", "delta",
+           "sapo_temperature_pos", "sapo_temperature_neg", "off_policy_mask_threshold")  # fmt: skip
 OPEN = ("steps_per_generation", "generation_batch_size", "num_generations_eval", "save_total_limit", "epsilon_high", "eval_steps",
-        "max_tool_calling_iterations")  # fmt: skip
+        "max_tool_calling_iterations", "delta", "off_policy_mask_threshold")  # fmt: skip
 # rung's settings as a script written for TRL says them; behind = comes the value.
 WORDS: Mapping[str, str] = {
     "out": "output_dir=", "resume": "resume_from_checkpoint=", "samples_per_prompt": "num_generations=", "seed": "seed=",

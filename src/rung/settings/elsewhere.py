@@ -26,3 +26,19 @@ class Export:
     """write the settings as JSON to this new file, or - for standard output"""
     overrides: Hidden[dict[str, Any]] = field(default_factory=dict)
     """fields of the recipe, by path"""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Another trainer's configuration as a recipe: what it really computes, and where its names and its mathematics part."""
+
+    source: Positional[Literal["trl", "verl"]]
+    """whose configuration it is"""
+    config: Positional[Path]
+    """a YAML or JSON file, or for TRL a Python file that makes a GRPOConfig or RLOOConfig"""
+    trainer: Literal["grpo", "rloo"] | None = None
+    """of TRL's two, where the file does not tell; None: grpo, unless a name in it is RLOOConfig's alone"""
+    out: Path | None = None
+    """write it as TOML to this new file, for `rung train --config FILE`"""
+    json: str | None = None
+    """write it as JSON to this new file, or - for standard output"""

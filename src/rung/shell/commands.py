@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from rung.errors import InputError
 from rung.io.waiting import loading, waiting
-from rung.settings.elsewhere import Export
+from rung.settings.elsewhere import Export, Import
 from rung.settings.flags import (
     Ask,
     Audit,
@@ -185,6 +185,12 @@ def _export(args: Export) -> int:
     return run_export(args)
 
 
+def _import(args: Import) -> int:
+    from rung.export.arrive import run_import
+
+    return run_import(args)
+
+
 def _audit(args: Audit) -> int:
     from rung.exact.audit import run_audit
     from rung.exact.world import World
@@ -263,6 +269,7 @@ COMMANDS: dict[str, Command] = {
     "explain": Command(Explain, _explain, "rung.io.recipe_views", "a recipe's assembled equation, with sources"),
     "diff": Command(Diff, _diff, "rung.io.recipe_views", "what changes between two recipes, and why"),
     "export": Command(Export, _export, "rung.export.command", "a recipe inside TRL, verl or SkyRL: settings and module"),
+    "import": Command(Import, _import, "rung.export.arrive", "what a configuration of TRL or verl really computes"),
     "audit": Command(Audit, _audit, "rung.exact.audit", "is a recipe's gradient the policy gradient, and if not, why"),
     "why": Command(Why, _why, "rung.experiments.why", "the experiment that shows why a recipe was introduced"),
     "ladder": Command(

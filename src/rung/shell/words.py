@@ -25,6 +25,7 @@ EXAMPLES = {
     "explain": "grpo",
     "diff": "grpo dr_grpo",
     "export": "grpo --to trl",
+    "import": "trl config.yaml",
     "why": "grpo",
     "variance": "starter",
 }
