@@ -28,8 +28,19 @@
     gspo: "GSPO", cispo: "CISPO", gmpo: "GMPO", sapo: "SAPO", maxrl: "MaxRL", kimi: "Kimi k1.5", reinforce_pp: "REINFORCE++",
     reinforce_pp_baseline: "REINFORCE++ with a group baseline",
   };
+  // The headings of "What to try" in docs/book/toy.md, as a link names them, and what is chosen there.
+  const SCENES = {
+    "where-the-zero-lies": { recipe: "reinforce", rewards: "right is 2, wrong is 1" },
+    "what-cannot-be-caused": { recipe: "reward_to_go", rewards: "right is 1, and each think costs 0.2", policy: "thinks at length" },
+    "what-is-usual": { recipe: "leave_one_out", rewards: "right is 2, wrong is 1" },
+    "the-clip-lets-go": { recipe: "ppo", moved: 2 },
+    "the-others-judge": { recipe: "grpo" },
+    "a-short-and-a-long-answer": { recipe: "grpo", policy: "thinks and is wrong", step: 10 },
+    "nearly-solved-nearly-hopeless": { recipe: "grpo", policy: "nearly solved" },
+  };
   const STATES = ["first token", "after think", "after think think"];
   const START = { reward: RIGHT, think: 0, weights: POLICIES["of the book"], recipe: "grpo", G: 4, moved: 0, step: 1 };
+  const NAMED = { rewards: Object.keys(REWARDS)[0], policy: "of the book" };
 
   // -- numbers ---------------------------------------------------------------------------------------------------------
   const logits = (weights) => weights.map((row) => {
@@ -199,21 +210,28 @@
       clearTimeout(later);
       compare(setting, []);
     }
+    function choose() { // what the address names: its settings, and the results in sight
+      const scene = SCENES[location.hash.slice(1)], wanted = { ...START, ...NAMED, ...scene };
+      if (scene) ["recipe", "G", "moved", "step", "rewards", "policy"].forEach((id) => { get(id).value = wanted[id]; });
+      fillRewards();
+      fillPolicy();
+      show();
+      if (scene) setTimeout(() => place.scrollIntoView()); // after the browser's own jump to the heading
+    }
     get("rewards").addEventListener("change", fillRewards);
     get("policy").addEventListener("change", fillPolicy);
-    fillRewards();
-    fillPolicy();
+    window.addEventListener("hashchange", choose);
     place.addEventListener("input", ({ target }) => {
       if (target.type === "number") get("rewards").value = "";
       if (/^toy-w/.test(target.id)) get("policy").value = "";
       show();
     });
     place.addEventListener("change", show);
-    show();
+    choose();
   }
 
   if (typeof module !== "undefined") {
-    module.exports = { still };
+    module.exports = { still, SCENES, REWARDS, POLICIES };
     if (require.main === module) process.stdout.write(still());
   } else {
     document.addEventListener("DOMContentLoaded", () => { document.body.classList.add("toy-lives"); start(document.getElementById("toy")); });

@@ -317,9 +317,12 @@ class StepResult:
     ratio_BT   pi / pi_old of each token in the last pass over the batch, NaN where it was kept out of the update; None where
                the batch served one update only, which sees no ratio.
     clip_BT    int8: whether its gradient was stopped there (0 no, 1 low, 2 high, 3 dual); None likewise.
+    ref_logp_BT, value_BT    what reference and critic said of each token before the step; None without one.
     """
 
     metrics: dict[str, float]
     adv_BT: Tensor
     ratio_BT: Tensor | None = None
     clip_BT: Tensor | None = None
+    ref_logp_BT: Tensor | None = None
+    value_BT: Tensor | None = None

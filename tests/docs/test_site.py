@@ -268,3 +268,16 @@ def test_the_toy_answers_a_keyboard(site, browser):
     assert "Take G = 2 or more" in browser.run("document.getElementById('toy-verdict').textContent")
     named = "[...document.querySelectorAll('#toy input, #toy select')].filter((x) => !x.labels.length).length"
     assert browser.run(named) == 0 and browser.problems == []
+
+
+@pytest.mark.slow
+def test_a_link_to_the_toy_opens_it_with_its_settings(site, browser):
+    browser.problems.clear()
+    chosen = "['recipe', 'rewards', 'policy', 'moved'].map((id) => document.getElementById(`toy-${id}`).value)"
+    browser.open(site / "book" / "toy.html", "#the-clip-lets-go")
+    assert browser.run(chosen) == ["ppo", "right is 1, wrong is 0", "of the book", "2"]
+    assert "PPO, exact critic: biased" in browser.run("document.getElementById('toy-verdict').textContent")
+    browser.run(
+        "new Promise((done) => { addEventListener('hashchange', () => setTimeout(done)); location.hash = 'where-the-zero-lies'; })"
+    )
+    assert browser.run(chosen) == ["reinforce", "right is 2, wrong is 1", "of the book", "0"] and browser.problems == []

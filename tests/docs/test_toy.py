@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -214,3 +215,28 @@ def test_the_still_picture_is_the_one_that_the_page_draws():
     assert NODE is not None
     drawn = subprocess.run([NODE, str(STATIC / "toy_view.js")], capture_output=True, text=True, check=True).stdout
     assert drawn == (ROOT / "docs" / "pictures" / "toy.svg").read_text(encoding="utf-8")
+
+
+# -- what a link chooses -----------------------------------------------------------------------------------------------
+def test_every_heading_that_a_link_may_name_chooses_settings_that_there_are():
+    view = "const view = require(process.argv[1].replace('toy.js', 'toy_view.js'));"
+    scenes, rewards, policies, recipes = node(
+        f"{view} say([view.SCENES, Object.keys(view.REWARDS), Object.keys(view.POLICIES), Object.keys(toy.RECIPES)])"
+    )
+    known = {
+        "recipe": recipes,
+        "rewards": rewards,
+        "policy": policies,
+        "moved": range(5),
+        "step": range(11),
+        "G": range(1, 9),
+    }
+    assert all(value in known[key] for scene in scenes.values() for key, value in scene.items())
+    page = (ROOT / "docs" / "book" / "toy.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^### (.*)$", page, re.MULTILINE)
+    assert {re.sub(r"[^a-z ]", "", head.lower()).replace(" ", "-") for head in heads} == set(scenes)
+    linked = {}
+    for chapter in sorted((ROOT / "docs" / "book").glob("[0-9]*.md")):
+        for name in re.findall(r"\]\(toy\.md#([\w-]+)\)", chapter.read_text(encoding="utf-8")):
+            linked.setdefault(name, chapter.name[:2])
+    assert set(linked) == set(scenes) and set(linked.values()) == {"04", "05", "06", "10", "11", "12"}

@@ -16,6 +16,7 @@ from rung.errors import InputError
 from rung.io.definitions import as_html, definition, definitions
 from rung.io.run_dir import RunDir
 from rung.report import write_report
+from rung.report.browser import QUANTITIES, browser
 from rung.report.charts import _cut
 from rung.report.collect import collect
 from rung.report.completions import HEAD, TAIL, _shown, collect_completions, token_pieces
@@ -77,6 +78,17 @@ def test_answers_keep_what_is_stored_of_each_token(report_run):
     assert "".join(row["t"]).startswith("5>3#5") and row["ad"] == 0.5 and len(row["lp"]) == len(row["t"]) == row["n"]
     assert row["ra"][1] == 1.1 and row["cl"][1:4] == [1, 2, 3]
     assert [r["k"] for r in rows] == sorted(r["k"] for r in rows)
+
+
+def test_each_number_of_a_token_leads_to_the_chapter_that_derives_it(report_run, other_run):
+    """Of what is stored, and only of that; the chapter is there and speaks of it."""
+    shown = {name: re.findall(r"<td>([^<]*)</td><td>[^<]*</td><td><code>([^<]*)</code>", str(browser([collect([run])["runs"][0]])))
+             for name, run in (("ppo", report_run), ("none", other_run))}  # fmt: skip
+    assert [name for name, _ in shown["ppo"]] == ["advantage", "surprise", "ratio", "clip"]
+    for _, name, _, page in QUANTITIES:
+        text = (Path(__file__).parents[2] / "docs" / "book" / f"{page}.md").read_text(encoding="utf-8").lower()
+        assert {"surprise": "entropy"}.get(name, name.lower()) in text
+    assert all((Path(__file__).parents[2] / page).is_file() for pages in shown.values() for _, page in pages)
 
 
 def test_without_a_tokenizer_answers_are_shown_as_text(other_run):

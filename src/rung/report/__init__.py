@@ -14,6 +14,7 @@ outcome      The first sections of a report on runs: the curve, three answers be
 page         From collected data to one HTML file: no server, no other file, no request to anywhere.
 pairs        Held-out problems in pairs: one run before and after, and two runs side by side, with the answers that changed.
 sections     The sections of a report on runs after its first: curves, the recipe, time and memory, answers, settings.
+unipo        Recorded steps in the JSON of the UNIPO viewer: prompts, answers and what the objective says of each token.
 """
 
 from __future__ import annotations
@@ -34,9 +35,20 @@ LIMIT = 5_000_000  # bytes of a report
 
 
 def run_report(args: Report) -> int:
-    """Write it and say where."""
-    print(write_report(args.paths, args.out))
+    """Write it, or the export that is asked for in its place, and say where."""
+    print(write_report(args.paths, args.out) if args.unipo is None else _export(args.paths, args.out, args.unipo))
     return 0
+
+
+def _export(paths: Sequence[Path], out: Path | None, unipo: Path) -> Path:
+    if len(paths) != 1 or out is not None:
+        raise InputError(
+            f"{setting('unipo')} writes the steps of one run and no report. Name one run, and leave {setting('out')} out."
+        )
+    stands_for_a_run(paths[0])
+    from rung.report.unipo import write_unipo
+
+    return write_unipo(paths[0], unipo)
 
 
 def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:

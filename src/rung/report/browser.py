@@ -18,6 +18,20 @@ ORDERS = (
     ("lp", "least expected first"),
 )
 
+QUANTITIES = (  # (key of a row, quantity, what it is of a token, the page of the book that explains it)
+    ("ad", "advantage", "what the token is credited with: how much better than expected", "06_baselines"),
+    ("lp", "surprise", "−log p when it was sampled; its mean is the policy's entropy", "07_actor_critic"),
+    (
+        "ra",
+        "ratio",
+        "its probability in the last pass over that of the policy before the step",
+        "08_importance_sampling",
+    ),
+    ("ra", "clip", "outside its range, on the side that its advantage asks for, a token has no gradient", "10_ppo"),
+    ("u", "KL", "log p less that under the reference, u: its mean is the KL of the two", "11_grpo"),
+    ("v", "value", "the reward that the critic expected before the token", "07_actor_critic"),
+)
+
 
 def browser(runs: Sequence[Run]) -> Markup:
     """The section; all that it shows is in the page's data already."""
@@ -38,11 +52,29 @@ def browser(runs: Sequence[Run]) -> Markup:
         else " Rewards have a scale: no answer is right or wrong.",
         _missing(runs),
     )
-    return section("answers", "Answers", intro, tag("noscript", needs), _controls(runs), _keys(), panes)
+    return section(
+        "answers", "Answers", intro, tag("noscript", needs), _controls(runs), _keys(), panes, _explained(runs)
+    )
 
 
 def _binary(runs: Sequence[Run]) -> bool:
     return all(run["kind"] == "accuracy" for run in runs)
+
+
+def _stored(runs: Sequence[Run]) -> set[str]:
+    return {key for run in runs for key in run["completions"]["stored"]}
+
+
+def _explained(runs: Sequence[Run]) -> Markup | None:
+    """Of each quantity that is stored of a token: what it is, and where the book derives it."""
+    stored = _stored(runs)
+    rows = [
+        tag("tr", tag("td", name), tag("td", meaning), tag("td", tag("code", f"docs/book/{page}.md")))
+        for key, name, meaning, page in QUANTITIES
+        if key in stored
+    ]
+    head = tag("tr", [tag("th", text) for text in ("of a token", "what it is", "explained in")])
+    return tag("div", tag("table", head, rows, id="quantities"), class_="scroll") if rows else None
 
 
 def _how_many(shown: int, total: int) -> str:
@@ -55,7 +87,7 @@ def _how_many(shown: int, total: int) -> str:
 def _missing(runs: Sequence[Run]) -> str:
     """What the colours cannot show because it was not stored."""
     out = ""
-    if not any(run["completions"]["ratios"] for run in runs):
+    if "ra" not in _stored(runs):
         out += " Ratios and clipping are not stored: with a single update on each batch every ratio is 1."
     if not all(run["completions"]["pieces"] for run in runs):
         out += " No checkpoint with a tokenizer was found, so some answers are shown without their tokens."
@@ -64,9 +96,13 @@ def _missing(runs: Sequence[Run]) -> str:
 
 def _controls(runs: Sequence[Run]) -> Markup:
     which = [("", "all"), *((str(i), run["name"]) for i, run in enumerate(runs))]
-    colors = [("ad", "advantage"), ("lp", "surprise, −log p"), ("ra", "ratio and clipping"), ("", "nothing")]
-    if not any(run["completions"]["ratios"] for run in runs):
-        colors.pop(2)
+    every = [
+        ("ad", "advantage"),
+        ("lp", "surprise, −log p"),
+        ("ra", "ratio and clipping"),
+        ("u", "KL to the reference"),
+    ]
+    colors = [(key, text) for key, text in [*every, ("", "nothing")] if key in _stored(runs) | {"ad", "lp", ""}]
     search = tag("input", type="search", id="f-text", placeholder="in prompt and answer", autocomplete="off")
     return tag(
         "form",

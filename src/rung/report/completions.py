@@ -32,7 +32,7 @@ def collect_completions(run: RunDir, budget: int, binary: bool) -> dict[str, Any
     Whole groups (all answers to one prompt), the same number of bytes from each step that is read. A quarter of the
     budget goes to the answers to held-out problems, the same problems at every evaluation.
     """
-    pieces = _tokenizer(run)
+    pieces = tokenizer(run)
     out = _Sample(pieces, binary)
     evaluations = sorted((run.path / "evaluations").glob("step_*.jsonl"))
     steps = run.rollout_steps()
@@ -60,7 +60,7 @@ def collect_completions(run: RunDir, budget: int, binary: bool) -> dict[str, Any
         "total": out.seen + sum(map(_count, unread)),
         "steps": len(steps),
         "pieces": pieces is not None,
-        "ratios": any("ra" in row for row in out.rows),
+        "stored": sorted({key for row in out.rows for key in ("ad", "lp", "ra", "u", "v") if key in row}),
     }
 
 
@@ -127,6 +127,10 @@ def _per_token(a: dict[str, Any], keep: Sequence[int]) -> dict[str, Any]:
         out["ad"] = values[0] if len(set(values)) == 1 else values
     if logp := a.get("logp"):
         out["lp"] = [round(logp[i], 2) for i in keep]
+    if (ref := a.get("ref_logp")) and logp:
+        out["u"] = [round(logp[i] - ref[i], 3) for i in keep]
+    if expected := a.get("values"):
+        out["v"] = [round(expected[i], 3) for i in keep]
     if ratios := a.get("ratios"):
         out["ra"] = [ratios[i] for i in keep]
         if any(clipped := [a["clipped"][i] for i in keep]):
@@ -161,7 +165,7 @@ def _short(text: str) -> str:
     return f"{text[: TEXT * 2 // 3]}\n[… {left_out:,} characters left out …]\n{text[-TEXT // 3 :]}"
 
 
-def _tokenizer(run: RunDir) -> Pieces | None:
+def tokenizer(run: RunDir) -> Pieces | None:
     """Token ids to the text that each one adds, by the tokenizer of the run's newest checkpoint; None without one."""
     checkpoint = run.latest_checkpoint()
     path = checkpoint / "tokenizer.json" if checkpoint else None

@@ -86,7 +86,8 @@ for (const [id, chart] of Object.entries(load("charts"))) readable(document.getE
 
 // -- answers ----------------------------------------------------------------------------------------------------------
 // A row: k 0 training, 1 held-out; s step; p prompt; r reward; w right (absent where no answer is right or wrong); rs parts of the reward; g group; n tokens;
-// a text or t texts of the tokens; per token (or one for all) ad advantage, lp log p, ra ratio, cl clipped; cut left out.
+// a text or t texts of the tokens; per token (or one for all) ad advantage, lp log p, ra ratio, cl clipped,
+// u log p - log p_ref, v the critic's value; cut left out.
 function answers() {
   const list = document.getElementById("answer-list");
   if (!list) return;
@@ -203,15 +204,17 @@ function answers() {
   function scaleOf(r, mode) {
     if (mode === "ra") return Math.log(1.5);
     if (mode === "lp") return 3;
+    if (mode === "u") return 0.5;
     const group = groups.get(groupKey(r)) || [r];
     return Math.max(1e-9, ...group.map((o) => most(o[mode])));
   }
   const CLIP = ["", "clipped: ratio too low", "clipped: ratio too high", "clipped: dual bound"];
   const facts = (r, i) => {
-    const ad = each(r.ad, i), lp = each(r.lp, i), ra = each(r.ra, i), cl = r.cl && r.cl[i];
+    const ad = each(r.ad, i), lp = each(r.lp, i), ra = each(r.ra, i), cl = r.cl && r.cl[i], u = each(r.u, i), v = each(r.v, i);
     return [
       ad !== undefined && `advantage ${short(ad)}`, lp !== undefined && `log p ${lp}`,
       r.ra && (ra === null ? "not in the update" : `ratio ${short(ra)}`), cl && CLIP[cl],
+      u !== undefined && `log p − log p_ref ${short(u)}`, v !== undefined && `value ${short(v)}`,
     ].filter(Boolean).join("\n");
   };
 
@@ -243,13 +246,14 @@ function answers() {
     }
     const s = scaleOf(r, mode);
     const ramp = make("i", "ramp");
-    const ends = { ad: [short(-s), short(s)], lp: ["−log p: 3 or more", "0"], ra: ["0.67 or less", "1.5 or more"] }[mode];
+    const ends = { ad: [short(-s), short(s)], lp: ["−log p: 3 or more", "0"], ra: ["0.67 or less", "1.5 or more"], u: ["−0.5 or less", "0.5 or more"] }[mode];
     const to = mode === "lp" ? "transparent" : "rgba(var(--plus), .6)";
     ramp.style.background = `linear-gradient(90deg, rgba(var(--minus), .6), transparent${mode === "lp" ? "" : " 50%"}, ${to})`;
     const text = make("span");
     text.append(ends[0], ramp, ends[1]);
     box.append(text);
     if (mode === "ad") box.append(make("span", "", "advantage, scaled to this prompt's answers"));
+    if (mode === "u") box.append(make("span", "", "log p less that under the reference, when sampled"));
     if (mode === "ra") box.append(make("span", "clip", "clipped"), make("span", "", "ratio to the policy before the step, in its last pass"));
     return box;
   }

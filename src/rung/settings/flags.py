@@ -308,6 +308,8 @@ class Report:
     """directories of runs or of a ladder"""
     out: Path | None = None
     """the file; None: report.html, in the directory if there is one, else here"""
+    unipo: Path | None = None
+    """in place of a report: the recorded steps of one run, for the UNIPO viewer, as this JSON file"""
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,9 @@ def answer_row(row: Scored) -> dict[str, Any]:
 def rollout_rows(collected: Collected, result: StepResult) -> list[dict[str, Any]]:
     """All answers of a step with tokens, log-probabilities, rewards and advantages, one JSON object each.
 
-    Where a batch serves several updates, also what the last pass saw of each token: `ratios` (null: kept out of the
-    update) and `clipped` (0 no, 1 low, 2 high, 3 dual).
+    With a reference `ref_logp`, with a critic `values`: what it said of each token before the step. Where a batch serves
+    several updates, also what the last pass saw of each token: `ratios` (null: kept out of the update) and `clipped`
+    (0 no, 1 low, 2 high, 3 dual).
     """
     out, ratio_BT, clip_BT = [], result.ratio_BT, result.clip_BT
     for i, (row, group, adv) in enumerate(
@@ -100,4 +101,7 @@ def rollout_rows(collected: Collected, result: StepResult) -> list[dict[str, Any
         if ratio_BT is not None and clip_BT is not None:
             ratios = [round(x, 4) if math.isfinite(x) else None for x in ratio_BT[i, :n].tolist()]
             out[-1] |= {"ratios": ratios, "clipped": clip_BT[i, :n].tolist()}
+        for name, told_BT in (("ref_logp", result.ref_logp_BT), ("values", result.value_BT)):
+            if told_BT is not None:
+                out[-1][name] = [round(x, 6) for x in told_BT[i, :n].tolist()]
     return out

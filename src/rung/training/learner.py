@@ -172,7 +172,7 @@ class LocalLearner:
             "kl_coef": self.state.kl_coef,
             **({"trust/coef": self.state.trust_coef} if "trust/kl" in metrics else {}),
         }
-        return StepResult(metrics, batch.adv_BT, *work.remembered())
+        return StepResult(metrics, batch.adv_BT, *work.remembered(), batch.ref_logp_BT, batch.value_BT)
 
     def assess(self, collected: Collected) -> Assessed:
         with self.phase("logprob"):
