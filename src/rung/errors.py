@@ -7,9 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+LONGEST = 6000  # characters of a message
+NAMES = 200  # that a message lists
+LETTERS = 80  # of a name in it
+
 
 class _Said(Exception):
-    """An error whose message is all that there is to know: a notebook shows it without the frames of our code."""
+    """An error whose message is all that there is to know: a notebook shows it without the frames of our code.
+
+    What is longer than anybody reads, since it quotes a field of megabytes, is cut in its middle: why and what to do stay.
+    """
+
+    def __init__(self, text: object = "") -> None:
+        said = str(text)
+        half = LONGEST // 2
+        super().__init__(said if len(said) <= LONGEST else f"{said[:half]} [...] {said[-half:]}")
 
     def _render_traceback_(self) -> list[str]:
         """The lines that IPython shows instead of a traceback."""
@@ -40,10 +52,15 @@ def first_line(error: BaseException) -> str:
 def unknown(kind: str, name: str, known: Iterable[str], *, more: str = "") -> InputError:
     """The error for a name that is not among `known`, with the nearest match and the full list."""
     names = sorted(known)
-    plain = {known.lower(): known for known in reversed(names)}
-    near = difflib.get_close_matches(name.lower(), plain, n=1, cutoff=0.5)
-    hint = f" Did you mean {plain[near[0]]!r}?" if near else ""
-    return InputError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.{more}")
+    plain = {_cut(known).lower(): known for known in reversed(names)}
+    near = difflib.get_close_matches(_cut(name).lower(), plain, n=1, cutoff=0.5)
+    hint = f" Did you mean {_cut(plain[near[0]])!r}?" if near else ""
+    listed = ", ".join(map(_cut, names[:NAMES])) + (f" and {len(names) - NAMES:,} more" if len(names) > NAMES else "")
+    return InputError(f"unknown {kind} {_cut(name)!r}.{hint} Known: {listed}.{more}")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LETTERS else f"{name[:LETTERS]}..."
 
 
 # -- settings in the words of whoever gives them -------------------------------------------------------------------

@@ -54,7 +54,9 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
         if key not in known:
             raise unknown("field of a recipe", key, known)
     wanted = hints(Recipe)
-    values: dict[str, Any] = {k: tuple(v) if k == "silent" else _value(v, None, wanted[k], k) for k, v in data.items()}
+    values: dict[str, Any] = {k: _value(v, None, wanted[k], k) for k, v in data.items()}
+    if isinstance(values.get("silent"), list):  # JSON and TOML have no tuples
+        values["silent"] = tuple(values["silent"])
     return Recipe(**values)
 
 

@@ -154,7 +154,12 @@ def end_tokens(*sources: Any) -> frozenset[int]:
         raise InputError(
             "the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json."
         )
-    return frozenset(int(x) for x in found)
+    if odd := [x for x in found if type(x) is not int]:
+        raise InputError(
+            f"the model's end token (eos_token_id) {listed(odd)} is no token's id. Set it to a whole number in "
+            "generation_config.json."
+        )
+    return frozenset(found)
 
 
 def whole_by(file: Path) -> Callable[[Sequence[int]], str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -109,7 +108,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
     def _settle(self, given: Mapping[str, Any], said: list[str]) -> None:
         for name in table.DICTS:
             value = getattr(self, name)
-            setattr(self, name, json.loads(value) if isinstance(value, str) else value)
+            setattr(self, name, table.from_text(name, value) if isinstance(value, str) else value)
         for name in (
             "lr_scheduler_type",
             "optim",

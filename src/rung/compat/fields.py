@@ -9,6 +9,7 @@ What is translated are the fields of rung.compat.GRPOConfig. A name in none of t
 from __future__ import annotations
 
 import difflib
+import json
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -180,6 +181,14 @@ OWN_DEFAULTS: Mapping[str, Any] = {
     "use_transformers_continuous_batching": False, "pad_to_multiple_of": "auto", "ds3_gather_for_generation": True,
     "disable_dropout": False, "include_for_metrics": None,
 }  # fmt: skip
+
+
+def from_text(name: str, text: str) -> Any:
+    """One of DICTS as scripts write it on a command line: as JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{name} is {text[:80]!r}, which is no JSON: {error}. Write {{"name": value}}.') from error
 
 
 # -- looking things up ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from rung.errors import InputError
+from rung.io.answers import looked_at
 from rung.io.files import readable
 from rung.io.run_dir import RunDir
 from rung.kernels.device import choose
@@ -117,6 +118,11 @@ def stored_prompts(run: RunDir) -> list[Prompt]:
     kept = sorted((run.path / "evaluations").glob("step_*.jsonl"))
     if kept:
         with readable(kept[0]), kept[0].open(encoding="utf-8") as lines:
-            return [json.loads(line)["prompt"] for _, line in zip(range(LOOKED_AT), lines, strict=False)]
+            rows = looked_at(json.loads(line) for _, line in zip(range(LOOKED_AT), lines, strict=False))
+            return [row["prompt"] for row in rows]
     steps = run.rollout_steps()
-    return [row["prompt"] for row in run.read_rollouts(steps[0])[:LOOKED_AT]] if steps else []
+    if not steps:
+        return []
+    rows = run.read_rollouts(steps[0])[:LOOKED_AT]
+    with readable(run.path / "rollouts"):
+        return [row["prompt"] for row in looked_at(rows)]

@@ -20,6 +20,7 @@ from rung.experiments.curves import curve, reaches, series
 from rung.experiments.runs import Job, Row, fingerprint, key, measured_as, parts_of, ready, run_all, say, write_json
 from rung.experiments.variance_frozen import OPTIMAL, Frozen, chosen, qualities
 from rung.io import tables
+from rung.io.files import readable
 from rung.io.tables import refuse_target, say_verdict, show
 from rung.io.terminal import figure, say_notes
 from rung.kernels.device import choose
@@ -274,7 +275,8 @@ def gradient(args: Ladder, recipes: Sequence[Recipe], compared: Sequence[Row]) -
     code = fingerprint([[parts_of(r) for r in recipes], setting, args.gradient_batches])
     path = args.out / "gradients" / f"{code}.json"
     if path.is_file():
-        return list(json.loads(path.read_bytes()))
+        with readable(path):
+            return list(json.loads(path.read_bytes()))
     splits = _splits(args)
     law = SamplingLaw(max_new_tokens=_limit(args))
     model = load_weights(locate(args.model), args, args.device)

@@ -31,7 +31,7 @@ from rung.errors import InputError
 from rung.experiments.curves import area
 from rung.experiments.workers import side_by_side
 from rung.io.console import Console
-from rung.io.files import replace_kept, to_json
+from rung.io.files import readable, replace_kept, to_json
 from rung.io.held_out import NAMES, evaluations, kind, mean
 from rung.io.run_dir import RunDir
 from rung.io.terminal import figure
@@ -122,7 +122,10 @@ def place(job: Job, out: Path) -> Path:
 def stored(job: Job, out: Path) -> Row | None:
     """The result of an earlier run with the same key, under this job's label."""
     path = place(job, out) / RESULT
-    return {**json.loads(path.read_bytes()), "label": job.label} if path.is_file() else None
+    if not path.is_file():
+        return None
+    with readable(path):
+        return {**json.loads(path.read_bytes()), "label": job.label}
 
 
 def run(job: Job, out: Path) -> Row:

@@ -37,6 +37,7 @@ from rung.experiments.variance_frozen import UNBIASED, Frozen
 from rung.experiments.why_exact import mean_gradient
 from rung.experiments.why_experiments import EXPERIMENTS, NONE, SWEEPS, Arm, Experiment, Quantity
 from rung.io import tables
+from rung.io.files import readable
 from rung.io.run_dir import RunDir
 from rung.io.tables import refuse_target, show
 from rung.kernels.device import choose
@@ -169,7 +170,8 @@ def _frozen(experiment: Experiment, out: Path, seeds: int, workers: int, device:
             write_json(path, rows)
             name = experiment.measures[0].name
             say(f"  {seed + 1}/{seeds}  {name} {rows[0][name]:.3g}, {rows[1][name]:.3g}")
-        pairs.append(json.loads(path.read_bytes()))
+        with readable(path):
+            pairs.append(json.loads(path.read_bytes()))
     return [p for p, _ in pairs], [c for _, c in pairs]
 
 

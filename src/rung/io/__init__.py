@@ -1,5 +1,6 @@
 """What a run writes down, and what people are shown of it.
 
+answers       Rows of answers as a run's files hold them (evaluations/, rollouts/): what each column is; other rows are damage.
 checkpoints   Checkpoints of a run: whole or not there, each with the hash of every file in its COMPLETE marker
 console       What a training run shows: a live view on a terminal, plain lines elsewhere, a summary at the end.
 definitions   What every metric means: the table of metrics.md beside this file, which docs/metrics.md repeats word for word.

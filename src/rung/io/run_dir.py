@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +24,12 @@ import zstandard
 
 from rung.advice import command
 from rung.errors import InputError, setting
+from rung.io.answers import is_number
 from rung.io.checkpoints import Checkpoints, steps_in
 from rung.io.environment import describe_environment
 from rung.io.files import keep_backup, readable, replace_kept, to_json, write_atomic
 from rung.io.new_dir import empty, is_empty, not_empty, numbered
+from rung.settings import toml
 
 try:
     import fcntl
@@ -158,7 +159,7 @@ class RunDir:
     def config(self) -> dict[str, Any]:
         path = self.path / "config.toml"
         with readable(path):
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return toml.loads(path.read_text(encoding="utf-8"))
 
     def write_environment(self, device: str | None = None) -> None:
         """environment.json: device, versions, commit, hardware and command line, to say later where a number came from."""
@@ -169,7 +170,11 @@ class RunDir:
         if not path.exists():
             return {}
         with readable(path):
-            return dict(json.loads(path.read_bytes()))
+            found = dict(json.loads(path.read_bytes()))
+            for name, kind in (("directory", str), ("versions", dict), ("git", dict)):
+                if not isinstance(found.get(name) or kind(), kind):
+                    raise ValueError(f"its {name} is no {kind.__name__}")
+            return found
 
     def _replace(self, path: Path, data: bytes) -> None:
         assert self._lock is not None, "this run is open for reading only"
@@ -177,7 +182,7 @@ class RunDir:
 
     # ---- metrics
 
-    def log(self, metrics: Mapping[str, float | int | str]) -> None:
+    def log(self, metrics: Mapping[str, float | int]) -> None:
         """One JSON line, flushed at once. NaN and infinity become null."""
         if self._metrics is None:
             assert self._lock is not None, "this run is open for reading only"
@@ -302,6 +307,8 @@ def _row(line: bytes) -> dict[str, Any]:
     row = json.loads(line)
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         raise ValueError("no row of metrics")
+    if not all(isinstance(value, bool) or is_number(value) for value in row.values()):
+        raise ValueError("a metric is no number")
     return row
 
 

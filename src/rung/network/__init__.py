@@ -7,6 +7,7 @@ forward        What a model says about tokens that are known, with gradient: pac
 model          A Hugging Face causal model as this project uses it: its trunk, its head, its codec, and how it may be run.
 place          Where a model lies: a directory, a GGUF file, an adapter's base, or a hub id. A path without a model is one message.
 probe          A few tokens on which a way to run a model is compared with the model's own plain forward.
+readers        Where transformers fails on a model: whether its files are the cause, known by looking at them and by a sound one.
 streams        Next-token logits, one token at a time for many rows: ways to the same numbers, the fastest first.
 ways           How a model is run: each way is tried when the model is loaded (probe.py), and the fastest that agrees is taken.
 """

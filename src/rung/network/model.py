@@ -16,7 +16,8 @@ from rung.errors import InputError
 from rung.kernels import rope
 from rung.kernels.device import CPU
 from rung.maths.products import through_onednn
-from rung.network.place import Place, place, unusable
+from rung.network.place import Place, place
+from rung.network.readers import reading, refuse_missing
 from rung.network.ways import settle
 from rung.text import Codec, end_tokens
 
@@ -97,17 +98,16 @@ def load(
     """
     quiet()
     where = place(name)
-    try:
+    with reading(name, where):
         tokenizer = AutoTokenizer.from_pretrained(**where.tokenizer, trust_remote_code=trust_remote_code)
-        hf = AutoModelForCausalLM.from_pretrained(**where.model, dtype=dtype, trust_remote_code=trust_remote_code)
+        hf, info = AutoModelForCausalLM.from_pretrained(
+            **where.model, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+        refuse_missing(name, info)
         if "gguf_file" in where.model:
             _forget_quantization(hf)
         hf = _with_adapters(hf, where, merge)
         hf.name_or_path = hf.config.name_or_path = where.name  # a new adapter writes down what it was trained on
-    except (OSError, ValueError, ImportError) as error:
-        if (why := unusable(error)) is None:
-            raise
-        raise InputError(f"model {name!r} could not be loaded: {why}") from error
     _refuse_pair(hf, tokenizer, f"model {name!r}", "Put the model's own tokenizer into its directory.")
     return wrap(hf.to(device), tokenizer)
 

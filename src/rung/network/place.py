@@ -74,11 +74,7 @@ def _inside(folder: Path) -> list[Path]:
 def _adapter(folder: Path) -> Place:
     """The model that an adapter was trained on, and the adapter."""
     need(f"the LoRA adapter {folder}", "peft")
-    base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise InputError(
-            f"{folder / ADAPTER} names no base model (base_model_name_or_path). Write its directory there."
-        )
+    base = _base(folder / ADAPTER)
     try:
         whole = place(base)
     except InputError as error:
@@ -86,6 +82,18 @@ def _adapter(folder: Path) -> Place:
     own = {"pretrained_model_name_or_path": str(folder)}
     tokenizer = own if (folder / "tokenizer_config.json").is_file() else whole.tokenizer
     return Place(whole.model, tokenizer, (*whole.adapters, folder))
+
+
+def _base(file: Path) -> str:
+    """The name of the model that an adapter's configuration says it was trained on."""
+    try:
+        said = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read: {error}. Bring it back from a copy.") from error
+    base = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+    if not isinstance(base, str) or not base or Path(base).expanduser().resolve() == file.parent:
+        raise InputError(f"{file} names no base model (base_model_name_or_path). Write its directory there.")
+    return base
 
 
 def _gguf(path: Path) -> Place:

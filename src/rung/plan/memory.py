@@ -15,11 +15,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from rung.errors import InputError
 from rung.kernels.packed_weights import few
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.network.model import Model, codec_of, quiet
-from rung.network.place import place, unusable
+from rung.network.place import place
+from rung.network.readers import reading
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
 from rung.tasks.environments.protocol import Environment
@@ -130,15 +130,11 @@ def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:
     """The model on the meta device: its configuration and tokenizer are read, its weights are not."""
     quiet()
     where = place(name)
-    try:
+    with reading(name, where, "planned"):
         config = AutoConfig.from_pretrained(**where.model, trust_remote_code=trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(**where.tokenizer, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             hf = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        if (why := unusable(error)) is None:
-            raise
-        raise InputError(f"model {name!r} could not be planned: {why}") from error
     return Model(hf, codec_of(hf, tokenizer, frozenset({tokenizer.eos_token_id} - {None})))
 
 

@@ -64,7 +64,7 @@ def collect_experiment(path: Path) -> dict[str, Any]:
     assert file is not None
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{file} cannot be read: {error}. Make it again with the command that wrote it.") from error
     if not isinstance(data, dict):
         raise InputError(f"{file} holds no JSON object. Make it again with the command that wrote it.")
@@ -90,7 +90,7 @@ def collect_run(run: RunDir, name: str, completions: int, as_kind: Kind) -> dict
         "path": str(run.path),
         "config": {k: v for k, v in config.items() if k not in ("expanded_recipe", "files")},
         "environment": run.environment(),
-        "recipe": _recipe(config.get("expanded_recipe", {})),
+        "recipe": _recipe(table if isinstance(table := config.get("expanded_recipe"), dict) else {}),
         "train": _columns(train),
         "eval": _columns(held_out),
         "steps": max(steps, default=0),

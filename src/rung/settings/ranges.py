@@ -321,6 +321,8 @@ def shown(value: Any) -> str:
     """A value for a message, cut where it is long."""
     try:
         text = repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        return f"a whole number of {math.floor(math.log10(abs(value))) + 1} digits"
+    except Exception:  # noqa: BLE001  a whole number of thousands of digits, alone or inside; or what anybody's __repr__ raises
+        if isinstance(value, int):
+            return f"a whole number of {math.floor(math.log10(abs(value))) + 1} digits"
+        return f"a {type(value).__name__} that cannot be written out"
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"

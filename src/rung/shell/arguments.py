@@ -72,7 +72,7 @@ def literal(text: str) -> Any:
     """A number, true, false or a list as JSON reads it; anything else is text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -5,7 +5,6 @@ Settings are read before torch is loaded, which takes seconds; so what knows rec
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from rung.advice import stands_for_a_run
 from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
 from rung.rollout.samplers import USUAL, SamplerName
+from rung.settings import toml
 from rung.settings.overrides import flatten
 from rung.settings.ranges import (
     Answers,
@@ -255,7 +255,7 @@ def from_toml(path: Path) -> dict[str, Any]:
             f"config {path}: there is no such file. Give the path of a TOML file, such as a run's config.toml."
         )
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = toml.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"config {path} is not valid TOML: {error}") from error
     for written in ("expanded_recipe", "files"):  # by a run: no settings

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rung.io.answers import looked_at
 from rung.io.files import readable, write_atomic
 from rung.io.held_out import evaluations, is_graded, kind, mean
 from rung.io.run_dir import RunDir
@@ -87,7 +88,8 @@ def stored(run: RunDir, step: int) -> Evaluation | None:
     if not path.is_file():
         return None
     with readable(path):
-        answers = [read_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = looked_at(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        answers = [read_row(row) for row in rows]
     return Evaluation(answers, len({a.task.id for a in answers}), step=step)
 
 

@@ -34,18 +34,19 @@ def begun(path: Path) -> tuple[TrainConfig, Recipe]:
     run = RunDir.open(path)
     data = run.config()
     settings = {k: v for k, v in placed(from_toml(path / "config.toml"), run).items() if k not in HERE}
-    if "name" not in data.get("expanded_recipe", {}):
+    stored = data.get("expanded_recipe")
+    if not isinstance(stored, dict) or "name" not in stored:
         raise InputError(
             f"{path / 'config.toml'} has no expanded_recipe, so it is not as a run left it. Start a new run."
         )
-    if gone := strangers(data["expanded_recipe"]):
+    if gone := strangers(stored):
         what = " and ".join(f"its {name} ({part})" for name, part in gone.items())
         raise InputError(
             f"{path} holds a recipe of another process: {what} came from Python, and no file holds the class. Go on where it is: "
             f"rung.train(recipe=..., resume={str(path)!r})."
         )
     try:
-        recipe = from_dict(data["expanded_recipe"])
+        recipe = from_dict(stored)
     except InputError as error:
         raise InputError(f"{path / 'config.toml'}, [expanded_recipe]: {error}") from error
     return TrainConfig(**settings, out=path, resume=True), recipe

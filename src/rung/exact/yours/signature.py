@@ -110,7 +110,7 @@ class Yours:
     def asks(self) -> dict[str, str]:
         """Its parameters that a world can give, each with our name for it."""
         out, twice = dict[str, str](), dict[str, str]()
-        for p in inspect.signature(self.function).parameters.values():
+        for p in self._parameters:
             if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
                 continue
             ours = OURS.get(p.name)
@@ -141,6 +141,15 @@ class Yours:
                 "differentiate. Let it take logp, or audit it as an advantage function."
             )
         return out
+
+    @property
+    def _parameters(self) -> list[inspect.Parameter]:
+        try:
+            return list(inspect.signature(self.function).parameters.values())
+        except ValueError as error:  # written in C
+            raise InputError(
+                f"{self.name} does not say what it takes ({error}). Wrap it in a function of your own."
+            ) from error
 
     @property
     def needs(self) -> frozenset[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from rung.errors import InputError, setting, unknown
@@ -71,7 +72,7 @@ class Rewarded(Wrapper):
         name = name_of(self.function)
         where = f"the reward function {name!r} for {group.task.id}"
         try:
-            values = within(self.deadline, lambda: settled(self._called(group, where)))
+            values = within(self.deadline, lambda: _listed(settled(self._called(group, where)), len(group.completions)))
         except InputError:
             raise
         except Late as error:
@@ -83,7 +84,7 @@ class Rewarded(Wrapper):
             line = line_of(error, folder_of(plain(self.function)))
             said = f"{where} raised {type(error).__name__}: {error}. {line}"
             return self._unscored(group, name, said, "Mend it,", error)
-        return [{name: self.weight * value} for value in _rewards(values, len(group.completions), where)]
+        return [{name: value} for value in _rewards(values, len(group.completions), where, self.weight)]
 
     def _unscored(self, group: Group, name: str, why: str, remedy: str, error: BaseException) -> list[dict[str, float]]:
         """What is done about a function that gave no rewards: nothing is scored, or the run ends."""
@@ -160,7 +161,17 @@ def _warn_once(function: Callable[..., Any], message: str) -> None:
         warnings.warn(message, stacklevel=3)
 
 
-def _rewards(values: Any, count: int, where: str) -> list[float]:
+def _listed(values: Any, count: int) -> Any:
+    """As a list; one that is made while it is read is read no further than needed. What is no list stays as it is."""
+    none = (
+        isinstance(values, str | bytes | Mapping | Set) or getattr(values, "shape", None) == ()
+    )  # of an array: one number
+    if none or not isinstance(values, Iterable):
+        return values
+    return list(islice(values, None if isinstance(values, Sized) else count + 1))
+
+
+def _rewards(values: Any, count: int, where: str, weight: float) -> list[float]:
     if values is None:
         raise InputError(
             f"{where} returned None (is a `return` missing?). It must return a list: a number, or None, per answer."
@@ -170,7 +181,6 @@ def _rewards(values: Any, count: int, where: str) -> list[float]:
             f"{where} returned {shown(values)}, of type {type(values).__name__}. It must return a list of numbers, one (or None) "
             "per answer, in their order."
         )
-    values = list(values) if isinstance(values, Iterable) else values
     if isinstance(values, list) and (text := next((v for v in values if isinstance(v, str | bytes)), None)) is not None:
         raise InputError(
             f"{where} must return a list of numbers, and there is the text {shown(text)} in it. Return float(...) of it, or None "
@@ -184,7 +194,10 @@ def _rewards(values: Any, count: int, where: str) -> list[float]:
         raise InputError(f"{where} returned {len(rewards)} rewards for {count} completions, but each needs one.")
     if any(math.isinf(reward) for reward in rewards):
         raise InputError(f"{where} returned an infinite reward. Return None where the answer cannot be judged.")
-    return rewards
+    weighed = [weight * reward for reward in rewards]
+    if any(math.isinf(reward) for reward in weighed):
+        raise InputError(f"{where}: a reward times its weight {weight:g} is infinite. Give it a smaller weight.")
+    return weighed
 
 
 def functions(reward: Any) -> list[tuple[Callable[..., Any], float]]:

@@ -146,9 +146,9 @@ class Judge:
     def _reply(self, digest: str, request: Mapping[str, Any]) -> str | None:
         """From the cache, else from the server; None where the last try failed too."""
         kept = None if self.cache is None else Path(self.cache).expanduser() / digest[:2] / f"{digest}.json"
-        if kept is not None and kept.is_file():
+        if kept is not None and (reply := _kept(kept)) is not None:
             self._count("cached")
-            return str(json.loads(kept.read_bytes())["reply"])
+            return reply
         self._count("asked")
         why = ""
         for number in range(self.retries + 1):
@@ -231,11 +231,19 @@ def _digest(request: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
+def _kept(path: Path) -> str | None:
+    """The reply that `_keep` wrote; None where there is none, or a damaged one, which is asked for again."""
+    try:
+        return str(json.loads(path.read_bytes())["reply"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
 def _keep(path: Path, value: Mapping[str, Any]) -> None:
     """Whole or not at all: several processes may keep the same reply."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    part.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    part.write_text(json.dumps(value), encoding="ascii")  # half characters too
     part.replace(path)
 
 

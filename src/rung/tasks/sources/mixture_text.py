@@ -26,13 +26,13 @@ last stage (without stages: of the weights), for as many as the scarcest part al
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError, unknown
+from rung.settings import toml
 from rung.settings.ranges import Coefficient, Count, refuse, refuse_name, shown
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.sources.mixture import Mixture, Stage
@@ -109,7 +109,7 @@ def _weight(value: Any, where: str) -> Fraction:
 
 def _from_toml(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = toml.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"the mixture {path} cannot be read: {error.strerror}. Check the path.") from error
     except (ValueError, RecursionError) as error:

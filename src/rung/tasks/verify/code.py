@@ -114,7 +114,7 @@ class Code:
 def _tests(gold: str) -> list[str]:
     """Sources of tests; none if there is nothing to check."""
     if gold.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(gold)
             return [str(test) for test in found if str(test).strip()]
     return [gold] if gold.strip() else []

@@ -91,7 +91,8 @@ class Math:
 
     def correct(self, answers: Sequence[str | None], gold: str) -> list[float]:
         gold = tidy(gold)
-        different = {answer for answer in answers if answer and gold and len(answer) < MAX_ANSWER}
+        whole = 0 < len(gold) < MAX_ANSWER  # a longer one is refused beforehand (golds.py)
+        different = {answer for answer in answers if answer and whole and len(answer) < MAX_ANSWER}
         asked: dict[tuple[str, str], None] = {}
 
         def ask(wanted: str, said: str) -> float:
@@ -107,7 +108,7 @@ class Math:
     def unreadable(self, golds: Sequence[str]) -> set[str]:
         """The golds that need math-verify and that it cannot read, so that no answer could be judged by them."""
         pairs: dict[tuple[str, str], str] = {}
-        for gold in golds:
+        for gold in (gold for gold in golds if len(gold) < MAX_ANSWER):
             for part in _leaves(tidy(gold)):
                 pairs.setdefault((part, part), gold)
         self._judge(list(pairs))
