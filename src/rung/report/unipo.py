@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError, setting
+from rung.io.answers import looked_at
 from rung.io.files import readable, to_json, write_atomic
 from rung.io.run_dir import RunDir
 from rung.maths.kl import FullKL, difference
@@ -22,7 +23,7 @@ from rung.maths.surrogate import Clip
 from rung.recipe_io import from_dict
 from rung.recipes import Recipe
 from rung.records import Scores, Totals
-from rung.report.completions import Pieces, prompt_text, refuse_other_rows, tokenizer
+from rung.report.completions import Pieces, prompt_text, tokenizer
 
 PROMPTS = 3  # of a step, as its form has it
 KEYS = {"dr_grpo": "drgrpo"}  # what the viewer calls a method that it explains, where that is not our name
@@ -119,8 +120,7 @@ def _entries(run: RunDir, config: Row, recipe: Recipe, pieces: Pieces) -> Iterat
         if step not in logged:  # killed between its answers and its metrics
             continue
         with readable(run.path / "rollouts"):
-            rows = run.read_rollouts(step)
-            refuse_other_rows(rows)
+            rows = looked_at(run.read_rollouts(step))
             told = _told(rows, recipe, config["max_new_tokens"])
             groups = _representative(rows, grouped="groups" in recipe.credit.needs)
             yield {
