@@ -7,6 +7,7 @@ CORE := .venv/.core
 READY := .venv/.ready
 PEER := .venv-conformance
 VLLM := .venv-vllm
+SPREAD := .venv-cluster
 LOCK := requirements.lock
 UV := .venv-uv/bin/uv
 JOBS ?= 2
@@ -20,7 +21,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance vllm oldest newest lock release smollm2 evidence bench docs clean
+.PHONY: help venv demo test lint slow mutants conformance vllm cluster oldest newest lock release smollm2 evidence bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +80,15 @@ $(VLLM)/.ready: tests/rollout/vllm_needs.py $(LOCK)
 	@$(VLLM)/bin/python tests/rollout/vllm_needs.py $(VLLM)/wheel/*.whl > $(VLLM)/needs.txt
 	@$(VLLM)/bin/python -m pip $(QUIET) install --requirement $(VLLM)/needs.txt scipy rich math-verify zstandard tomli-w pytest
 	@$(VLLM)/bin/python -m pip $(QUIET) install --no-deps $(VLLM)/wheel/*.whl --editable .
+	@touch $@
+
+cluster: $(SPREAD)/.ready ## a run on several processes, with Ray, which is installed into an environment of its own; some are killed
+	@$(OFFLINE) $(SPREAD)/bin/python -m pytest --quiet tests/cluster $(ARGS)
+
+$(SPREAD)/.ready: pyproject.toml $(LOCK)
+	@echo "setting up $(SPREAD) (a few minutes, once)"
+	@test -x $(SPREAD)/bin/python || $(PYTHON) -m venv $(SPREAD)
+	@$(SPREAD)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[ray]' pytest
 	@touch $@
 
 lock: $(UV) ## write requirements.lock anew: what is in it stays where pyproject.toml allows (ARGS=--upgrade: the newest)

@@ -48,8 +48,8 @@ NAVIGATION = {  # page: (caption, the pages below it; * for all that match)
     "index": [
         ("Learn", ["book/index", "cheat_sheet", "symbols", "glossary", "false_claims", "how_to_cite"]),
         ("The ladder", ["ladder/index", "metrics", "health"]),
-        ("Guides", ["tasks", "environments", "models", "vllm", "evaluation", "python", "report", "terminal", "plan", "reliability",
-                    "port_from_trl"]),
+        ("Guides", ["tasks", "environments", "models", "vllm", "evaluation", "python", "report", "terminal", "plan", "scale",
+                    "reliability", "port_from_trl"]),
         ("Results and proof", ["results", "evidence", "proof", "audit", "audit_yours", "conformance", "performance", "devices"]),
         ("Python API", ["api/index"]),
     ],

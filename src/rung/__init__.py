@@ -7,7 +7,7 @@
 `rung.recipes` is the file to open first; docs/python.md says everything that can be called. Nothing is loaded before it is
 used: importing rung takes milliseconds.
 
-cluster/         The same step, taken by several processes: weights, gradients and optimizer dealt out over them by FSDP2.
+cluster/         One run on several processes: actors of Ray draw the answers and learn, by the same loop.
 compat/          TRL's names for a script that is being ported: `from rung.compat import GRPOConfig, GRPOTrainer`.
 evaluation/      What a model can do: held-out problems, questions, verifiers, rows.
 exact/           Small worlds in which every answer is enumerated: what a recipe's gradient is on average, and why.

@@ -44,6 +44,7 @@ def train(
     Raises:
         rung.InputError: a setting is unknown or does not fit; the message says what to do.
     """
+    from rung.cluster.start import engine_of
     from rung.io.console import Console
     from rung.recipes import Recipe
     from rung.training.loop import train as loop
@@ -71,7 +72,8 @@ def train(
         config, own, _ = agreed(config, own, objects.given())  # the run's recipe, whose name may stand for none
     splits = _splits(config, own, objects)
     console, brought = Console(io.StringIO()) if quiet else None, _brought(pair, config) if pair else None
-    outcome = loop(config, console, splits, own, brought, callbacks)
+    with engine_of(config) as engine:
+        outcome = loop(config, console, splits, own, brought, callbacks, engine)
     return Run(outcome.path, objects, outcome, quiet=quiet)
 
 

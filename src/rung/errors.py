@@ -111,7 +111,8 @@ def setting(name: str, value: Any = ...) -> str:
 
 def _in_python(name: str, said: str) -> str:
     table, _, key = name.partition(".")
-    return f"{table}={said}" if not key else f"{'overrides' if table == 'recipe' else table}={{{key!r}: {said}}}"
+    inside = {"recipe": "overrides", "cluster": "cluster_options"}.get(table, table)
+    return f"{table}={said}" if not key else f"{inside}={{{key!r}: {said}}}"
 
 
 def _in_words(name: str, said: str) -> str:

@@ -13,6 +13,7 @@ from rung.errors import InputError
 from rung.io.run_dir import RunDir
 from rung.io.state import load_state, save_state
 from rung.recipe_io import all_recipes, find, override
+from rung.settings.cluster import Cluster
 from rung.tasks.registry import load
 from rung.training.config import TrainConfig, to_toml
 from rung.training.resume import FREE, HERE, agreed, begun
@@ -30,7 +31,8 @@ OTHER = {
     "weight_decay": 0.1, "dtype": "bfloat16", "trainable": "lm_head", "lora_rank": 3, "lora_alpha": 1.0, "lora_targets": "q",
     "gradient_checkpointing": True, "activation_gib": 0.5, "eval_problems": 3, "eval_samples": 2, "eval_every": 1,
     "save_every": 1, "save_rollouts": False, "seed": 5, "tracker": "tensorboard", "trust_remote_code": True, "threads": 2,
-    "keep_last": 2, "keep_best": True, "reward_deadline": 5.0, "ignore_memory": True, "overrides": {"surrogate.high": 0.5},
+    "keep_last": 2, "keep_best": True, "reward_deadline": 5.0, "ignore_memory": True,
+    "cluster": "ray", "cluster_options": {"samplers": 2}, "overrides": {"surrogate.high": 0.5},
 }  # fmt: skip
 
 
@@ -118,6 +120,19 @@ def test_every_setting_is_restored_and_may_change_or_is_refused(tmp_path, name):
             agreed(given)
     other, _ = begun(stored(tmp_path / "other", **{name: OTHER[name]}))
     assert getattr(other, name) == OTHER[name]
+
+
+def test_how_many_processes_there_are_may_change_and_how_stale_answers_are_may_not(tmp_path):
+    path = stored(tmp_path / "run", cluster="ray", cluster_options={"samplers": 2, "staleness": 1})
+    before = begun(path)[0]
+    now, _, said = agreed(replace(before, cluster_options={"samplers": 1, "staleness": 1}))
+    assert now.spread().samplers == 1 and "cluster_options is {'samplers': 1, 'staleness': 1} from here on" in said[0]
+    with pytest.raises(InputError, match=r"cluster.staleness is 1, not 2"):
+        agreed(replace(before, cluster_options={"staleness": 2}))
+    with pytest.raises(InputError, match=r"cluster.staleness is 1, not 0"):
+        agreed(replace(before, cluster="local"))
+    fresh = begun(stored(tmp_path / "fresh", cluster="ray", cluster_options={"samplers": 2}))[0]
+    assert agreed(replace(fresh, cluster="local"))[0].spread() == Cluster()
 
 
 def test_all_that_differs_is_said_at_once(tmp_path):

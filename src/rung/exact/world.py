@@ -97,6 +97,7 @@ class Condition:
 
     old_kl: KL(pi_old || pi), so that the batch belongs to an older policy; 0 is on-policy.
     sampler_kl: KL(mu || pi_old): the sampler drew from mu, the trainer's own log-probabilities are those of pi_old.
+    staleness: updates that the sampler has not seen: steps along the true gradient, of KL(new || before) = step_kl each.
     critic: V exact under the law that drew the answers, or "wrong": random numbers.
     temperature: the answers are drawn at this one; scored_temperature: every log-probability is of that one.
     """
@@ -104,6 +105,8 @@ class Condition:
     name: str = "on-policy"
     old_kl: float = 0.0
     sampler_kl: float = 0.0
+    staleness: int = 0
+    step_kl: float = 0.01
     critic: Literal["exact", "wrong"] = "exact"
     temperature: float = 1.0
     scored_temperature: float = 1.0
@@ -166,6 +169,8 @@ class Scene:
         )
         self.old = self._at_kl(self.theta, drift, condition.old_kl)
         self.behavior = self._at_kl(self.old, gap, condition.sampler_kl)
+        for _ in range(condition.staleness):
+            self.old = self.theta = self._at_kl(self.theta, self.true_gradient(Recipe(name="plain")), condition.step_kl)
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._random, dtype=F64)
@@ -175,9 +180,8 @@ class Scene:
         score_PA = self._normal(w.prompts, w.answers)
         table_PSV = self._normal(w.prompts, w.states, w.vocabulary)
         outcome_PA = score_PA
-        if (
-            w.reward != "real"
-        ):  # prompts get harder: the first is solved by every second answer or so, the next by fewer
+        if w.reward != "real":
+            # prompts get harder: the first is solved by every second answer or so, the next by fewer
             bar_P = 0.3 + 0.8 * torch.arange(w.prompts, dtype=F64)
             outcome_PA = (score_PA >= torch.minimum(bar_P, score_PA.max(1).values)[:, None]).to(F64)
         reward_PAT = torch.stack([outcome_to_token(outcome_A, mask_AT) for outcome_A in outcome_PA])
@@ -260,7 +264,7 @@ class Scene:
             truncated_B=truncated_B,
             right_B=(self.reward_PAT.sum(-1) > 0).flatten(),
             behavior_logp_BT=behavior,
-            old_logp_BT=old if self.condition.sampler_kl else behavior,
+            old_logp_BT=old if self.condition.sampler_kl or self.condition.staleness else behavior,
             state=self.state(recipe),
         )
         for need in [name for name in PREPARED if name in recipe.needs]:

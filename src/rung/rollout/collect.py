@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 from rung.errors import InputError, setting
 from rung.maths.returns import EQUAL
@@ -24,6 +26,7 @@ from rung.tasks.environments.protocol import (
     Extracts,
     Observes,
     Staged,
+    Stateful,
     Stepwise,
 )
 from rung.text import Codec, begun
@@ -91,6 +94,11 @@ class Collector:
         )
         sampled += sum(row.rollout.sampled for row in greedy or ())
         return Collected(rows, batch, sampled, {**counters, **stage, **self._counted(rows)})
+
+    def position(self) -> dict[str, Any]:
+        """Where it stands among the problems, as plain data for a checkpoint."""
+        curriculum = copy.deepcopy(self.env.state_dict()) if isinstance(self.env, Stateful) else {}
+        return {"walk": self.walk.state_dict(), "curriculum": curriculum}
 
     def _draw(self, step: int) -> tuple[list[tuple[Task, list[Scored]]], dict[str, float], int]:
         """Problems with their answers, counts, and the tokens that these cost.

@@ -42,6 +42,7 @@ def _vllm_is_here() -> None:
 
 
 USUAL = "torch"
+STALE = "weights of earlier steps"
 ENGINE = "another engine"  # than the trainer's code
 SAMPLERS = {"torch": Kind(_torch, at_once=512), "vllm": Kind(_vllm, at_once=256, usable=_vllm_is_here)}
 
@@ -61,6 +62,7 @@ def make_sampler(model: Model, name: str = USUAL) -> Sampler:
     return sampler
 
 
-def numbers_of(sampler: str, dtype: str) -> str:
-    """What a run's log-probabilities are, by its settings: only the embedded sampler shares the trainer's code."""
-    return dtype if sampler == USUAL else ENGINE
+def numbers_of(sampler: str, dtype: str, staleness: int = 0) -> str:
+    """What a run's log-probabilities are, by its settings: only the embedded sampler shares the trainer's code, and its weights
+    only where they are never older."""
+    return STALE if staleness else dtype if sampler == USUAL else ENGINE

@@ -3,6 +3,7 @@
 calls      What Python may call: a call that does not fit is one sentence that names the argument.
 elsewhere  The flags of `rung export` and `rung import`: recipes in other trainers.
 flags      The flags of all commands but `train` and `plan`; not beside the commands' code, so that they are read without torch.
+cluster    Where a run is computed: in this process, or by actors of Ray. Nothing here needs torch or Ray.
 overrides  Changes to a recipe's fields, as flags say them (kl.coef) and as tables do (kl = {coef = ...}); nothing here needs torch.
 ranges     What a field may hold: its type and its range, said once beside the field and checked whenever a record is made.
 shared     The settings that commands share: which problems are asked and who judges them, and which weights are trained.

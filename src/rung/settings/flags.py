@@ -260,6 +260,10 @@ class Audit(Flags):
     """an advantage function of your own: FILE.py:NAME; alone, or for the loss of --of"""
     old_kl: Annotated[float, above(0, "at 0 the batch would be on-policy")] = 0.05
     """off-policy: how far the batch's policy is from the one that learns, in nats an answer"""
+    staleness: Count | None = None
+    """instead: what answers cost that are up to so many updates old, under each correction (docs/scale.md)"""
+    step_kl: Annotated[float, above(0, "at 0 nothing would be stale")] = 0.01
+    """staleness: how far each of these updates moves the policy, in nats an answer"""
     temperature: Annotated[float, between(1e-3, 1e3)] = 2.0
     """wrong temperature: answers are drawn at this one and scored at 1"""
     vocabulary: Annotated[int, at_least(2, "the end token and another")] = 3

@@ -96,6 +96,8 @@ def settings(argv: list[str], command: str) -> TrainConfig:
     given = {}
     for name in OPTIONS:
         argv, given[name] = dotted(argv, name)
+    argv, spread = prefixed(argv, "--cluster")
+    given["cluster_options"] = {key.replace("-", "_"): literal(value) for key, value in spread.items()}
     argv, run = named(argv)
     defaults: dict[str, Any] = {}
     if run is not None:
@@ -112,6 +114,7 @@ def settings(argv: list[str], command: str) -> TrainConfig:
     for name, options in given.items():
         defaults[name] = {**defaults.get(name, {}), **options}
     config = parse(TrainConfig, command, argv, TrainConfig(**defaults))
+    config.spread()  # refused before torch is loaded
     return config if run is None else agreed(config)[0]
 
 

@@ -59,11 +59,13 @@ def _train(argv: list[str]) -> int:
         waiting.say("loading the model and the task")
     if dry:
         return _dry_run(config)
+    from rung.cluster.start import engine_of
     from rung.io.environment import keep_freed_memory
     from rung.training.loop import train
 
     keep_freed_memory()
-    run = train(config)
+    with engine_of(config) as engine:
+        run = train(config, engine=engine)
     return 130 if run.interrupted else 0
 
 
@@ -95,12 +97,14 @@ def _plan(argv: list[str]) -> int:
 
 def _dry_run(config: TrainConfig) -> int:
     """Everything is checked and loaded, nothing is written: the settings as they would run."""
+    from rung.cluster.start import engine_of
     from rung.io.tables import show
     from rung.io.terminal import say_notes
     from rung.recipe_io import brief
     from rung.training.setup import prepare
 
-    setup = prepare(config)
+    with engine_of(config) as engine:
+        setup = prepare(config, engine=engine)
     waiting.end()
     say_notes(setup.splits.notes)
     shown = {**vars(setup.config), "device": setup.model.device}
@@ -204,6 +208,10 @@ def _audit(args: Audit) -> int:
                 "`rung audit --of` and `--advantages` audit functions: they take no recipes and write no --markdown. Drop these."
             )
         return run_audit_of(args.of, args.advantages, args.json, world)
+    if args.staleness is not None:
+        from rung.exact.staleness import run_staleness
+
+        return run_staleness(args.recipes, args.staleness, args.step_kl, args.json, world)
     return run_audit(
         args.recipes, args.json, markdown=args.markdown, old_kl=args.old_kl, temperature=args.temperature, world=world
     )

@@ -11,13 +11,14 @@ import sys
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from rich.text import Text
 
 from rung.io.terminal import make_rich
+from rung.settings.cluster import Cluster
 from rung.settings.ranges import hints, is_hidden, is_positional, options_of
 from rung.settings.shared import Problems, Weights
 from rung.shell.arguments import OPTIONS
@@ -76,7 +77,10 @@ def more_of(spec: Any, command: str) -> list[Flag]:
     if spec is not TrainConfig:
         return [MORE[name] for name in ("overrides", *OPTIONS) if name in {field.name for field in fields(spec)}]
     own = ["dry_run"] if command == "train" else ["answer_tokens", "json"]
-    return [MORE[name] for name in ("overrides", *OPTIONS, "config", *own)]
+    spread = [
+        replace(flag, name=flag.name.replace("--", "--cluster.", 1)) for flag in flags_of(Cluster).values()
+    ]
+    return [*(MORE[name] for name in ("overrides", *OPTIONS)), *spread, *(MORE[name] for name in ("config", *own))]
 
 
 def show_training(command: str) -> None:

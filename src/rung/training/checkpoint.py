@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -42,12 +41,10 @@ class Finished:
 
 def finished(setup: Setup, step: int, tokens: int) -> Finished:
     """The run as it is now. Nothing large is copied."""
-    train = setup.splits.train
     progress = {
         "step": step,
         "tokens": tokens,
-        "walk": setup.collector.walk.state_dict(),
-        "curriculum": copy.deepcopy(train.state_dict()) if isinstance(train, Stateful) else {},
+        **setup.collector.position(),
         "model": described(setup.model),
     }
     return Finished(step, progress, setup.learner.marks())

@@ -15,11 +15,13 @@ from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
 from rung.rollout.samplers import USUAL, SamplerName
 from rung.settings import toml
+from rung.settings.cluster import Cluster, spread
 from rung.settings.overrides import flatten
 from rung.settings.ranges import (
     Answers,
     Coefficient,
     Count,
+    Hidden,
     LearningRate,
     Natural,
     Positive,
@@ -139,6 +141,10 @@ class TrainConfig(Weights, Problems, Settings):
     """CPU threads; 0: one per core"""
     ignore_memory: bool = False
     """start even where the estimate of `rung plan` exceeds this machine's memory"""
+    cluster: Literal["local", "ray"] = "local"
+    """who computes: this process, or actors of Ray (docs/scale.md); on the cluster of RAY_ADDRESS, else on this machine"""
+    cluster_options: Hidden[dict[str, Any]] = field(default_factory=dict)
+    """how many they are, e.g. learners=2; on the command line --cluster.learners 2"""
 
     overrides: dict[str, Any] = field(default_factory=dict)
     """fields of the recipe, by path: {"surrogate.high": 0.28}; on the command line --recipe.surrogate.high 0.28"""
@@ -223,6 +229,15 @@ class TrainConfig(Weights, Problems, Settings):
         from rung.recipe_io import find, override
 
         return override(find(self.recipe), self.overrides)
+
+    def spread(self) -> Cluster:
+        """Over how many processes, and how far these may be apart."""
+        return spread(self.cluster, self.cluster_options)
+
+    @property
+    def here(self) -> str:
+        """The device of this process's own model; of a cluster, others compute."""
+        return self.device if self.cluster == "local" else "cpu"
 
     def law(self) -> SamplingLaw:
         assert self.max_new_tokens is not None

@@ -257,7 +257,10 @@ def of_run(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Finding]:
     facts = Facts(
         answers=samples * int(config.get("prompts_per_step", 1)),
         samples=samples,
-        numbers=numbers_of(str(config.get("sampler", USUAL)), str(config.get("dtype", "float32"))),
+        numbers=numbers_of(
+            str(config.get("sampler", USUAL)), str(config.get("dtype", "float32")),
+            int(config.get("cluster_options", {}).get("staleness", 0)),
+        ),
         plain_prompts="health/template_unused" in marked,
         unread=unread if "health/letters_unread" in marked else None,
     )

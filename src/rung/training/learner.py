@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -28,7 +28,7 @@ from rung.rollout.collect import Collected
 from rung.rollout.phases import Phase, untold
 from rung.training import needs
 from rung.training.critic import ValueModel, explained_variance
-from rung.training.metrics import advantage_metrics, reference_metrics, signal_metrics
+from rung.training.metrics import advantage_metrics, correction_metrics, reference_metrics, signal_metrics
 from rung.training.micro import Micro
 from rung.training.optimizer import MasterAdamW
 from rung.training.policy import BasePolicy, Policy, activation_bytes_per_token, in_parts
@@ -83,7 +83,7 @@ class Learner(Protocol):
     def step(self, collected: Collected) -> StepResult:
         """One training step."""
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
         """The policy's weights of now by their names, for a sampler that holds its own; copied only where it asks."""
 
     def save(self, directory: Path) -> None:
@@ -153,6 +153,8 @@ class LocalLearner:
         assert batch.adv_BT is not None
         metrics = reference_metrics(batch) | advantage_metrics(batch, len(assessed.active))
         metrics |= signal_metrics(collected.batch, batch.adv_BT, assessed.dominated)
+        if "old_logp" in self.recipe.correction.needs:
+            metrics |= correction_metrics(batch)
         if self.recipe.imitation:
             metrics["imitated_rows"] = float((right(batch) & batch.loss_mask_BT.any(1)).sum())
         with self.phase("update"):

@@ -35,7 +35,7 @@ from rung.training.next_steps import when_done
 from rung.training.resume import agreed
 from rung.training.saving import Saving, explained, halved
 from rung.training.seen import Facts
-from rung.training.setup import Setup, plain_prompts, prepare, unread_letters
+from rung.training.setup import Engine, Here, Setup, plain_prompts, prepare, unread_letters
 
 WHOLE = ("update", "sync")  # phases that a signal does not break off
 
@@ -61,12 +61,12 @@ class Outcome:
 
 def train(
     config: TrainConfig, console: Console | None = None, splits: Splits | None = None, recipe: Recipe | None = None,
-    model: Model | None = None, callbacks: Sequence[Any] = (),
+    model: Model | None = None, callbacks: Sequence[Any] = (), engine: Engine = Here(),  # noqa: B008  it holds nothing
 ) -> Outcome:  # fmt: skip
     """Train as `config` says. Ctrl-C, SIGTERM and SIGHUP end the run at once, with its last finished step saved.
 
     splits, recipe, model: made in Python, instead of those that `config` names; the model is trained in place.
-    callbacks: objects that listen (callbacks.py).
+    callbacks: objects that listen (callbacks.py).  engine: who learns and who draws the answers.
     """
     console, listeners = console or Console(), Listeners(callbacks)
     changes: list[str] = []
@@ -74,7 +74,7 @@ def train(
         made = {name for name, given in (("task", splits), ("reward", splits), ("model", model)) if given is not None}
         config, recipe, changes = agreed(config, recipe, made)
     refuse_tracker(config.tracker)
-    setup = prepare(config, splits, recipe, model)
+    setup = prepare(config, splits, recipe, model, engine)
     config = setup.config
     if config.resume:
         run = RunDir.open(config.out or Path(), write=True)
@@ -289,7 +289,7 @@ class _Loop:
         return {
             "recipe": f"{s.recipe.name}: {brief(s.recipe.credit)}",
             "model": f"{c.model.removeprefix(MADE)}, {parameters / 1e6:.3g} M parameters",
-            "device": title(s.model.device),
+            "device": title(s.model.device) if c.cluster == "local" else f"Ray: {c.spread().said}",
             "task": f"{s.splits.name if c.environment else (c.task or '').removeprefix(MADE)}, {len(s.splits.train)} problems",
             "batch": f"{c.prompts_per_step} prompts x {c.samples_per_prompt} answers = {c.prompts_per_step * c.samples_per_prompt}",
             "run": str(self.run.path),
@@ -319,7 +319,7 @@ def _facts(setup: Setup) -> Facts:
     assert config.prompts_per_step
     samples = config.samples_per_prompt
     return Facts(
-        config.prompts_per_step * samples, samples, numbers_of(config.sampler, config.dtype),
+        config.prompts_per_step * samples, samples, numbers_of(config.sampler, config.dtype, config.spread().staleness),
         plain_prompts(setup.model.codec, setup.splits),
         unread_letters(setup.model.codec, setup.splits.train, setup.splits.eval),
     )  # fmt: skip

@@ -242,6 +242,16 @@ def reference_metrics(batch: Batch) -> dict[str, float]:
     return {"kl": float((k3(u_BT) * batch.mask_BT).sum() / n), "kl_k1": float(k1(u_BT).sum() / n)}
 
 
+def correction_metrics(batch: Batch) -> dict[str, float]:
+    """rho = pi_old / mu, token by token: its mean, and the effective sample size that it leaves, as a share."""
+    d_BT = log_difference(batch.old_logp_BT, batch.behavior_logp_BT, batch.mask_BT)
+    rho = d_BT[batch.loss_mask_BT].double().exp()
+    if not len(rho):
+        return {}
+    ess = float(rho.sum().square() / (len(rho) * rho.square().sum()))
+    return {"sampling/ratio_mean": float(rho.mean()), "sampling/ess": ess}
+
+
 def advantage_metrics(batch: Batch, active: int) -> dict[str, float]:
     assert batch.adv_BT is not None
     inside = batch.adv_BT[batch.loss_mask_BT]

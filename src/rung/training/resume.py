@@ -23,7 +23,7 @@ from rung.training.next_steps import made as not_stored
 
 FREE = (
     "steps", "tokens", "eval_every", "save_every", "keep_last", "keep_best", "reward_deadline", "save_rollouts", "tracker",
-    "threads", "ignore_memory", "activation_gib", "gradient_checkpointing",
+    "threads", "ignore_memory", "activation_gib", "gradient_checkpointing", "cluster", "cluster_options",
 )  # fmt: skip
 HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
 RECIPE = ("recipe", "overrides")
@@ -84,11 +84,14 @@ def agreed(
         )
     left = {f.name: getattr(before, f.name) for f in fields(config) if getattr(config, f.name) is None}
     now = replace(config, **{k: v for k, v in left.items() if k not in HERE})
+    if now.cluster == "local" != before.cluster:  # what was said of several processes is of no account
+        now = replace(now, cluster_options={})
     if now.tokens != before.tokens and now.steps == before.steps == replace(before, steps=None).resolved().steps:
         now = replace(now, steps=None).resolved()  # it was a cap that the budget gave, and so is the new one
     names = [f.name for f in fields(config) if f.name not in (*HERE, *RECIPE)]
     changed = [name for name in names if getattr(now, name) != getattr(before, name)]
     wrong = [f"{n} is {getattr(before, n)!r}, not {getattr(now, n)!r}" for n in changed if n not in FREE]
+    wrong += _other_staleness(now, before)
     wrong += _other_recipe(now, before, recipe, own)
     if wrong:
         raise InputError(
@@ -100,6 +103,12 @@ def agreed(
     if "steps" in changed and now.decay_steps:
         said.append("the learning rate falls towards the new end")
     return now, recipe, said
+
+
+def _other_staleness(now: TrainConfig, before: TrainConfig) -> list[str]:
+    """It decides what answers a step learns from; how many processes there are does not."""
+    then, wanted = (config.cluster_options.get("staleness", 0) for config in (before, now))
+    return [] if then == wanted else [f"cluster.staleness is {then}, not {wanted}"]
 
 
 def _other_recipe(now: TrainConfig, before: TrainConfig, recipe: Recipe, own: Recipe | None) -> list[str]:

@@ -6,6 +6,7 @@ import difflib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -42,6 +43,36 @@ from rung.training.needs import collected
 OURS = ("starter", "smollm2")
 PROMPTS_TRIED = 512
 PROMPTS_LOOKED_AT = 64
+
+
+class Engine(Protocol):
+    """Who learns and who draws the answers: this process (Here), or several (cluster/)."""
+
+    def refuse(self, config: TrainConfig, recipe: Recipe, where: str | Model, splits: Splits) -> None:
+        """Refuse what there is no room for, before anything is loaded. config: every default in place; where: of the weights."""
+
+    def parts(
+        self, config: TrainConfig, recipe: Recipe, where: str | Model, model: Model, longest: int
+    ) -> tuple[Learner, Sampler]:
+        """A learner and a sampler that begin with the weights in `where`. model: this process's own; longest: a row's tokens."""
+
+    def collecting(self, collector: Collector) -> Collector:
+        """The collector as the loop asks it."""
+
+
+class Here:
+    """This process learns and draws."""
+
+    def refuse(self, config: TrainConfig, recipe: Recipe, where: str | Model, splits: Splits) -> None:
+        fit.refuse_too_large(config, recipe, where, (splits.train, splits.eval))
+
+    def parts(
+        self, config: TrainConfig, recipe: Recipe, where: str | Model, model: Model, longest: int
+    ) -> tuple[Learner, Sampler]:
+        return LocalLearner(recipe, model, hyper(config)), make_sampler(model, config.sampler)
+
+    def collecting(self, collector: Collector) -> Collector:
+        return collector
 
 
 @dataclass
@@ -92,7 +123,8 @@ def settle(
     splits, own: problems and a recipe made in Python, instead of those that `config` names.
     """
     given, config = config, config.resolved()
-    choose(config.device)
+    config.spread()
+    choose(config.here)
     SAMPLERS[config.sampler].usable()
     recipe = config.build_recipe() if own is None else override(own, config.overrides)
     if config.threads:
@@ -117,28 +149,40 @@ def settle(
 
 
 def prepare(
-    config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None, brought: Model | None = None
-) -> Setup:
+    config: TrainConfig, splits: Splits | None = None, own: Recipe | None = None, brought: Model | None = None,
+    engine: Engine = Here(),  # noqa: B008  it holds nothing
+) -> Setup:  # fmt: skip
     """Check the settings, cheapest first, then load task and model and build the learner. Arguments as of `settle`.
 
-    brought: a model that is in memory already, instead of the one that `config` names.
+    brought: a model that is in memory already, instead of the one that `config` names.  engine: who learns and who draws.
     """
     given = config
     config, recipe, splits = settle(given, splits, own)
     torch.manual_seed(config.seed)
     where = locate(config.model) if brought is None else _usable(config, brought)
-    fit.refuse_too_large(config, recipe, where, (splits.train, splits.eval))
-    model = where if isinstance(where, Model) else load_weights(where, config, config.device)
+    engine.refuse(config, recipe, where, splits)
+    model = where if isinstance(where, Model) else load_weights(where, config, config.here)
     ready(model, config, config)
     try_saving(model)
     config, splits = defaults.by_model(given, config, splits, model.codec)
     assert config.prompts_per_step and config.max_new_tokens and config.learning_rate is not None
-    reach(model, config.law(), splits.train, splits.eval)
+    longest = reach(model, config.law(), splits.train, splits.eval)
     for env in (splits.train, splits.eval):  # a task none of whose prompts fit is refused now
         first = [env[i] for i in range(min(len(env), PROMPTS_TRIED))]
         if first and not any(model.codec.room(task.prompt) >= config.max_new_tokens for task in first):
             encode(model.codec, first[0], config.max_new_tokens)
-    hyper = Hyper(
+    learner, sampler = engine.parts(config, recipe, where, model, longest)
+    collector = Collector(
+        splits.train, model.codec, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
+        config.seed, **collected(recipe.needs),
+    )  # fmt: skip
+    return Setup(config, recipe, splits, model, learner, sampler, engine.collecting(collector))
+
+
+def hyper(config: TrainConfig) -> Hyper:
+    """The settings of the optimization, once every default is in place."""
+    assert config.max_new_tokens and config.learning_rate is not None
+    return Hyper(
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
         decay_steps=config.decay_steps,
@@ -153,13 +197,6 @@ def prepare(
         activation_gib=config.activation_gib,
         seed=config.seed,
     )
-    learner = LocalLearner(recipe, model, hyper)
-    sampler = make_sampler(model, config.sampler)
-    collector = Collector(
-        splits.train, model.codec, sampler, config.law(), recipe.data, config.prompts_per_step, config.samples_per_prompt,
-        config.seed, **collected(recipe.needs),
-    )  # fmt: skip
-    return Setup(config, recipe, splits, model, learner, sampler, collector)
 
 
 def load_weights(where: str, weights: Weights, device: str, *, merge: bool = True) -> Model:
@@ -208,10 +245,13 @@ def _usable(config: TrainConfig, model: Model) -> Model:
     return model
 
 
-def reach(model: Model, law: SamplingLaw, *envs: Environment) -> None:
-    """Make room for the longest rows under `law`, where the model reads long rows in another way than short ones."""
+def reach(model: Model, law: SamplingLaw, *envs: Environment) -> int:
+    """Make room for the longest rows under `law`, where the model reads long rows in another way than short ones.
+
+    Returns their tokens; 0: all rows are read alike.
+    """
     if model.limit is None:
-        return
+        return 0
     prompts = [
         env[i].prompt
         for env in envs
@@ -219,7 +259,9 @@ def reach(model: Model, law: SamplingLaw, *envs: Environment) -> None:
         for i in range(min(len(env), PROMPTS_TRIED))
     ]
     longest = max((len(model.codec.encode(prompt)) for prompt in prompts), default=0) + law.max_new_tokens
-    model.reach(max(longest, law.max_total_tokens or 0))
+    longest = max(longest, law.max_total_tokens or 0)
+    model.reach(longest)
+    return longest
 
 
 def try_saving(model: Model) -> None:

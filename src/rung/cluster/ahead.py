@@ -1,0 +1,90 @@
+"""The answers of coming steps, drawn while the learner is at this one: sampling and learning side by side.
+
+The capacity rule: answers of step k are drawn by the weights of version max(k - S, first), no newer and no older ones. So at
+most S + 1 steps' answers are under way, none is more than S updates behind the weights that learn from it, and the run is the
+same whatever was quick or slow. first: the step that this process began with, whose weights are all that there are.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field, fields, replace
+from queue import SimpleQueue
+from typing import Any
+
+from rung.cluster.pool import SamplerPool
+from rung.records import State
+from rung.rollout.collect import Collected, Collector
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A step's answers, where the problems stood after them, and when they were drawn (seconds since the run began)."""
+
+    collected: Collected
+    position: dict[str, Any]
+    start: float
+    end: float
+
+
+@dataclass(kw_only=True)
+class Ahead(Collector):
+    """A Collector that has at most `staleness` further steps under way. steps: of the run.  begun: when it began."""
+
+    pool: SamplerPool
+    staleness: int
+    steps_in_all: int
+    begun: float
+    _coming: dict[int, Future[Drawn]] = field(default_factory=dict, init=False)
+    _position: dict[str, Any] | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, plain: Collector, pool: SamplerPool, staleness: int, steps: int, begun: float) -> Ahead:
+        own = {f.name: getattr(plain, f.name) for f in fields(plain)}
+        return cls(**own, pool=pool, staleness=staleness, steps_in_all=steps, begun=begun)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._inner = Collector(**{f.name: getattr(self, f.name) for f in fields(Collector)})
+        self._inner.walk = self.walk
+        self._orders: SimpleQueue[tuple[int, int, State, Future[Drawn]]] = SimpleQueue()
+        self._next: int | None = None
+        threading.Thread(target=self._draw_ahead, name="rung-ahead", daemon=True).start()
+
+    def collect(self, step: int, state: State) -> Collected:
+        """The answers of one step, and the order for those of the step that may begin now."""
+        if self._next is None:
+            self._next = step
+        while self._next < min(step + self.staleness + 1, self.steps_in_all):
+            self._coming[self._next] = Future()
+            self._orders.put((self._next, step, state, self._coming[self._next]))
+            self._next += 1
+        with self.phase("sample"):
+            drawn = self._coming.pop(step).result()
+        self._position = drawn.position
+        behind = [step - row.rollout.version for row in drawn.collected.scored]
+        told = {
+            "sampling/staleness_mean": sum(behind) / len(behind),
+            "sampling/staleness_max": float(max(behind)),
+            "cluster/sample_start": drawn.start,
+            "cluster/sample_end": drawn.end,
+        }
+        return replace(drawn.collected, counters=drawn.collected.counters | told)
+
+    def position(self) -> dict[str, Any]:
+        """After the step that was handed out last: those under way are drawn again by whoever goes on."""
+        return super().position() if self._position is None else self._position
+
+    def _draw_ahead(self) -> None:
+        while True:
+            step, version, state, told = self._orders.get()
+            start = time.monotonic()
+            try:
+                self._inner.sampler = self.pool.at(version)
+                collected = self._inner.collect(step, state)
+                span = (start - self.begun, time.monotonic() - self.begun)
+                told.set_result(Drawn(collected, self._inner.position(), *span))
+            except BaseException as error:  # noqa: BLE001  raised where the answers are waited for
+                told.set_exception(error)

@@ -1,0 +1,130 @@
+"""A run's parts in other processes: what there must be room for, the actors, and the loop's learner, sampler and collector."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from rung.cluster import connect
+from rung.cluster.actors import LearnerActor, SamplerActor
+from rung.cluster.ahead import Ahead
+from rung.cluster.connect import Capacity
+from rung.cluster.order import Order, ordered, versions
+from rung.cluster.pool import SamplerPool, Seat
+from rung.cluster.remote import RemoteLearner
+from rung.cluster.room import Demand, refuse_staleness, refuse_too_many, refuse_too_much
+from rung.errors import InputError
+from rung.network.model import Model
+from rung.recipes import Recipe
+from rung.rollout.collect import Collector
+from rung.rollout.sampler import Sampler
+from rung.settings.cluster import Cluster
+from rung.tasks.environments.protocol import Splits
+from rung.training.config import TrainConfig
+from rung.training.learner import Learner
+
+LEAST_STORE = 200 * 2**20  # bytes of an object store
+START = 600.0  # seconds in which a sampler must have loaded its model
+
+
+@dataclass
+class Actors:
+    """An Engine whose learners and samplers are actors of Ray."""
+
+    spread: Cluster = field(default_factory=Cluster)
+    pool: SamplerPool | None = None
+    learner: RemoteLearner | None = None
+    begun: float = field(default_factory=time.monotonic)
+    _has: Capacity | None = None
+    _steps: int = 0
+
+    def refuse(self, config: TrainConfig, recipe: Recipe, where: str | Model, splits: Splits) -> None:
+        """Everything that can be refused, cheapest first; then the cluster is there."""
+        if isinstance(where, Model):
+            raise InputError(
+                "the model is an object of this process, and a cluster's processes load their own. Save it (save_pretrained) in a "
+                "directory that all machines see, and give that."
+            )
+        spread = self.spread = config.spread()
+        refuse_staleness(recipe, spread)
+        here = connect.capacity_here() if not connect.asked() else None
+        if here is not None:
+            refuse_too_many(spread, here, config.device)
+        demand = Demand.of(config, recipe, where, splits)
+        if here is not None:
+            refuse_too_much(config, demand, here)
+        self._has = connect.join(max(LEAST_STORE, int((spread.staleness + 4) * demand.weights)))
+        if here is None:
+            refuse_too_many(spread, self._has, config.device)
+            refuse_too_much(config, demand, self._has)
+
+    def parts(
+        self, config: TrainConfig, recipe: Recipe, where: str | Model, model: Model, longest: int
+    ) -> tuple[Learner, Sampler]:
+        assert self._has is not None and isinstance(where, str)
+        order = ordered(config, recipe, where, longest, self._threads(config))
+        seats = [Seat(actor) for actor in self._samplers(order)]
+        self.learner = RemoteLearner(
+            lambda: self._learners(order), recipe.initial_state(), self.begun if self.spread.staleness else None
+        )
+        same = _agreed([seat.actor for seat in seats])
+        self._steps = config.steps or 0
+        self.pool = SamplerPool(seats, same and not self.spread.staleness, self.spread.staleness)
+        return self.learner, self.pool
+
+    def collecting(self, collector: Collector) -> Collector:
+        if not self.spread.staleness:
+            return collector
+        assert self.pool is not None
+        return Ahead.of(collector, self.pool, self.spread.staleness, self._steps, self.begun)
+
+    def close(self) -> None:
+        if self._has is not None:
+            connect.leave()
+
+    # -- actors -------------------------------------------------------------------------------------------------------
+    def _threads(self, config: TrainConfig) -> int:
+        """Of each process: those that work at the same time share a machine's cores."""
+        assert self._has is not None
+        n, m = self.spread.learners, self.spread.samplers
+        at_once = n + m if self.spread.staleness else max(n, m)
+        return config.threads or max(1, self._has.cpus // at_once)
+
+    def _samplers(self, order: Order) -> list[Any]:
+        import ray
+
+        kind = ray.remote(SamplerActor).options(
+            max_restarts=-1, max_task_retries=0, **self._share(order.config.device, order.threads)
+        )
+        return [kind.remote(order) for _ in range(self.spread.samplers)]
+
+    def _learners(self, order: Order) -> list[Any]:
+        import ray
+
+        size = self.spread.learners
+        kind = ray.remote(LearnerActor).options(max_restarts=0, **self._share(order.config.device, order.threads))
+        return [kind.remote(order, rank, size) for rank in range(size)]
+
+    def _share(self, device: str, threads: int) -> dict[str, Any]:
+        """What each process takes of a machine: a GPU, or half of one that a learner and a sampler share in turn."""
+        assert self._has is not None
+        n, m, gpus = self.spread.learners, self.spread.samplers, self._has.gpus if device != "cpu" else 0
+        have = gpus or self._has.cpus
+        part = 1.0 if n + m <= have else 0.5
+        taken = {"num_gpus": part, "num_cpus": 0.5} if gpus else {"num_cpus": part}
+        return {**taken, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
+
+
+def _agreed(actors: list[Any]) -> bool:
+    """Whether the samplers have the trainer's numbers. InputError: they run other versions than this process."""
+    import ray
+
+    facts = ray.get([actor.facts.remote() for actor in actors], timeout=START)
+    for name, here in versions().items():
+        if there := {fact[name] for fact in facts} - {here}:
+            raise InputError(
+                f"{name} is {here} here and {', '.join(sorted(there))} on other machines of the cluster. Install the same "
+                "everywhere."
+            )
+    return all(fact["same_numbers"] for fact in facts)

@@ -1,0 +1,82 @@
+"""What a run on several processes needs, and the refusal of what a cluster has no room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rung.cluster.connect import Capacity
+from rung.errors import InputError, setting
+from rung.kernels.device import CPU
+from rung.plan.fit import estimate, resident_bytes
+from rung.plan.memory import GIB, Need, Workload, sketch
+from rung.recipes import Recipe
+from rung.settings.cluster import Cluster, counted
+from rung.tasks.environments.protocol import Splits
+from rung.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Bytes. process: of Python and its libraries.  weights: of the model.  learner: of one of `learners`; sampler: of one."""
+
+    process: float
+    weights: float
+    learner: float
+    sampler: float
+
+    @classmethod
+    def of(cls, config: TrainConfig, recipe: Recipe, where: str, splits: Splits) -> Demand:
+        """Weights and what the optimizer keeps are dealt out over the learners; what a backward keeps is each one's own."""
+        model = sketch(where, config.dtype, trust_remote_code=config.trust_remote_code)
+        model.codec = model.codec.writing(config)
+        work = Workload.of(config, model.codec, (splits.train, splits.eval))
+        whole: Need = estimate(config, recipe, model, work, CPU)
+        process = float(resident_bytes())
+        weights = whole.held["weights"]
+        held = sum(whole.held.values()) - whole.held["Python and libraries"]
+        learner = process + held / config.spread().learners + sum(whole.updating.values())
+        return cls(process, weights, learner, process + weights + sum(whole.sampling.values()))
+
+    def total(self, spread: Cluster) -> float:
+        """This process with its model, the store with the weights of every version under way, and all actors."""
+        own = self.process + self.weights * (2 + spread.staleness)
+        return own + spread.learners * self.learner + spread.samplers * self.sampler
+
+
+def refuse_staleness(recipe: Recipe, spread: Cluster) -> None:
+    """Answers of older weights are another distribution's: without a weight that repairs it, each step is biased."""
+    if spread.staleness and "old_logp" not in recipe.correction.needs:
+        raise InputError(
+            f"{setting('cluster.staleness', spread.staleness)} learns from answers of older weights, and recipe {recipe.name!r} "
+            "takes them for its own: its ratio compares with the policy at the update's beginning, not with the one that drew. "
+            f"Correct for it, with {setting('recipe.correction', 'TokenTIS')} or another part of correction, or leave "
+            f"{setting('cluster.staleness', 0)}."
+        )
+
+
+def refuse_too_many(spread: Cluster, has: Capacity, device: str) -> None:
+    """More learners, or more samplers, than there are GPUs or cores: those of one kind work at the same time."""
+    gpus = has.gpus if device != "cpu" else 0
+    have, kind = (gpus, "GPU") if gpus else (has.cpus, "core")
+    where = f"the cluster of {counted(has.machines, 'machine')}" if has.joined else "this machine"
+    for name, what in (("learners", "learner"), ("samplers", "sampler")):
+        n = getattr(spread, name)
+        if n > have:
+            raise InputError(
+                f"{setting(f'cluster.{name}', n)}: {where} has {counted(have, kind)}, and each {what} takes one. Give at most "
+                f"{setting(f'cluster.{name}', have)}, or add machines."
+            )
+
+
+def refuse_too_much(config: TrainConfig, demand: Demand, has: Capacity) -> None:
+    """More memory than all machines have together. Which process goes where is for Ray to say, so no single one is looked at."""
+    spread = config.spread()
+    total = demand.total(spread)
+    if config.ignore_memory or total <= has.memory:
+        return
+    gib = [f"{x / GIB:.3g}" for x in (total, demand.learner, demand.sampler, has.memory)]
+    raise InputError(
+        f"{spread.said} would need about {gib[0]} GiB ({gib[1]} GiB each learner, {gib[2]} GiB each sampler), and there are "
+        f"{gib[3]} GiB. Give fewer, lower {setting('activation_gib')}, or use more machines; {setting('ignore_memory', True)} "
+        "starts the run all the same."
+    )

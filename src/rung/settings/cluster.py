@@ -1,0 +1,49 @@
+"""Where a run is computed: in this process, or by actors of Ray. Nothing here needs torch or Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from rung.errors import InputError, setting
+from rung.settings.ranges import Natural, between, called
+
+Processes = Annotated[int, between(1, 4096)]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What `--cluster.NAME VALUE` sets."""
+
+    learners: Processes = 1
+    """processes that learn, which share the model between them"""
+    samplers: Processes = 1
+    """processes that draw answers, each with the whole model"""
+    staleness: Natural = 0
+    """steps that answers may be behind the weights; 0: none, as in one process; 1: sampling and learning overlap"""
+
+    @property
+    def said(self) -> str:
+        """For people."""
+        return f"{counted(self.learners, 'learner')}, {counted(self.samplers, 'sampler')}"
+
+
+def counted(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def spread(cluster: str, options: Mapping[str, Any]) -> Cluster:
+    """The options of a cluster, each looked at in its name, type and range.
+
+    Raises:
+        InputError: there is no such option, or no cluster that it could be of.
+    """
+    found = called(Cluster, options, "cluster")
+    if cluster == "local" and options:
+        name = next(iter(options))
+        raise InputError(
+            f"{setting(f'cluster.{name}', options[name])} is of several processes, and the run is computed in one "
+            f"({setting('cluster', cluster)}). Give {setting('cluster', 'ray')}, or leave it out."
+        )
+    return found

@@ -1,0 +1,93 @@
+"""Runs that are compared, and processes of actors that are killed."""
+
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import rung
+from rung.io.run_dir import RunDir
+
+TIMES = re.compile(r"time/|memory/|step_time|cluster/")
+NODE = {"num_cpus": 1, "object_store_memory": 200 * 2**20, "include_dashboard": False}
+TINY = {
+    "steps": 4, "prompts_per_step": 4, "samples_per_prompt": 4, "eval_problems": 4, "eval_every": 2, "save_every": 2,
+    "max_new_tokens": 8, "threads": 1, "learning_rate": 1e-3, "quiet": True,
+}  # fmt: skip
+
+
+def metrics(path):
+    """The rows of a run, without its times; none where there is no run yet."""
+    if not (Path(path) / "metrics.jsonl").is_file():
+        return []
+    return [{k: v for k, v in row.items() if not TIMES.match(k)} for row in RunDir.open(path).metrics()]
+
+
+def state(path):
+    """The bytes of every checkpoint."""
+    files = (Path(path) / "checkpoints").rglob("*")
+    return {str(f.relative_to(path)): f.read_bytes() for f in files if f.is_file() and f.name != "COMPLETE"}
+
+
+def answers(path):
+    """Tokens and rewards of every step's answers."""
+    run = RunDir.open(path)
+    return [[(r["task"], r["tokens"], r["reward"]) for r in run.read_rollouts(k)] for k in run.rollout_steps()]
+
+
+def train(path, recipe="grpo", **settings):
+    """A tiny run in `path`."""
+    return rung.train(recipe, out=path, **{**TINY, **settings})
+
+
+# -- processes of actors ----------------------------------------------------------------------------------------------
+def processes(title):
+    """Process ids of this test's actors whose title begins so, such as "ray::SamplerActor.generate"."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                said = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:  # it has just ended
+                continue
+            if said.startswith(title) and "Agent" not in said and above(int(entry.name), os.getpid()):
+                found.append(int(entry.name))
+    return found
+
+
+def above(pid, ours):
+    """Whether the process `ours` started this one, or one that did."""
+    while pid > 1:
+        if pid == ours:
+            return True
+        try:
+            pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return False
+    return False
+
+
+class Killer(threading.Thread):
+    """Kills (SIGKILL) the first process with this title that `when` allows, and says whether it did."""
+
+    def __init__(self, title, when=lambda: True):
+        super().__init__(daemon=True)
+        self.title, self.when, self.killed, self.over = title, when, None, False
+
+    def run(self):
+        while not self.over and self.killed is None:
+            for pid in processes(self.title) if self.when() else ():
+                os.kill(pid, signal.SIGKILL)
+                self.killed = pid
+                break
+            time.sleep(0.002)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.over = True
+        self.join()

@@ -1,0 +1,133 @@
+"""A run on actors of Ray is the run of one process: the same answers, metrics and weights, whatever dies meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from ray_runs import NODE, TINY, Killer, above, answers, metrics, processes, state, train
+
+import rung
+from rung.io.run_dir import RunDir
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.usefixtures("joined")
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """The run of one process with this recipe, made once."""
+    made = {}
+
+    def run(recipe="grpo"):
+        if recipe not in made:
+            made[recipe] = tmp_path_factory.mktemp("here") / recipe
+            train(made[recipe], recipe)
+        return made[recipe]
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", ["grpo", "ppo"])  # a reference, a critic
+def test_one_learner_and_one_sampler_are_the_run_of_one_process_to_the_byte(tmp_path, recipe, here):
+    train(tmp_path / "there", recipe, cluster="ray")
+    assert metrics(tmp_path / "there") == metrics(here(recipe))
+    assert state(tmp_path / "there") == state(here(recipe)) != {}
+
+
+# -- what dies meanwhile ----------------------------------------------------------------------------------------------
+def test_answers_that_died_with_their_sampler_are_drawn_again_and_are_the_same(tmp_path, here):
+    cut = tmp_path / "cut"
+    with Killer("ray::SamplerActor.generate", lambda: len(metrics(cut)) > 1) as killer:
+        train(cut, cluster="ray", cluster_options={"samplers": 2})
+    assert killer.killed, "it was killed while it drew"
+    assert answers(cut) == answers(here()) != []
+    assert state(cut) == state(here()), (
+        "log-probabilities of other batches differ in their last digits, and reach no weight"
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 4], ids=["before a checkpoint", "behind one"])
+def test_a_learner_that_died_in_its_step_leaves_no_trace(tmp_path, rows, here):
+    cut = tmp_path / "cut"
+    with Killer("ray::LearnerActor.step", lambda: len(metrics(cut)) >= rows) as killer:
+        train(cut, cluster="ray")
+    assert killer.killed, "it was killed while it learned"
+    assert metrics(cut) == metrics(here())
+    assert state(cut) == state(here())
+
+
+def test_a_run_whose_driver_was_killed_is_resumed_to_the_same_bytes(tmp_path, here):
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in TINY.items() if k != "quiet"]
+    words = [sys.executable, "-m", "rung", "train", "grpo", *flags, "--cluster", "ray", "--out", str(tmp_path / "cut")]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as driver:
+        while not (tmp_path / "cut" / "checkpoints" / "step_000002" / "COMPLETE").is_file():
+            assert driver.poll() is None, "it ended by itself"
+            time.sleep(0.01)
+        os.kill(driver.pid, signal.SIGKILL)
+    done = len(metrics(tmp_path / "cut"))
+    assert done < len(metrics(here())), "it was killed before its end"
+    end = time.monotonic() + 60
+    while processes("ray::LearnerActor") and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not processes("ray::LearnerActor"), "its actors end with it"
+    rung.train(resume=tmp_path / "cut", quiet=True)
+    assert metrics(tmp_path / "cut") == metrics(here())
+    assert state(tmp_path / "cut") == state(here())
+
+
+def test_a_machine_that_leaves_and_one_that_comes_change_nothing(tmp_path, here, joined):
+    """Two actors fill the first machine and the third is on the other: it dies with it, and finds a place on the one that comes."""
+    other, cut, held = joined.add_node(**NODE), tmp_path / "cut", list[int]()
+
+    def leave_and_come():
+        while len(metrics(cut)) < 2:
+            time.sleep(0.01)
+        held.extend(pid for pid in processes("ray::") if above(pid, other_raylet))
+        joined.remove_node(other, allow_graceful=False)
+        time.sleep(1)
+        joined.add_node(**NODE)
+
+    other_raylet = other.all_processes["raylet"][0].process.pid
+    leaving = threading.Thread(target=leave_and_come, daemon=True)
+    leaving.start()
+    train(cut, cluster="ray", cluster_options={"samplers": 2})
+    leaving.join()
+    assert held, "an actor was there"
+    assert answers(cut) == answers(here()) != []
+    assert state(cut) == state(here())
+
+
+# -- answers of earlier weights ---------------------------------------------------------------------------------------
+LAG = {"cluster": "ray", "overrides": {"correction": "TokenTIS"}}
+
+
+def test_staleness_is_what_was_asked_for_and_sampling_overlaps_learning(tmp_path):
+    train(tmp_path / "one", **LAG, cluster_options={"staleness": 1})
+    steps = [row for row in RunDir.open(tmp_path / "one").metrics() if "step_time" in row]
+    assert [row["sampling/staleness_max"] for row in steps] == [0, 1, 1, 1]
+    assert [row["sampling/staleness_mean"] for row in steps] == [0, 1, 1, 1]
+    assert all(0 < row["sampling/ess"] <= 1 and row["sampling/ratio_mean"] > 0 for row in steps)
+    assert steps[0]["sampling/ess"] > 1 - 1e-6 > steps[-1]["sampling/ess"], "weights of 1 where nothing is stale"
+    assert all(b["cluster/sample_start"] < a["cluster/update_end"] for a, b in pairwise(steps))
+
+
+def test_two_steps_behind_are_the_same_run_each_time_and_resumed_from_fresh_weights(tmp_path):
+    options = {"staleness": 2, "samplers": 2}
+    train(tmp_path / "one", **LAG, cluster_options=options)
+    with Killer("ray::SamplerActor.generate", lambda: len(metrics(tmp_path / "two")) > 1) as killer:
+        train(tmp_path / "two", **LAG, cluster_options=options)
+    assert killer.killed
+    assert [row["sampling/staleness_max"] for row in metrics(tmp_path / "one") if "reward" in row] == [0, 1, 2, 2]
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+    assert state(tmp_path / "one") == state(tmp_path / "two")
+    again = rung.train(resume=tmp_path / "one", steps=6, quiet=True)
+    assert [row["sampling/staleness_max"] for row in again.metrics if "reward" in row] == [0, 1, 2, 2, 0, 1]
+    walk = json.loads((Path(again.model_path) / "progress.json").read_text())["state"]["walk"]
+    assert walk["step"] == 6 and walk["inside"] == 24, "problems that were drawn ahead are drawn by whoever goes on"
