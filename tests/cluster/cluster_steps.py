@@ -16,20 +16,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import rung
+import rung.parts as p
 from rung.cluster.group import Group, fair, leave, meet
 from rung.cluster.learner import DistributedLearner
+from rung.maths.update import Cost, Work
 from rung.models import starter
+from rung.network import adapter, checkpointing
 from rung.network import model as models
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collected, Collector
 from rung.rollout.torch_sampler import TorchSampler
+from rung.settings.ranges import Positive
 from rung.tasks import registry
+from rung.training import needs
 from rung.training.learner import Hyper, Learner, LocalLearner
+from rung.training.setup import train_only
 
 LAW = SamplingLaw(max_new_tokens=12)
 # An epsilon this large keeps AdamW's step smooth in the gradient: at 1e-8 rounding decides the sign of what is nearly 0.
 HYPER = Hyper(learning_rate=1e-3, epsilon=1e-4, max_new_tokens=12, clip_norm=0.5)
+
+
+@dataclass(frozen=True)
+class Momentum(p.UpdateRule):
+    """v <- 0.9 v + grad J;  theta <- theta + rate v / |v|: a user's rule, which keeps a vector from step to step."""
+
+    rate: Positive = 0.01
+
+    def run(self, work: Work) -> dict[str, float]:
+        (whole,) = work.cut()
+        work.gradient(whole)
+        g = work.take()
+        v = work.memory["v"] = 0.9 * work.memory["v"] + g if "v" in work.memory else g
+        work.move(self.rate / float(v.norm()) * v)
+        return {"grad_norm": float(g.norm()), "update/steps": 1.0, "learning_rate": float((g * v).sum())}
+
+    def cost(self) -> Cost:
+        return Cost(vectors=3)
 
 
 def lopsided(tokens: Any, rows: Tensor, size: int) -> Tensor:
@@ -47,39 +72,53 @@ OWNERS = {"fair": fair, "lopsided": lopsided, "idle": idle}
 
 @dataclass(frozen=True)
 class Case:
+    """kind: of model (`model`).  save, restore: folders, of a checkpoint before the last step."""
+
     recipe: Recipe
     owners: str = "fair"
     steps: int = 2
-    hyper: Hyper = HYPER
+    kind: str = "starter"
+    save: str = ""
+    restore: str = ""
 
     def __str__(self) -> str:
-        return f"{self.recipe.name}: {self.owners}"
+        return f"{self.recipe.name}: {self.owners}" + (f", {self.kind}" if self.kind != "starter" else "")
 
 
 @dataclass(frozen=True)
 class Found:
-    """start, weights: all of them before and behind the steps.  metrics: of each.  Advantages and ratios of the last."""
+    """start, weights: all of them before and behind the steps.  metrics: of each.  The others: of the last, at its tokens."""
 
     start: Tensor
     weights: Tensor
     metrics: list[dict[str, float]]
-    adv_BT: Tensor
-    ratio_BT: Tensor | None
-    clip_BT: Tensor | None
+    adv_n: Tensor
+    ratio_n: Tensor | None
+    clip_n: Tensor | None
 
 
-def model() -> models.Model:
+def model(kind: str = "starter") -> models.Model:
     torch.manual_seed(0)
-    return models.load(str(starter.path()))
+    one = models.load(str(starter.path()), dtype=torch.bfloat16 if kind == "bfloat16" else torch.float32)
+    if kind == "lora":
+        adapter.add(one, 4)
+        for name, p in one.hf.named_parameters():
+            if "lora_B" in name:  # as if it had been trained before: at zero nothing else of it has a gradient
+                torch.nn.init.normal_(p, std=0.02)
+    elif kind == "padded":
+        one.packs = False
+    elif kind == "checkpointing":
+        checkpointing.enable(one)
+    elif kind == "half frozen":
+        train_only(one, "layers.1|lm_head")
+    return one
 
 
 def collected(recipe: Recipe, steps: int, prompts: int = 4, samples: int = 4) -> list[Collected]:
     """All sampled by the weights of the start, so that the later ones are off-policy."""
     one, env = model(), registry.load("chained_arithmetic").train
-    greedy, stages = "greedy" in recipe.needs, "steps" in recipe.needs
-    collector = Collector(
-        env, one.codec, TorchSampler(one), LAW, recipe.data, prompts, samples, 0, greedy=greedy, steps=stages
-    )
+    more = needs.collected(recipe.needs)
+    collector = Collector(env, one.codec, TorchSampler(one), LAW, recipe.data, prompts, samples, 0, **more)
     return [collector.collect(i, recipe.initial_state()) for i in range(steps)]
 
 
@@ -87,23 +126,33 @@ def flat(learner: Learner) -> Tensor:
     return torch.cat([x.detach().flatten().clone() for _, x in learner.weights()])
 
 
-def train(learner: Learner, steps: list[Collected]) -> Found:
-    start = flat(learner)
-    results = [learner.step(x) for x in steps]
-    last = results[-1]
-    return Found(start, flat(learner), [x.metrics for x in results], last.adv_BT, last.ratio_BT, last.clip_BT)
+def train(learner: Learner, case: Case, steps: list[Collected]) -> Found:
+    begin = flat(learner)
+    *before, last = steps
+    results = [learner.step(x) for x in before] if not case.restore else []
+    if case.restore:
+        learner.restore(Path(case.restore))
+    if case.save:
+        Path(case.save).mkdir(exist_ok=True)
+        learner.save(Path(case.save))
+    results.append(learner.step(last))
+    said = (results[-1].adv_BT, results[-1].ratio_BT, results[-1].clip_BT)
+    at_tokens = (None if x is None else x[last.batch.mask_BT] for x in said)
+    return Found(begin, flat(learner), [x.metrics for x in results], *at_tokens)
 
 
 def alone(case: Case, steps: list[Collected]) -> Found:
-    return train(LocalLearner(case.recipe, model(), case.hyper), steps)
+    return train(LocalLearner(case.recipe, model(case.kind), HYPER), replace(case, save="", restore=""), steps)
 
 
 def together(case: Case, steps: list[Collected]) -> Found:
-    return train(DistributedLearner(case.recipe, model(), case.hyper, Group(owners=OWNERS[case.owners])), steps)
+    ranks = Group(owners=OWNERS[case.owners])
+    return train(DistributedLearner(case.recipe, model(case.kind), HYPER, ranks), case, steps)
 
 
 def start(size: int, folder: Path, script: str = __file__) -> list[subprocess.Popen[bytes]]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    source = str(Path(rung.__file__).parents[1])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
     return [
         subprocess.Popen([sys.executable, script, str(r), str(size), str(folder)], env=environment) for r in range(size)
     ]
@@ -122,15 +171,24 @@ def finish(processes: list[subprocess.Popen[bytes]], seconds: float = 600) -> No
     assert [p.wait() for p in processes] == [0] * len(processes)
 
 
-def compared(size: int, cases: list[Case], folder: Path) -> dict[str, tuple[Found, list[Found]]]:
-    """Of each case: what one process finds, and what each of several does."""
+def compared(sizes: list[int], cases: list[Case], folder: Path) -> dict[str, tuple[Found, dict[int, list[Found]]]]:
+    """Of each case: what one process finds, and for each size what each of so many does. One size after the other."""
     work = [(case, collected(case.recipe, case.steps)) for case in cases]
-    torch.save(work, folder / "cases.pt")
-    processes = start(size, folder)
-    one = [alone(case, steps) for case, steps in work]
-    finish(processes)
-    found = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(size)]
-    return {str(case): (one[i], [part[i] for part in found]) for i, case in enumerate(cases)}
+    found: dict[int, list[list[Found]]] = {}
+    one: list[Found] = []
+    for size in sizes:
+        here = folder / f"{len(list(folder.iterdir()))}-{size}"
+        here.mkdir()
+        torch.save(work, here / "cases.pt")
+        processes = start(size, here)
+        try:
+            one = one or [alone(*each) for each in work]
+        finally:
+            finish(processes)
+        found[size] = [torch.load(here / f"{rank}.pt", weights_only=False) for rank in range(size)]
+    return {
+        str(case): (one[i], {size: [part[i] for part in found[size]] for size in sizes}) for i, case in enumerate(cases)
+    }
 
 
 def main() -> None:

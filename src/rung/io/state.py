@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,11 @@ from torch import Tensor
 from rung.errors import InputError
 
 FORMAT = 1
+
+
+class Store(Protocol):
+    def add(self, tensor: Tensor, path: str) -> str:
+        """Keep a tensor that is met at this path of a structure. Returns its name."""
 
 
 class _Tensors:
@@ -52,7 +57,8 @@ class _Tensors:
         return name
 
 
-def _encode(value: Any, path: str, tensors: _Tensors) -> Any:
+def encode(value: Any, path: str, tensors: Store) -> Any:
+    """What JSON can hold of a nested structure; its tensors go into the store, under the names that it gives them."""
     if isinstance(value, Tensor):
         return {"$tensor": tensors.add(value, path)}
     if isinstance(value, np.generic):
@@ -68,7 +74,7 @@ def _encode(value: Any, path: str, tensors: _Tensors) -> Any:
         return value
 
     def child(key: Any, item: Any) -> Any:
-        return _encode(item, f"{path}/{key}" if path else str(key), tensors)
+        return encode(item, f"{path}/{key}" if path else str(key), tensors)
 
     if isinstance(value, (list, tuple)):
         items = [child(index, item) for index, item in enumerate(value)]
@@ -79,13 +85,14 @@ def _encode(value: Any, path: str, tensors: _Tensors) -> Any:
             raise TypeError(f"state[{path}]: keys must be scalars, not {type(wrong[0]).__name__}")
         if all(isinstance(key, str) and not key.startswith("$") for key in value):
             return {key: child(key, item) for key, item in value.items()}
-        return {"$dict": [[_encode(key, path, tensors), child(key, item)] for key, item in value.items()]}
+        return {"$dict": [[encode(key, path, tensors), child(key, item)] for key, item in value.items()]}
     raise TypeError(f"state[{path}]: {type(value).__name__} cannot be saved without pickling; save its fields instead")
 
 
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Undo `encode`."""
     if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
+        return [decode(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
     match list(value.items()):
@@ -96,10 +103,10 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         case [("$float", text)]:
             return float(text)
         case [("$tuple", items)]:
-            return tuple(_decode(item, tensors) for item in items)
+            return tuple(decode(item, tensors) for item in items)
         case [("$dict", pairs)]:
-            return {_decode(key, tensors): _decode(item, tensors) for key, item in pairs}
-    return {key: _decode(item, tensors) for key, item in value.items()}
+            return {decode(key, tensors): decode(item, tensors) for key, item in pairs}
+    return {key: decode(item, tensors) for key, item in value.items()}
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -114,7 +121,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def save_state(directory: Path, state: Any, name: str = "state") -> None:
     """Writes NAME.safetensors and NAME.json. Raises TypeError, naming the place, for what only pickle could save."""
     tensors = _Tensors()
-    encoded = _encode(state, "", tensors)
+    encoded = encode(state, "", tensors)
     try:
         save_file(tensors.by_name, directory / f"{name}.safetensors")
     except KeyError as error:
@@ -130,7 +137,7 @@ def load_state(directory: Path, name: str = "state") -> Any:
             raise InputError(
                 f"{directory}/{name}.json is not of format {FORMAT}: another version of rung wrote it. Use that version."
             )
-        return _decode(document["state"], load_file(directory / f"{name}.safetensors"))
+        return decode(document["state"], load_file(directory / f"{name}.safetensors"))
     except InputError:
         raise
     except FileNotFoundError as error:

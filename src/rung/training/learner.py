@@ -11,7 +11,7 @@ import math
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -107,6 +107,7 @@ class LocalLearner:
     model: Model
     hyper: Hyper
     ranks: Ranks = ALONE
+    works: ClassVar[type[Work]] = Work
     state: State = field(init=False)
     version: int = 0
 
@@ -191,7 +192,7 @@ class LocalLearner:
     def work(self, assessed: Assessed) -> Work:
         """The batch as an update rule sees it."""
         hyper = self.hyper
-        return Work(
+        return self.works(
             self.recipe, self.policy, assessed.batch, assessed.active, hyper.max_new_tokens, self.micro,
             self.reference, self.optimizer, hyper.learning_rate, hyper.rate(self.version), hyper.clip_norm,
             hyper.seed + self.version, self.memory, self.ranks,
@@ -258,11 +259,12 @@ class LocalLearner:
         return tuple((tensor.data_ptr(), tensor._version) for tensor in self._saved())
 
     def size(self) -> int:
+        return self._unmet() + sum({tensor.data_ptr(): tensor.nbytes for tensor in self._saved()}.values())
+
+    def _unmet(self) -> int:
+        """Bytes of what the optimizers will keep of weights that had no gradient yet: two moments, float32."""
         optimizers = [x.optimizer for x in (self, self.critic) if x is not None and x.optimizer is not None]
-        unmet = sum(
-            8 * w.numel() for o in optimizers for w in o.masters if w not in o.adam.state
-        )  # two moments, float32
-        return unmet + sum({tensor.data_ptr(): tensor.nbytes for tensor in self._saved()}.values())
+        return sum(8 * w.numel() for o in optimizers for w in o.masters if w not in o.adam.state)
 
     def _saved(self) -> Iterator[Tensor]:
         weights = self.model.hf.state_dict(keep_vars=True).values()

@@ -68,7 +68,7 @@ class Policy:
         if not self.model.packs:
             logits, target, slot = predicting_logits(self.model, tokens, target, slots(tokens))
             log_p = (logits.float() / self.temperature).log_softmax(-1)
-            columns: list[Tensor | None] = [log_p.gather(-1, target[:, None])[:, 0], entropy_of(log_p)]
+            columns: list[Tensor | None] = [log_p.gather(-1, target[:, None]).sum(1), entropy_of(log_p)]
             columns += [
                 full_kl(log_p, self._log_p(ref)) if ref else None,
                 full_kl(self._log_p(old), log_p) if old else None,

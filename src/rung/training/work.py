@@ -138,7 +138,7 @@ class Work:
         return self.drift.old_kl(self._since)
 
     def take(self) -> Tensor:
-        g = _flat([p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]).neg_()
+        g = flat([p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]).neg_()
         self.forget()
         return g
 
@@ -174,7 +174,7 @@ class Work:
         self._leave_old()
         if self._start is None:
             self._start = [p.detach().clone() for p in self.parameters]
-        _assign(self.parameters, self._start, step)
+        assign(self.parameters, self._start, step)
 
     def _leave_old(self) -> None:
         """The first step: what the policy said before it is pi_old to all that follows."""
@@ -264,22 +264,26 @@ class Work:
 
     def _fisher_product(self, most: int | None) -> Product:
         """F v = grad (grad KL . v): two reverse passes through one graph, which is built once and kept for all products."""
+        tokens = self.batch.spoken.rows(self.curved(most))
+        log_p = self.policy.log_p(tokens)
+        kl = full_kl(log_p.detach(), log_p).mean()
+        slope = flat(torch.autograd.grad(kl, self.parameters, create_graph=True, materialize_grads=True))
+
+        def product(v: Tensor) -> Tensor:
+            found = torch.autograd.grad(slope @ v, self.parameters, retain_graph=True, materialize_grads=True)
+            return flat(found).detach()
+
+        return product
+
+    def curved(self, most: int | None) -> Tensor:
+        """The active rows that the curvature is averaged over: some at random, with `most` tokens or a little more."""
         rows, used, tokens = [], 0, self.batch.spoken
         for b in self.active[torch.randperm(len(self.active), generator=torch.Generator().manual_seed(0))].tolist():
             if most is not None and used >= most:
                 break
             rows.append(b)
             used += int(tokens.length_B[b])
-        tokens = tokens.rows(torch.tensor(sorted(rows)))
-        log_p = self.policy.log_p(tokens)
-        kl = full_kl(log_p.detach(), log_p).mean()
-        slope = _flat(torch.autograd.grad(kl, self.parameters, create_graph=True, materialize_grads=True))
-
-        def product(v: Tensor) -> Tensor:
-            found = torch.autograd.grad(slope @ v, self.parameters, retain_graph=True, materialize_grads=True)
-            return _flat(found).detach()
-
-        return product
+        return torch.tensor(sorted(rows))
 
 
 def _with_old(part: Part, logp_BT: Tensor) -> Part:
@@ -291,12 +295,12 @@ def total_of(numbers: Sequence[Tensor]) -> float:
     return sum((float(x) for x in fetch(*numbers)), 0.0)
 
 
-def _flat(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+def flat(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
     return torch.cat([t.reshape(-1) for t in tensors]).float()
 
 
 @torch.no_grad()
-def _assign(parameters: list[Tensor], base: list[Tensor], step: Tensor | None) -> None:
+def assign(parameters: list[Tensor], base: list[Tensor], step: Tensor | None) -> None:
     """parameters <- base + step; without a step exactly `base`, bit for bit."""
     at = 0
     for p, b in zip(parameters, base, strict=True):
