@@ -8,6 +8,7 @@ READY := .venv/.ready
 PEER := .venv-conformance
 VLLM := .venv-vllm
 SPREAD := .venv-cluster
+FIELD := .venv-field
 LOCK := requirements.lock
 UV := .venv-uv/bin/uv
 JOBS ?= 2
@@ -21,7 +22,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance vllm cluster oldest newest lock release smollm2 evidence bench docs clean
+.PHONY: help venv demo test lint slow mutants conformance field vllm cluster oldest newest lock release smollm2 evidence bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +90,16 @@ $(SPREAD)/.ready: pyproject.toml $(LOCK)
 	@echo "setting up $(SPREAD) (a few minutes, once)"
 	@test -x $(SPREAD)/bin/python || $(PYTHON) -m venv $(SPREAD)
 	@$(SPREAD)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[ray]' pytest
+	@touch $@
+
+field: $(FIELD)/.ready ## audit the losses of other projects, in their own code, into docs/field.md (ARGS="trl verl" for some)
+	@$(OFFLINE) $(FIELD)/bin/python -W ignore -m rung.exact.peers $(or $(ARGS),--markdown docs/field.md)
+
+$(FIELD)/.ready: pyproject.toml $(LOCK) docs/field/requirements.txt
+	@echo "setting up $(FIELD) (a few minutes, once)"
+	@test -x $(FIELD)/bin/python || $(PYTHON) -m venv $(FIELD)
+	@$(FIELD)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[peft,datasets]' accelerate
+	@$(FIELD)/bin/python -m pip $(QUIET) install --no-deps --requirement docs/field/requirements.txt
 	@touch $@
 
 lock: $(UV) ## write requirements.lock anew: what is in it stays where pyproject.toml allows (ARGS=--upgrade: the newest)

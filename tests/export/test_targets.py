@@ -20,6 +20,11 @@ REFUSED = {  # of the ladder, {target: {recipe: the field that it is refused for
         "ppo_kl": "credit, trust", "ppo": "credit", "vapo": "credit", "grpo_process": "credit", "dapo": "data.resample",
         "remax": "credit",
     },
+    "verl": {
+        "moving_average": "credit", "value_baseline": "credit", "a2c": "credit", "trpo": "credit, update",
+        "ppo_kl": "credit, trust", "ppo": "credit", "vapo": "credit, imitation", "grpo_process": "credit",
+        "dapo": "data.resample, data.overlong", "remax": "credit",
+    },
 }  # fmt: skip
 every_target = pytest.mark.parametrize("target", WAYS)
 

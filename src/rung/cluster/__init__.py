@@ -4,7 +4,7 @@ Learners run the same code on the whole step's answers; the model of each sees t
 GPUs the weights travel by NCCL. Ray is imported only where a run asks for it (`--cluster ray`).
 
 start       The engine of a run: this process, or actors of Ray with a cluster begun or joined for them.
-engine      A run's parts in other processes: what there must be room for, the actors, and the loop's learner, sampler and collector.
+engine      A run's parts in other processes: what there must be room for, the actors, and the loop's learner, sampler and collector
 room        What a run on several processes needs, and the refusal of what a cluster has no room for.
 connect     A cluster of Ray for a run: the one of RAY_ADDRESS, else a new one on this machine that ends with the run.
 order       What an actor is told: which model to build, on which settings, as the driver's own would be built.

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load as load_parts
+from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, zeros
 
@@ -50,7 +51,7 @@ def save(directory: Path, state: Any, layout: Layout) -> None:
     """All processes call this, with their parts of the same state."""
     store = _Store(layout)
     encoded = encode(state, "", store)
-    dcp.save(store.by_name, storage_writer=HuggingFaceStorageWriter(str(directory / TENSORS), save_distributed=True))
+    save_parts(store.by_name, storage_writer=HuggingFaceStorageWriter(str(directory / TENSORS), save_distributed=True))
     if dist.get_rank() == 0:
         document = {"format": FORMAT, "state": encoded, "tensors": store.kinds}
         (directory / STRUCTURE).write_text(json.dumps(document, allow_nan=False), "utf-8")
@@ -69,7 +70,7 @@ def load(directory: Path, mesh: DeviceMesh, layout: Layout) -> Any:
             if dealt
             else torch.zeros(size, dtype=kind)
         )
-    dcp.load(found, storage_reader=HuggingFaceStorageReader(str(directory / TENSORS)))
+    load_parts(found, storage_reader=HuggingFaceStorageReader(str(directory / TENSORS)))
     rank = dist.get_rank()
     for name, (how, shape, _) in document["tensors"].items():
         if how == "vector":

@@ -59,6 +59,11 @@ def local(x: Tensor) -> Tensor:
     return x.to_local() if isinstance(x, DTensor) else x
 
 
+def whole(x: Tensor) -> Tensor:
+    """All of a dealt out tensor, which all processes ask for at once."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
 class Dealt(Model):
     """A model whose weights are dealt out, and brought together layer by layer while they are read."""
 

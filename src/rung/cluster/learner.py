@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from rung.cluster import checkpoint
-from rung.cluster.group import Group, local
+from rung.cluster.group import Group, local, whole
 from rung.cluster.vector import Layout
 from rung.cluster.work import DealtWork, hollow
 from rung.network.adapter import load_trained, trained_weights
@@ -47,7 +46,7 @@ class DistributedLearner(LocalLearner):
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Each weight whole, in all processes, brought together one by one."""
         for name, x in self.model.hf.state_dict().items():
-            yield name, x.full_tensor() if isinstance(x, DTensor) else x
+            yield name, whole(x)
 
     def _some_weights(self) -> list[Tensor]:
         """Those of a thousand of every parameter that lie here."""
@@ -64,9 +63,9 @@ class DistributedLearner(LocalLearner):
     def save(self, directory: Path) -> None:
         """The policy as a Hugging Face model, and everything that going on needs, each process its parts."""
         first = self.ranks.rank == 0
-        whole = {name: x.detach().cpu() for name, x in self.weights() if first}
+        weights = {name: x.detach().cpu() for name, x in self.weights() if first}
         if first:
-            self.model.hf.save_pretrained(directory, state_dict=whole)
+            self.model.hf.save_pretrained(directory, state_dict=weights)
         checkpoint.save(directory, self._state(), self.layout)
 
     def restore(self, directory: Path) -> None:
@@ -89,6 +88,6 @@ class DistributedLearner(LocalLearner):
 
     def size(self) -> int:
         """Bytes that all processes write together, the policy twice: in parts, and as a model."""
-        model = sum(x.numel() * x.element_size() for x in self.model.hf.state_dict().values())
+        model: int = sum(x.numel() * x.element_size() for x in self.model.hf.state_dict().values())
         mine = super().size() - self._unmet()
         return model + self._unmet() + int(totals(self.ranks, mine)[0])

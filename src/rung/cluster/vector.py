@@ -25,7 +25,7 @@ class Spread(Tensor):
         usual = all(value in (None, False, "fro", 2) for value in more.values())  # of `norm`
         if name in NUMBERS and len(args) == NUMBERS[name][0] and usual:
             return NUMBERS[name][1](*map(part, args))
-        out = super().__torch_function__(func, types, args, more)
+        out = super().__torch_function__(func, types, args, more)  # type: ignore[no-untyped-call]
         shapes = [
             part(x).shape
             for arg in args

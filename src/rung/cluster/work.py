@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rung.cluster.group import local
+from rung.cluster.group import local, whole
 from rung.cluster.vector import Layout, Spread, part
 from rung.maths.logprob import full_kl
 from rung.maths.natural import Product
@@ -40,7 +39,7 @@ def filled(shell: Model, model: Model) -> Iterator[None]:
     both = list(zip(shell.hf.parameters(), model.hf.parameters(), strict=True))
     try:
         for p, dealt in both:
-            p.data = dealt.detach().full_tensor() if isinstance(dealt, DTensor) else dealt.detach()
+            p.data = whole(dealt.detach())
         yield
     finally:
         for p, _ in both:
@@ -82,10 +81,10 @@ class DealtWork(Work):
             slope = flat(torch.autograd.grad(kl, weights, create_graph=True, materialize_grads=True))
 
         def product(v: Tensor) -> Tensor:
-            whole = layout.whole(v)
-            found = torch.zeros_like(whole)
+            direction = layout.whole(v)
+            found = torch.zeros_like(direction)
             if slope is not None:
-                parts = torch.autograd.grad(slope @ whole, weights, retain_graph=True, materialize_grads=True)
+                parts = torch.autograd.grad(slope @ direction, weights, retain_graph=True, materialize_grads=True)
                 found = flat(parts).detach()
             dist.all_reduce(found)
             return layout.mine(found, dist.get_rank())

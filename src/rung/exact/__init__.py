@@ -1,5 +1,6 @@
 """Small worlds in which every answer is enumerated: what a recipe's gradient is on average, and why.
 
+peers/     Adapters to the losses of other projects: their own code, in one version each, through the audit of `exact/yours`.
 yours/     The audit for functions of other people: a loss or an advantage function goes through the same small worlds.
 audit      `rung audit`: is a recipe's gradient, on average over every batch of a small world, the policy gradient? If not, why?
 causes     Why an expected gradient bends: each part of a recipe is swapped for one that is known to be exact, one at a time.

@@ -12,4 +12,5 @@ inside/      What runs inside another trainer: rung's parts, called with its ten
 made         What an export is: settings, a module, and what is to be said of it.
 targets      What each target can express of a recipe, part by part, and why not the rest.
 trl          A recipe for TRL 1.16: settings where its own code computes it, else a subclass of its GRPOTrainer.
+verl         A recipe for verl 0.9.1: settings where its own code computes it, else a module that registers estimator and loss.
 """

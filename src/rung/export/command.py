@@ -9,16 +9,17 @@ from rich.console import Console
 from rich.text import Text
 
 from rung.errors import InputError
-from rung.export.made import Export, yaml
+from rung.export.made import Export
 from rung.export.targets import TARGETS, TITLES, target_of
 from rung.export.trl import to_trl
+from rung.export.verl import to_verl
 from rung.io.tables import refuse_existing, refuse_target, show
 from rung.recipe_io import override
 from rung.recipes import Recipe
 from rung.settings.elsewhere import Export as Flags
 from rung.training.resume import recipe_of
 
-WAYS: Mapping[str, Callable[[Recipe], Export]] = {"trl": to_trl}
+WAYS: Mapping[str, Callable[[Recipe], Export]] = {"trl": to_trl, "verl": to_verl}
 
 
 def export(recipe: Recipe, target: str) -> Export:
@@ -30,9 +31,8 @@ def run_export(args: Flags) -> int:
     """Show what the target is given; with --out, write it."""
     refuse_target(args.json)
     made = export(override(recipe_of(args.recipe), args.overrides), args.to)
-    files = {f"{made.name}.yaml": yaml(made.settings), **({f"{made.name}.py": made.module} if made.module else {})}
     if args.out is not None:
-        write(files, args.out)
+        write(made.files, args.out)
     if args.json is not None:
         show(made.recipe.name, ("setting", "value"), list(made.settings.items()), args.json)
         return 0
@@ -43,8 +43,8 @@ def run_export(args: Flags) -> int:
     for note in made.notes:
         console.print(Text(f"  - {note}"))
     where = args.out or Path()
-    written = f"written: {', '.join(str(where / name) for name in files)}"
-    console.print(Text(written if args.out is not None else "--out DIR writes " + " and ".join(files), "dim"))
+    written = f"written: {', '.join(str(where / name) for name in made.files)}"
+    console.print(Text(written if args.out is not None else "--out DIR writes " + " and ".join(made.files), "dim"))
     return 0
 
 

@@ -21,6 +21,7 @@ class Export:
     trainer: the class or setting of the target that the settings are for.
     settings: of the target, by their full names, every one that the recipe's mathematics depends on.
     module: the source of a module that calls rung's parts; "": the target's own code computes the recipe.
+    head: of the file of settings, where the target's needs one.
     notes: what else the user has to know: where the two differ in what is no mathematics, and guards against overflow.
     """
 
@@ -30,11 +31,18 @@ class Export:
     settings: Mapping[str, Any]
     module: str = ""
     notes: tuple[str, ...] = ()
+    head: str = ""
 
     @property
     def name(self) -> str:
         """Of the files, and of what is registered in the target."""
         return f"rung_{self.recipe.name}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What is written: {name: text}."""
+        settings = {f"{self.name}.yaml": self.head + yaml(self.settings)}
+        return settings | ({f"{self.name}.py": self.module} if self.module else {})
 
     @property
     def computed_by(self) -> str:

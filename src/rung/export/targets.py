@@ -31,7 +31,7 @@ _FULL_KL = "a KL over the whole vocabulary: {t} keeps one number a token of the 
 _REF_IN_LOSS = "the reference's log-probabilities do not reach a loss function in {t}, whose own KL losses are others"
 _PROMPTS = "which rows answer one prompt does not reach a loss function in {t}"
 _SAMPLER = (
-    "the corrections of verl are a weight cut at a cap, a token's or an answer's; this one drops tokens or answers"
+    "the weights of verl's rollout_correction are cut at a cap, or dropped token by token; this one drops answers"
 )
 _LINEAR = "SkyRL multiplies A by the weight w beforehand, and this gain is not linear in A"
 
@@ -83,7 +83,7 @@ ROWS: Mapping[type, Row] = {
     p.NoCorrection: Row(""),
     p.TokenTIS: Row("cap"),
     p.SequenceTIS: Row("cap"),
-    p.TokenMask: Row("low high", {"verl": _SAMPLER}),
+    p.TokenMask: Row("low high"),
     p.SequenceMask: Row("cap", {"verl": _SAMPLER}),
     p.GeometricMask: Row("low high cap", {"verl": _SAMPLER}),
     p.StaleNegativeMask: Row("delta"),
@@ -142,6 +142,10 @@ RULES: tuple[Rule, ...] = (
         "kl, aggregate",
         lambda r: _kl_in_loss(r) and not isinstance(r.aggregate, p.SequenceMean),
         _in("{t} averages its KL over an answer's tokens, then over answers, as SequenceMean does and nothing else", "skyrl"),
+    ),
+    Rule(
+        "correction.low", lambda r: isinstance(r.correction, p.TokenMask) and r.correction.low <= 0,
+        _in("{t}'s lower bound of a token's weight must be above 0", "verl"),
     ),
     Rule(
         "update.target_kl", lambda r: getattr(r.update, "target_kl", None) is not None,

@@ -255,7 +255,8 @@ class Audit(Flags):
     recipes: Positional[tuple[str, ...]] = ()
     """names of recipes; none means all, in about a minute"""
     of: str | None = None
-    """a loss of your own instead: FILE.py:NAME, a function of logp, rewards, mask, ... by name (docs/audit_yours.md)"""
+    """a loss of your own instead: FILE.py:NAME, a function of logp, rewards, mask, ... by name (docs/audit_yours.md);
+    or of another project's: trl:dapo (docs/field.md)"""
     advantages: str | None = None
     """an advantage function of your own: FILE.py:NAME; alone, or for the loss of --of"""
     old_kl: Annotated[float, above(0, "at 0 the batch would be on-policy")] = 0.05

@@ -201,12 +201,15 @@ def _audit(args: Audit) -> int:
 
     world = World(args.vocabulary, args.horizon, args.prompts, args.samples, args.reward, args.policy, args.seed)
     if args.of is not None or args.advantages is not None:
+        from rung.exact.peers.registry import is_peer
         from rung.exact.yours.verdict import run_audit_of
 
         if args.recipes or args.markdown is not None:
             raise InputError(
                 "`rung audit --of` and `--advantages` audit functions: they take no recipes and write no --markdown. Drop these."
             )
+        if is_peer(args.of):
+            return _audit_peer(args)
         return run_audit_of(args.of, args.advantages, args.json, world)
     if args.staleness is not None:
         from rung.exact.staleness import run_staleness
@@ -215,6 +218,16 @@ def _audit(args: Audit) -> int:
     return run_audit(
         args.recipes, args.json, markdown=args.markdown, old_kl=args.old_kl, temperature=args.temperature, world=world
     )
+
+
+def _audit_peer(args: Audit) -> int:
+    from rung.exact.peers.field import run_audit_peer
+
+    if args.advantages is not None:
+        raise InputError(
+            f"{args.of} brings its own advantages. Drop --advantages, or audit a function of yours with it."
+        )
+    return run_audit_peer(args.of or "", args.json)
 
 
 def _report(args: Report) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +10,10 @@ import rung.parts as p
 from rung.exact import audit_function
 from rung.exact.audit import ON_POLICY
 from rung.exact.causes import STRAIGHT, bare, estimate_of
+from rung.exact.peers.ours import as_pair
 from rung.exact.world import World
 from rung.recipe_io import all_recipes
 
-spec = importlib.util.spec_from_file_location(
-    "recipes_as_functions", Path(__file__).with_name("recipes_as_functions.py")
-)
-given = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(given)
 WORLD = World(vocabulary=2, horizon=3, prompts=2, samples=2)
 FAST = {"moving_average", "a2c", "grpo", "dr_grpo", "rloo", "kimi"}
 
@@ -29,7 +23,7 @@ def test_a_recipe_gets_its_own_verdict_and_no_alarm(name):
     recipe = replace(
         all_recipes()[name], data=p.Data(), trust=p.NoTrust()
     )  # a function cannot draw other prompts, nor see pi_old whole
-    loss, advantages = given.as_pair(recipe)
+    loss, advantages = as_pair(recipe)
     found, ours = audit_function(loss, advantages=advantages, world=WORLD), estimate_of(bare(recipe), ON_POLICY, WORLD)
     kind = "unbiased" if ours.relative_error < STRAIGHT else "proportional" if ours.bend < STRAIGHT else "biased"
     assert found.kind == kind, str(found)

@@ -1,4 +1,4 @@
-"""Recipes executed inside other trainers. Each file is collected only where its target is installed (`make field`)."""
+"""Recipes executed inside other trainers. Each file is collected only where its target is installed."""
 
 from importlib.util import find_spec
 

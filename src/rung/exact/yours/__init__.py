@@ -1,5 +1,7 @@
 """The audit for functions of other people: a loss or an advantage function goes through the same small worlds.
 
+checks       What a check says of a function, and the rows that checks look at.
+edges        What happens where there is nothing to learn: rows that are masked whole, equal rewards, a reference that is far away.
 invariances  What may change nothing, and what happens where there is nothing to learn.
 measure      The exact expected gradient of an opaque function: every batch of a small world is handed to it, one by one.
 ratios       What an importance ratio or a KL of an opaque function is: read off its gradient, token by token.

@@ -5,62 +5,18 @@ Each check says "holds", "assumes" or "fails".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from rung.errors import InputError
-from rung.exact.world import F64, Condition, World
-from rung.exact.yours.steps import Pair, Rows, rewarded, stage
-
-ROOM = World(vocabulary=3, horizon=3, prompts=2, samples=2)  # rows are drawn from it, never all of its batches
-MOVED = Condition("moved", old_kl=0.02, sampler_kl=0.005)
-CLOSE = 1e-6
-RESIDUE = 0.01  # of an ordinary gradient: what rounding may leave of a group whose rewards are equal
-
-
-@dataclass(frozen=True)
-class Check:
-    """status: "holds"; "assumes": right for who calls it as `words` say; "fails"."""
-
-    name: str
-    status: Literal["holds", "assumes", "fails"]
-    words: str
-
-
-def holds(name: str, words: str) -> Check:
-    return Check(name, "holds", words)
-
-
-def assumes(name: str, words: str) -> Check:
-    return Check(name, "assumes", words)
-
-
-def fails(name: str, words: str) -> Check:
-    return Check(name, "fails", words)
-
-
-def finite(loss: float, pull: Tensor) -> bool:
-    return math.isfinite(loss) and bool(pull.isfinite().all())
-
-
-def a_step(sizes: tuple[int, ...], seed: int) -> Rows:
-    """A step with groups of these sizes, answers of unequal lengths among each."""
-    here, rng = stage(ROOM, MOVED), torch.Generator().manual_seed(seed)
-    A, P = ROOM.answers, ROOM.prompts
-    cells = [torch.randperm(A, generator=rng)[:n] + (g % P) * A for g, n in enumerate(sizes)]
-    return here.step(torch.cat(cells), torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)))
-
-
-def near(a: Tensor | float, b: Tensor | float, scale: Tensor | None = None) -> bool:
-    """Equal to a millionth of the larger; NaN is equal to nothing."""
-    x, y = torch.as_tensor(a, dtype=F64), torch.as_tensor(b, dtype=F64)
-    size = max(float((x if scale is None else scale).abs().max()), float(y.abs().max()), 1e-9)
-    return bool((x - y).abs().max() <= CLOSE * size)
+from rung.exact.world import F64
+from rung.exact.yours.checks import CLOSE, Check, a_step, assumes, fails, holds, near
+from rung.exact.yours.edges import far_reference, masked_rows, no_signal
+from rung.exact.yours.signature import Raised
+from rung.exact.yours.steps import Pair, Rows
 
 
 # -- padding ------------------------------------------------------------------------------------------------------------
@@ -224,6 +180,8 @@ def micro_batches(pair: Pair) -> list[Check]:
     split = check("micro-batches", cases, f"unequal micro-batches give the step's gradient, {how}")
     if split.status == "holds" and not pair.counts:
         split = replace(split, status="assumes")
+    if split.status == "fails" and pair.equal_rows:
+        return [*out, assumes("micro-batches", "micro-batches of equal numbers of answers, which its trainer makes")]
     alone = not (pair.loss and pair.loss.needs & {"rewards", "reward_BT"})
     if split.status != "fails" and not alone and not adds_up([slice(0, 2), slice(2, 16)], rule)[0]:
         split = assumes(
@@ -235,7 +193,7 @@ def micro_batches(pair: Pair) -> list[Check]:
     return [*out, split]
 
 
-# -- temperature, truncation, no signal -----------------------------------------------------------------------------------
+# -- temperature -----------------------------------------------------------------------------------------------------
 def temperature(pair: Pair) -> Check:
     """loss(T z, temperature=T) = loss(z, temperature=1): log-probabilities are of the law that was sampled."""
     if pair.loss is None or "logits" not in pair.loss.needs:
@@ -254,73 +212,28 @@ def temperature(pair: Pair) -> Check:
     )
 
 
-def masked_rows(pair: Pair) -> Check:
-    """Answers cut by the limit, and rows that a filter masks whole."""
-    rows = a_step((3, 3), 9)
-    cut = rows.put(truncated=torch.ones_like(rows.x["truncated"]))
-    loss, pull = pair(pair.assess(cut))
-    if not finite(loss, pull):
-        return fails("truncated", "a batch in which every answer was cut gives NaN or inf. Guard the denominator")
-    if not pair.masks:
-        return holds("truncated", "a batch in which every answer was cut gives a finite loss")
-    for gone in (torch.tensor([True, False, False, False, False, True]), torch.ones(6, dtype=torch.bool)):
-        masked = pair.assess(rows).put(mask=rows.x["mask"] & ~gone[:, None])
-        loss, pull = pair(masked)
-        if not finite(loss, pull):
-            what = "every row" if gone.all() else "a row"
-            return fails("truncated", f"NaN or inf where a filter masks {what} whole (0/0?). Clamp denominators at 1")
-        if float(pull[gone].abs().max()) > CLOSE:
-            return fails("truncated", "a row that a filter masks whole still has a gradient")
-    return holds(
-        "truncated", "cut answers, and rows or batches that are masked whole, give a finite loss and no gradient"
-    )
+# -- all together ----------------------------------------------------------------------------------------------------
+def _guarded(name: str, check: Callable[[Pair], Check | list[Check]], pair: Pair) -> list[Check]:
+    """What a check says; a function that refuses such rows with a ValueError says what it assumes, other errors are faults."""
+    try:
+        found = check(pair)
+    except Raised as error:
+        refusal = isinstance(error.__cause__, ValueError | NotImplementedError)
+        return [assumes(name, f"refuses it: {error.__cause__}") if refusal else fails(name, str(error))]
+    return found if isinstance(found, list) else [found]
 
 
-def no_signal(pair: Pair) -> Check:
-    """A group whose rewards are equal: finite, and what float32 rounding leaves of it is no gradient."""
-    ordinary = float(pair(pair.assess(a_step((3, 3), 11)))[1].abs().max())
-    judged = pair.advantages is not None or bool(pair.needs & {"rewards", "reward_BT"})
-    for size in (2, 3, 6, 7, 12):
-        for value in (0.0, 0.1, 0.7):
-            rows = a_step((size, size), 11)
-            rows = rewarded(rows, torch.full_like(rows.x["rewards"], value))
-            pulls = [pair(pair.assess(rows.cast(dtype)))[1].to(F64) for dtype in (F64, torch.float32)]
-            if not all(p.isfinite().all() for p in pulls):
-                return fails(
-                    "no signal", f"NaN or inf where all {size} answers to a prompt earn {value:g} (a std of 0?)"
-                )
-            left = float((pulls[0] - pulls[1]).abs().max()) / max(ordinary, 1e-9)
-            if judged and left > RESIDUE:
-                return fails(
-                    "no signal",
-                    f"all {size} answers to a prompt earn {value:g}, and rounding in float32 makes a gradient of "
-                    f"{left:.2g} of an ordinary one: the eps beside the std is too small. Set the advantages to 0 there",
-                )
-    return holds("no signal", "a group without a difference gives a finite loss, and no gradient out of rounding")
-
-
-def far_reference(pair: Pair) -> list[Check]:
-    """In float32, tokens that the reference likes 100 nats more, or less, than the policy."""
-    if "ref_logp" not in pair.needs:
-        return []
-    rows = a_step((3, 3), 27)
-    gap_BT = torch.zeros_like(rows.x["ref_logp"])
-    gap_BT[0, 0], gap_BT[4, 0] = 100.0, -100.0
-    rows = rows.put(ref_logp=rows.x["ref_logp"] + gap_BT).cast(torch.float32)
-    loss, pull = pair(pair.assess(rows))
-    if not finite(loss, pull):
-        return [
-            fails(
-                "far reference",
-                f"where the reference likes a token 100 nats more or less, the loss is {loss:.4g} and a gradient "
-                f"{float(pull.abs().max()):.4g}: clamp log pi/ref BEFORE exp, never the result",
-            )
-        ]
-    return [
-        holds("far reference", "tokens that the reference likes 100 nats more or less give a finite loss and gradient")
-    ]
+CHECKS: dict[str, Callable[[Pair], Check | list[Check]]] = {
+    "padding": padding,
+    "observations": observations,
+    "order": order,
+    "accumulation": micro_batches,
+    "temperature": temperature,
+    "truncated": masked_rows,
+    "no signal": no_signal,
+    "far reference": far_reference,
+}
 
 
 def invariances(pair: Pair) -> list[Check]:
-    found = [padding(pair), *observations(pair), order(pair), *micro_batches(pair)]
-    return [*found, temperature(pair), masked_rows(pair), no_signal(pair), *far_reference(pair)]
+    return [found for name, check in CHECKS.items() for found in _guarded(name, check, pair)]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rung.exact.estimate import Estimate
 from rung.exact.world import F64, Condition, World
-from rung.exact.yours.invariances import a_step
+from rung.exact.yours.checks import a_step
 from rung.exact.yours.measure import STRAIGHT, Measured, measure
 from rung.exact.yours.signature import NAMES, ROWS
 from rung.exact.yours.steps import Pair, rewarded

@@ -87,6 +87,10 @@ OURS = {alias: name for name, (_, others) in NAMES.items() for alias in (name, *
 MASKS = (torch.bool, torch.float64, torch.int64)
 
 
+class Raised(InputError):
+    """The function raised an error of its own, which is the cause of this one."""
+
+
 @dataclass(frozen=True)
 class Yours:
     """A function of somebody else's. kind: a "loss" to minimize, or "advantages"."""
@@ -163,7 +167,7 @@ class Yours:
         except Exception as error:
             line = line_of(error, folder_of(self.function))
             shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in inputs.items() if isinstance(v, Tensor))
-            raise InputError(
+            raise Raised(
                 f"{self.name} raised {type(error).__name__}: {error}. {line} It was given {shapes}."
             ) from error
         out = out[0] if isinstance(out, tuple) and out else out

@@ -118,10 +118,14 @@ def rewarded(rows: Rows, reward_B: Tensor) -> Rows:
 
 @dataclass(frozen=True)
 class Pair:
-    """What is audited: an advantage function, a loss, or both. Without a loss: -sum A log pi / answers of the step."""
+    """What is audited: an advantage function, a loss, or both. Without a loss: -sum A log pi / answers of the step.
+
+    equal_rows: its trainer makes micro-batches of equal numbers of answers only.
+    """
 
     loss: Yours | None = None
     advantages: Yours | None = None
+    equal_rows: bool = False
 
     @property
     def name(self) -> str:

@@ -21,7 +21,8 @@ from rung.errors import InputError
 from rung.exact.audit import ON_POLICY, WORLD, conditions
 from rung.exact.estimate import Estimate, cosine
 from rung.exact.world import World
-from rung.exact.yours.invariances import Check, a_step, fails, holds, invariances
+from rung.exact.yours.checks import Check, a_step, fails, holds
+from rung.exact.yours.invariances import invariances
 from rung.exact.yours.measure import STRAIGHT, Measured, Truth, measure, truth
 from rung.exact.yours.ratios import kl_of, ratio_of
 from rung.exact.yours.reasons import reasons, unused
@@ -102,8 +103,15 @@ def audit_function(
     Raises:
         rung.InputError: the function cannot be audited: what it asks for, its shape, no gradient, not deterministic.
     """
+    if loss is None and advantages is None:
+        raise InputError("nothing to audit. Give a loss, an advantage function (advantages=...), or both.")
+    pair = Pair(None if loss is None else Yours(loss), None if advantages is None else Yours(advantages, "advantages"))
+    return audit_pair(settled(pair), world)
+
+
+def audit_pair(pair: Pair, world: World = WORLD) -> Findings:
+    """The same of a pair that is settled."""
     start = time.perf_counter()
-    pair = _settled(loss, advantages)
     checks, on = invariances(pair), ON_POLICY
     ordered = any(c.name == "order" and c.status == "fails" for c in checks)
     _refuse_hours(pair, world)
@@ -126,6 +134,15 @@ def audit_function(
     return Findings(pair.name, kind, *numbers, constant, because, tuple(checks), beta, moved, took)
 
 
+def expectation(pair: Pair, world: World) -> tuple[Kind, float, float]:
+    """What kind the expected gradient is in a world, its cosine and its scale; NaN where a batch is not finite."""
+    m = measure(pair, world, ON_POLICY)
+    if m.bad.any():
+        return "not finite", math.nan, math.nan
+    e, _ = _against(pair, m, truth(world, ON_POLICY), world, False)
+    return _kind(e), e.cosine, e.scale
+
+
 def assert_policy_gradient(
     loss: Callable[..., Any] | None = None, *, advantages: Callable[..., Any] | None = None, c: float | None = None
 ) -> Findings:
@@ -139,10 +156,8 @@ def assert_policy_gradient(
 
 
 # -- pieces -----------------------------------------------------------------------------------------------------------------
-def _settled(loss: Any, advantages: Any) -> Pair:
-    if loss is None and advantages is None:
-        raise InputError("nothing to audit. Give a loss, an advantage function (advantages=...), or both.")
-    pair = Pair(None if loss is None else Yours(loss), None if advantages is None else Yours(advantages, "advantages"))
+def settled(pair: Pair) -> Pair:
+    """With both functions tried on a few rows."""
     if pair.loss and pair.advantages and not pair.loss.needs & {"advantages", "advantages_B"}:
         raise InputError(
             f"{pair.loss.name} asks for no advantages, so {pair.advantages.name} has nothing to do. Audit them apart."
@@ -277,12 +292,18 @@ def run_audit_of(loss: str | None, advantages: str | None, json_to: str | None, 
     named = {"of": loss, "advantages": advantages}
     functions = {k: None if spec is None else load_object(spec, k) for k, spec in named.items()}
     found = audit_function(functions["of"], advantages=functions["advantages"], world=world)
+    say_findings(found, json_to)
+    return 0
+
+
+def say_findings(found: Findings, json_to: str | None, *more: tuple[str, str, str]) -> None:
+    """The verdict in a line, then a table of what was found."""
     say_verdict(f"{found.name}: {found.words}.", json_to)
     title = "audit of your function: what the expected gradient is, and what may change nothing"
     rows = [
         ("verdict", found.kind, found.words),
         ("numbers", "", found.numbers),
+        *more,
         *((c.name, c.status, c.words) for c in found.checks),
     ]
     show(title, ("check", "status", "what was found"), rows, json_to)
-    return 0

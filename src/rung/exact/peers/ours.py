@@ -1,13 +1,16 @@
-"""Our recipes as functions of somebody else's: an advantage function and a loss that ask by name for what their parts need."""
+"""Our recipes as functions of somebody else's, which ask by name for what their parts need."""
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 import rung.parts as p
+from rung.exact.peers.peer import asking
 from rung.maths.assess import advantages
 from rung.maths.logprob import entropy_of
 from rung.maths.objective import objective
@@ -18,49 +21,49 @@ GIVEN = {"old_logp": "old_logp_BT", "behavior_logp": "behavior_logp_BT", "ref_lo
          "greedy_rewards": "greedy_B"}  # fmt: skip
 
 
-def as_pair(recipe: Recipe):
+def as_pair(recipe: Recipe) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """(loss, advantage function) of a recipe without what a function cannot do: draw other prompts, see the old law whole."""
     recipe = replace(recipe, data=p.Data(), trust=p.NoTrust())
-    adv_asks = [
-        "reward_BT",
-        "mask",
-        "groups",
-        *_if(recipe.kl.where == "reward" and recipe.kl.coef, "old_logp", "ref_logp"),
-    ]
+    adv_asks = ["reward_BT", "mask", "groups"]
+    adv_asks += _if(recipe.kl.where == "reward" and recipe.kl.coef, "old_logp", "ref_logp")
     adv_asks += [*_if("values" in recipe.needs, "values"), *_if("greedy" in recipe.needs, "greedy_rewards")]
     moved = not isinstance(recipe.ratio, p.NoRatio) or isinstance(recipe.surrogate, p.MirrorDescent)
+    corrected = not isinstance(recipe.correction, p.NoCorrection)
     asks = ["logp", "advantages", "mask", "groups", "total_tokens", "total_sequences", "max_tokens", "step"]
-    asks += [*_if(moved, "old_logp"), *_if(recipe.kl.where == "loss" and recipe.kl.coef, "ref_logp")]
+    asks += [*_if(moved or corrected, "old_logp"), *_if(corrected, "behavior_logp")]
+    asks += _if(recipe.kl.where == "loss" and recipe.kl.coef, "ref_logp")
     asks += [*_if(recipe.entropy, "logits", "temperature"), *_if(recipe.imitation, "reward_BT")]
 
-    def advantage(**x):
+    def advantage(**x: Any) -> Tensor:
         batch = _batch(recipe, x)
         return advantages(recipe, batch, recipe.kl.shape_reward(batch))[0]
 
-    def loss(**x):
+    def loss(**x: Any) -> Tensor:
         batch, step = _batch(recipe, x), x["step"]
         right = int((step.mask & (step.reward_BT.sum(1) > 0)[:, None]).sum())
-        total = Totals(x["total_tokens"], x["total_sequences"], x["max_tokens"], right_tokens=right)
+        prompts_P = torch.zeros(int(step.groups.max()) + 1, dtype=torch.long)
+        prompts_P.index_add_(0, step.groups, step.mask.sum(1))
+        total = Totals(
+            x["total_tokens"], x["total_sequences"], x["max_tokens"], right_tokens=right, prompt_tokens_P=prompts_P
+        )
         entropy = entropy_of((x["logits"] / x["temperature"]).log_softmax(-1)) if recipe.entropy else None
         return -objective(recipe, batch, Scores(x["logp"], entropy), x["advantages"], total)
 
-    for f, names in ((advantage, adv_asks), (loss, asks)):
-        f.__name__ = f"{recipe.name}_{f.__name__}"
-        f.__signature__ = inspect.Signature([inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY) for n in names])
-    return loss, advantage
+    return asking(loss, f"{recipe.name}_loss", *asks), asking(advantage, f"{recipe.name}_advantage", *adv_asks)
 
 
-def _if(condition, *names):
-    return names if condition else ()
+def _if(condition: Any, *names: str) -> list[str]:
+    return list(names) if condition else []
 
 
-def _batch(recipe, x) -> Batch:
+def _batch(recipe: Recipe, x: dict[str, Any]) -> Batch:
     mask_BT = x["mask"]
     zeros, true = torch.zeros(mask_BT.shape, dtype=torch.float64), torch.ones(len(mask_BT), dtype=torch.bool)
     given = {ours: x.get(name) for name, ours in GIVEN.items()}
     now = x["logp"].detach() if "logp" in x else zeros
+    laws = {"old_logp_BT": x.get("old_logp", now), "behavior_logp_BT": x.get("behavior_logp", x.get("old_logp", now))}
     return Batch(
-        **{**given, "old_logp_BT": x.get("old_logp", now), "behavior_logp_BT": x.get("behavior_logp", now)},
+        **{**given, **laws},
         reward_BT=x.get("reward_BT", zeros),
         mask_BT=mask_BT,
         group_B=x["groups"],

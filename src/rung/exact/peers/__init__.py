@@ -1,0 +1,13 @@
+"""Adapters to the losses of other projects: their own code, in one version each, through the audit of `exact/yours`.
+
+compare      Is a peer one of our recipes? Batch by batch, the two gradients at the logits are laid side by side.
+controls     The instrument tests itself before it says anything of others: for every check, a function that must fail it.
+field        All algorithms of a project, one after the other: what each computes, and which recipe of ours it is.
+ours         Our recipes as functions of somebody else's, which ask by name for what their parts need.
+page         docs/field.md: a table for each project, in words, with the command that reproduces each line.
+peer         What an adapter says of a project: its algorithms as functions of ours, by name, and what could not be run.
+polgrad_0_2  polgrad 0.2: the ten algorithms of its registry, as its entries and their notes put the pieces together.
+registry     Which projects have an adapter, and one of their algorithms by name: trl:dapo.
+stand_ins    Stand-ins for packages that a peer imports and a CPU does not need (ray, vllm, flash_attn, ...).
+trl_1_16     TRL 1.16: GRPOTrainer, RLOOTrainer and GMPOTrainer, their own methods on a bare self.
+"""

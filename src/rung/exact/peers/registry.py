@@ -1,0 +1,55 @@
+"""Which projects have an adapter, and one of their algorithms by name: trl:dapo."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from functools import cache
+
+from rung.errors import InputError, unknown
+from rung.exact.peers.peer import Peer, Project
+
+ADAPTERS = {  # project: (module, package, version)
+    "polgrad": ("polgrad_0_2", "polgrad", "0.2.1"),
+    "trl": ("trl_1_16", "trl", "1.16.0"),
+}
+
+
+def is_peer(spec: str | None) -> bool:
+    """Whether it names a project of these, rather than a file."""
+    return spec is not None and spec.partition(":")[0] in ADAPTERS
+
+
+@cache
+def project(name: str) -> Project:
+    """The adapter, in an environment that holds the package in the version that it was written for.
+
+    Raises:
+        InputError: no adapter of that name; the package is not installed, or in another version.
+    """
+    if name not in ADAPTERS:
+        raise unknown("project", name, ADAPTERS)
+    module, package, version = ADAPTERS[name]
+    try:
+        found = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise InputError(
+            f"{name} is audited by running its own code, and {error} is not installed here. `make field` makes an "
+            "environment with all of them: .venv-field/bin/rung."
+        ) from error
+    if found != version:
+        raise InputError(
+            f"the adapter was written for {package} {version}, and {found} is installed: its private functions may have moved. "
+            f"Install {package}=={version}, as .venv-field of `make field` has it."
+        )
+    made: Project = importlib.import_module(f"rung.exact.peers.{module}").project(version)
+    return made
+
+
+def peer(spec: str) -> Peer:
+    """The algorithm that PROJECT:NAME names."""
+    name, _, algorithm = spec.partition(":")
+    known = {p.name: p for p in project(name).peers}
+    if algorithm not in known:
+        raise unknown(f"algorithm of {name}:", algorithm, known)
+    return known[algorithm]
