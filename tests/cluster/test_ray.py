@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ray_runs import NODE, TINY, Killer, above, answers, metrics, processes, state, train
+from safetensors.torch import load_file
 
 import rung
 from rung.io.run_dir import RunDir
@@ -39,6 +40,32 @@ def test_one_learner_and_one_sampler_are_the_run_of_one_process_to_the_byte(tmp_
     train(tmp_path / "there", recipe, cluster="ray")
     assert metrics(tmp_path / "there") == metrics(here(recipe))
     assert state(tmp_path / "there") == state(here(recipe)) != {}
+
+
+def test_two_learners_take_the_same_steps_within_rounding(tmp_path, here):
+    train(tmp_path / "there", cluster="ray", cluster_options={"learners": 2})
+    assert answers(tmp_path / "there")[0] == answers(here())[0], "by the weights that both begin with"
+    one, two = ([row for row in metrics(path) if "grad_norm" in row] for path in (here(), tmp_path / "there"))
+    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-3)
+    assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-5)
+    last = [
+        load_file(next((path / "checkpoints").glob("step_000004/model.safetensors")))
+        for path in (here(), tmp_path / "there")
+    ]
+    assert last[0].keys() == last[1].keys()
+    apart = max(float((last[0][name] - last[1][name]).abs().max()) for name in last[0])
+    assert 0 < apart < 1e-4, "a learning rate of 1e-3 for four steps"
+
+
+def test_a_cluster_of_its_own_ends_with_the_run(tmp_path, here, monkeypatch):
+    import ray
+
+    monkeypatch.delenv("RAY_ADDRESS")
+    train(tmp_path / "there", cluster="ray", steps=2, eval_every=0)
+    assert not ray.is_initialized()
+    assert (tmp_path / "there/checkpoints/step_000002/model.safetensors").read_bytes() == state(here())[
+        "checkpoints/step_000002/model.safetensors"
+    ]
 
 
 # -- what dies meanwhile ----------------------------------------------------------------------------------------------
@@ -82,9 +109,9 @@ def test_a_run_whose_driver_was_killed_is_resumed_to_the_same_bytes(tmp_path, he
     assert state(tmp_path / "cut") == state(here())
 
 
-def test_a_machine_that_leaves_and_one_that_comes_change_nothing(tmp_path, here, joined):
+def test_a_machine_that_leaves_and_one_that_comes_change_nothing(tmp_path, here, joined, monkeypatch):
     """Two actors fill the first machine and the third is on the other: it dies with it, and finds a place on the one that comes."""
-    other, cut, held = joined.add_node(**NODE), tmp_path / "cut", list[int]()
+    other, cut, held, came = joined.add_node(**NODE), tmp_path / "cut", list[int](), list[object]()
 
     def leave_and_come():
         while len(metrics(cut)) < 2:
@@ -92,14 +119,16 @@ def test_a_machine_that_leaves_and_one_that_comes_change_nothing(tmp_path, here,
         held.extend(pid for pid in processes("ray::") if above(pid, other_raylet))
         joined.remove_node(other, allow_graceful=False)
         time.sleep(1)
-        joined.add_node(**NODE)
+        came.append(joined.add_node(**NODE))
 
     other_raylet = other.all_processes["raylet"][0].process.pid
+    monkeypatch.setattr("ray._private.utils.set_sigterm_handler", lambda handler: None)  # which only a main thread may
     leaving = threading.Thread(target=leave_and_come, daemon=True)
     leaving.start()
     train(cut, cluster="ray", cluster_options={"samplers": 2})
     leaving.join()
-    assert held, "an actor was there"
+    assert held and came, "an actor was there, and another machine came"
+    joined.remove_node(came[0])
     assert answers(cut) == answers(here()) != []
     assert state(cut) == state(here())
 

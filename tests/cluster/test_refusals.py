@@ -128,7 +128,7 @@ def test_a_model_that_is_an_object_is_refused(unstarted, tmp_path):
     where = str(starter.path())
     pair = AutoModelForCausalLM.from_pretrained(where), AutoTokenizer.from_pretrained(where)
     with pytest.raises(InputError, match=r"an object of this process.*Save it"):
-        rung.train("grpo", model=pair, cluster="ray", out=tmp_path / "run")
+        rung.train("grpo", model=pair, task="chained_arithmetic", cluster="ray", out=tmp_path / "run")
 
 
 def test_a_cluster_that_does_not_answer_is_refused_at_once(monkeypatch, tmp_path):

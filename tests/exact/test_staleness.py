@@ -2,12 +2,14 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from rung.cli import main
+from rung.exact.audit import WORLD as AUDITED
 from rung.exact.audit import audit
-from rung.exact.staleness import lag
+from rung.exact.staleness import lag, lags
 from rung.exact.world import Condition, Scene, World
 from rung.parts import NoCorrection, SequenceTIS, TokenTIS
 from rung.recipes import GRPO, REINFORCE, RLOO
@@ -62,3 +64,13 @@ def test_the_command_prints_each_staleness_under_each_correction(tmp_path, capsy
     assert sorted({r["staleness"] for r in rows}) == [0, 1, 2, 3]
     assert main(["audit", "--staleness", "3"]) == 2
     assert "name one, such as rloo" in capsys.readouterr().err
+
+
+def test_the_page_says_what_the_command_finds():
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    found = [
+        f"| {x.staleness} | `{x.correction.removesuffix('()')}` | {x.kl:.4f} | {x.ess:.3f} "
+        f"| {x.relative_error:.3f} | {x.cosine:.3f} | {x.variance:.2f} |"
+        for x in lags([RLOO], 8, Condition().step_kl, AUDITED)
+    ]
+    assert len(found) == 15 and "\n".join(found) in page

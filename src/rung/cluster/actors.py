@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rung.cluster.order import Order, versions
 from rung.cluster.weights import Packed, pack, put, repeated
+from rung.errors import InputError, setting
 from rung.kernels.device import choose
+from rung.network.model import Model
 from rung.records import Assessed, Batch, Rollout, SamplingLaw, State, StepResult
 from rung.rollout.collect import Collected
 from rung.rollout.draws import Draws
+from rung.rollout.sampler import Sampler
 from rung.rollout.samplers import make_sampler
 from rung.training.learner import LocalLearner
 from rung.training.setup import hyper
@@ -25,14 +29,24 @@ Box = Sequence[Any]  # one reference to packed weights in Ray's store: inside a 
 
 
 class SamplerActor:
-    """A whole model that draws answers. It begins with the weights of version 0, also when it begins again."""
+    """A whole model that draws answers. It begins with the weights of version 0, also when it begins again.
+
+    Built by the first call, whose error is one of ours and not of an actor that could not be made.
+    """
 
     def __init__(self, order: Order) -> None:
-        self.model = order.model()
-        self.sampler = make_sampler(self.model, order.config.sampler)
-        self.version = 0
+        self.order, self.version = order, 0
+
+    @cached_property
+    def model(self) -> Model:
+        return self.order.model()
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        return make_sampler(self.model, self.order.config.sampler)
 
     def facts(self) -> dict[str, Any]:
+        """What it is, once it is ready."""
         return {**versions(), "same_numbers": self.sampler.same_numbers, "pid": os.getpid()}
 
     def load(self, version: int, box: Box) -> None:
@@ -102,6 +116,11 @@ class LearnerActor:
         return packed if self.rank == 0 else []
 
     def save(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise InputError(
+                f"{directory} is not there on {socket.gethostname()}, where a learner would write its checkpoint. Put the run's "
+                f"folder ({setting('out')}) on a file system that all machines share under one path."
+            )
         self.learner.save(directory)
 
     def size(self) -> int:

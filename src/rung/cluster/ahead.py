@@ -18,6 +18,8 @@ from rung.cluster.pool import SamplerPool
 from rung.records import State
 from rung.rollout.collect import Collected, Collector
 
+ENDING = 10.0  # seconds that answers under way may take to notice that nobody wants them
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -49,9 +51,10 @@ class Ahead(Collector):
         super().__post_init__()
         self._inner = Collector(**{f.name: getattr(self, f.name) for f in fields(Collector)})
         self._inner.walk = self.walk
-        self._orders: SimpleQueue[tuple[int, int, State, Future[Drawn]]] = SimpleQueue()
+        self._orders: SimpleQueue[tuple[int, int, State, Future[Drawn]] | None] = SimpleQueue()
         self._next: int | None = None
-        threading.Thread(target=self._draw_ahead, name="rung-ahead", daemon=True).start()
+        self.drawing = threading.Thread(target=self._draw_ahead, name="rung-ahead", daemon=True)
+        self.drawing.start()
 
     def collect(self, step: int, state: State) -> Collected:
         """The answers of one step, and the order for those of the step that may begin now."""
@@ -77,9 +80,15 @@ class Ahead(Collector):
         """After the step that was handed out last: those under way are drawn again by whoever goes on."""
         return super().position() if self._position is None else self._position
 
+    def end(self) -> None:
+        """Draw no further answers; returns once nobody asks for any."""
+        self.pool.closed = True
+        self._orders.put(None)
+        self.drawing.join(ENDING)
+
     def _draw_ahead(self) -> None:
-        while True:
-            step, version, state, told = self._orders.get()
+        while (order := self._orders.get()) is not None:
+            step, version, state, told = order
             start = time.monotonic()
             try:
                 self._inner.sampler = self.pool.at(version)

@@ -65,8 +65,14 @@ def join(store: int) -> Capacity:
         _knock(address)
         try:
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except ConnectionError as error:
             raise _unreachable(address, str(error).strip().split("\n")[0]) from error
+        except RuntimeError as error:
+            if "ersion mismatch" not in str(error):
+                raise
+            raise InputError(
+                f"the cluster of {ADDRESS} {address} runs other versions of Ray or Python than this process: {error}. Use the same."
+            ) from error
     has = ray.cluster_resources()
     machines = sum(bool(node["Alive"]) for node in ray.nodes())
     memory = has.get("memory", 0.0) + has.get("object_store_memory", 0.0)

@@ -14,7 +14,7 @@ from rung.cluster.order import Order, ordered, versions
 from rung.cluster.pool import SamplerPool, Seat
 from rung.cluster.remote import RemoteLearner
 from rung.cluster.room import Demand, refuse_staleness, refuse_too_many, refuse_too_much
-from rung.errors import InputError
+from rung.errors import InputError, RunFailed
 from rung.network.model import Model
 from rung.recipes import Recipe
 from rung.rollout.collect import Collector
@@ -25,7 +25,7 @@ from rung.training.config import TrainConfig
 from rung.training.learner import Learner
 
 LEAST_STORE = 200 * 2**20  # bytes of an object store
-START = 600.0  # seconds in which a sampler must have loaded its model
+START = 1800.0  # seconds in which a sampler must have loaded its model
 
 
 @dataclass
@@ -36,6 +36,7 @@ class Actors:
     pool: SamplerPool | None = None
     learner: RemoteLearner | None = None
     begun: float = field(default_factory=time.monotonic)
+    _ahead: Ahead | None = None
     _has: Capacity | None = None
     _steps: int = 0
 
@@ -77,9 +78,13 @@ class Actors:
         if not self.spread.staleness:
             return collector
         assert self.pool is not None
-        return Ahead.of(collector, self.pool, self.spread.staleness, self._steps, self.begun)
+        self._ahead = Ahead.of(collector, self.pool, self.spread.staleness, self._steps, self.begun)
+        return self._ahead
 
     def close(self) -> None:
+        """Nobody may ask Ray for anything any more: it would begin a cluster for that."""
+        if self._ahead is not None:
+            self._ahead.end()
         if self._has is not None:
             connect.leave()
 
@@ -120,7 +125,15 @@ def _agreed(actors: list[Any]) -> bool:
     """Whether the samplers have the trainer's numbers. InputError: they run other versions than this process."""
     import ray
 
-    facts = ray.get([actor.facts.remote() for actor in actors], timeout=START)
+    try:
+        facts = ray.get([actor.facts.remote() for actor in actors], timeout=START)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
+        raise RunFailed(
+            f"the samplers have not begun within {START:g} s ({str(error).strip().splitlines()[0]}). Look at the cluster "
+            "(`ray status`): others may use it, or memory ran out."
+        ) from error
     for name, here in versions().items():
         if there := {fact[name] for fact in facts} - {here}:
             raise InputError(

@@ -45,8 +45,8 @@ class Unit:
 class SamplerPool:
     """A Sampler whose answers come from actors.
 
-    keep: versions behind the newest whose weights may still be asked for.  same_numbers: the actors', if `keep` is 0: stale
-        weights give other log-probabilities than the trainer's.
+    keep: versions behind the newest whose weights may still be asked for.  closed: the run has ended.
+    same_numbers: the actors', if `keep` is 0: stale weights give other log-probabilities than the trainer's.
     """
 
     seats: list[Seat]
@@ -54,6 +54,7 @@ class SamplerPool:
     keep: int = 0
     version: int = 0
     boxes: dict[int, list[Any]] = field(default_factory=dict)
+    closed: bool = False
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()  # evaluations and coming steps are sampled side by side
@@ -90,6 +91,8 @@ class SamplerPool:
         found: dict[int, list[Rollout]] = {}
         since = time.monotonic()
         while waiting or busy:
+            if self.closed:
+                raise RunFailed("the run has ended before these answers were drawn.")
             taken = {id(seat) for seat, _ in busy.values()}
             for seat in self._there():
                 if waiting and id(seat) not in taken:

@@ -72,7 +72,8 @@ def refuse_too_much(config: TrainConfig, demand: Demand, has: Capacity) -> None:
     """More memory than all machines have together. Which process goes where is for Ray to say, so no single one is looked at."""
     spread = config.spread()
     total = demand.total(spread)
-    if config.ignore_memory or total <= has.memory:
+    on_gpus = has.gpus and config.device != "cpu"  # what a learner holds lies there, and their memory is not known here
+    if config.ignore_memory or on_gpus or total <= has.memory:
         return
     gib = [f"{x / GIB:.3g}" for x in (total, demand.learner, demand.sampler, has.memory)]
     raise InputError(
