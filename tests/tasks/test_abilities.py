@@ -40,7 +40,7 @@ from rung.tasks.rewards.functions import judged
 from rung.tasks.sources.mixture import Mixture, Stage
 from rung.tasks.sources.wording import Wording, worded
 
-OF_SESSIONS = {protocol.Closes, protocol.Named, protocol.Environment, protocol.Session}
+OF_SESSIONS = {protocol.Begins, protocol.Closes, protocol.Named, protocol.Environment, protocol.Session}
 
 
 class Sums:
@@ -148,7 +148,7 @@ ALWAYS = {
     "mixture": {HasGold, Staged, Observes, Stateful, Judged, Waits, Counts},
     "rewarded": {Staged, Judged, Waits},
     "rewarded twice": {Staged, Judged, Waits},
-    "tools": {Conversational},
+    "tools": {Conversational, Waits},
 }
 ALWAYS["all of them"] = ALWAYS["mixture"]
 CASES = [(name, {ability}) for name in WRAPPERS for ability in ABILITIES]

@@ -4,7 +4,11 @@ import json
 
 import pytest
 
-from rung.tasks.environments.tools import Call, describe, parse, run, schema
+from rung.tasks.environments.tools import Call, begin, describe, parse, schema
+
+
+def run(tools, call):
+    return begin(tools, call, beside=False)()
 
 
 def add(a: int, b: int = 1) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from rung.errors import InputError, unknown
 from rung.records import Group, Task
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.rewards.arguments import Progress
-from rung.tasks.rewards.functions import Rewarded
+from rung.tasks.rewards.functions import Rewarded, any_waits
 
 HELD_OUT = 8  # without an eval_dataset every eighth row is for the evaluations before and after
 Rows = Sequence[Mapping[str, Any]]
@@ -42,8 +42,8 @@ class Judged:
         return self.tasks[index]
 
     @property
-    def waits(self) -> bool:
-        return any(judge.waits for judge in self.judges)
+    def waits(self) -> bool | Literal["in order"]:
+        return any_waits(self.judges)
 
     def begin_step(self, step: int) -> dict[str, float]:
         self.progress.global_step = step
@@ -51,8 +51,9 @@ class Judged:
 
     def score(self, group: Group) -> list[dict[str, float]]:
         out: list[dict[str, float]] = [{} for _ in group.completions]
-        for i, judge in enumerate(self.judges):
-            for parts, scored in zip(out, judge.score(group), strict=True):
+        begun = [judge.begin(group) for judge in self.judges]
+        for i, ended in enumerate(begun):
+            for parts, scored in zip(out, ended(), strict=True):
                 for name, value in scored.items():
                     parts[f"{name}_{i}" if name in parts else name] = value
         return out

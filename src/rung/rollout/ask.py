@@ -46,10 +46,9 @@ def ask(
         rollouts = sampler.sample(prompts, law, draws)
     with phase("reward"):
         groups = [rollouts[i : i + samples] for i in range(0, len(rollouts), samples)]
-        if not (isinstance(env, Waits) and env.waits):
-            return [score(env, codec, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
-        scored = [partial(score, env, codec, t, g, law, data) for t, g in zip(tasks, groups, strict=True)]
-        return side_by_side(scored)  # a judge elsewhere is asked about all of them at once
+        said = [_completions(codec, task, group) for task, group in zip(tasks, groups, strict=True)]
+        rewards = _judged(env, [Group(*each) for each in zip(tasks, said, strict=True)])
+        return [_rows(*each, law, data) for each in zip(tasks, groups, said, rewards, strict=True)]
 
 
 def encode(codec: Codec, task: Task, max_new_tokens: int) -> list[int]:
@@ -68,15 +67,33 @@ def score(
     env: Environment, codec: Codec, task: Task, rollouts: Sequence[Rollout], law: SamplingLaw, data: Data
 ) -> list[Scored]:
     """Rewards of all answers to one task; `reward` is the sum of the finite ones, NaN if there is none."""
-    said = begun(task.prompt)
-    completions = [Completion(said + codec.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
-    rewards = _rewards(env, Group(task, completions))
+    said = _completions(codec, task, rollouts)
+    return _rows(task, rollouts, said, _rewards(env, Group(task, said)), law, data)
+
+
+def _completions(codec: Codec, task: Task, rollouts: Sequence[Rollout]) -> list[Completion]:
+    before = begun(task.prompt)
+    return [Completion(before + codec.decode(r.tokens), r.stop, r.tokens) for r in rollouts]
+
+
+def _rows(
+    task: Task, rollouts: Sequence[Rollout], said: Sequence[Completion], rewards: Sequence[dict[str, float]],
+    law: SamplingLaw, data: Data,
+) -> list[Scored]:  # fmt: skip
     out = []
-    for rollout, completion, parts in zip(rollouts, completions, rewards, strict=True):
+    for rollout, completion, parts in zip(rollouts, said, rewards, strict=True):
         named = dict(parts)
         total, earned = _total(named, rollout, law, data)
         out.append(Scored(task, rollout, completion.text, named, total, earned=earned))
     return out
+
+
+def _judged(env: Environment, groups: Sequence[Group]) -> list[list[dict[str, float]]]:
+    """The rewards of all groups: of all at once where the environment waits for others, such as a judge elsewhere."""
+    waits = isinstance(env, Waits) and env.waits
+    if not waits:
+        return [_rewards(env, group) for group in groups]
+    return side_by_side([partial(_rewards, env, group) for group in groups], in_order=waits == "in order")
 
 
 def _rewards(env: Environment, group: Group) -> list[dict[str, float]]:
@@ -118,11 +135,12 @@ def _scored(
 ) -> list[list[Scored]]:
     out = []
     paid = any(reward for talk in held for _, reward in talk.rewards)
-    for i, task in enumerate(tasks):
-        group = held[i * samples : (i + 1) * samples]
-        completions = [talk.completion(codec) for talk in group]
+    groups = [held[i : i + samples] for i in range(0, len(held), samples)]
+    completions = [[talk.completion(codec) for talk in group] for group in groups]
+    judged = _judged(env, [Group(*each) for each in zip(tasks, completions, strict=True)])
+    for task, group, heard, rewards in zip(tasks, groups, completions, judged, strict=True):
         rows = []
-        for talk, said, parts in zip(group, completions, _rewards(env, Group(task, completions)), strict=True):
+        for talk, said, parts in zip(group, heard, rewards, strict=True):
             named = dict(parts)
             unknown = bool(named) and not any(math.isfinite(x) for x in named.values())
             if paid or not named:

@@ -7,8 +7,9 @@ are marked (`Rollout.actions`): they have log-probability 0, no entropy, no cred
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from rung.errors import InputError, setting
@@ -16,7 +17,8 @@ from rung.records import Completion, Episode, Message, Prompt, Rollout, Sampling
 from rung.rollout.draws import Draws
 from rung.rollout.phases import Phase
 from rung.rollout.sampler import Sampler, keeping
-from rung.tasks.environments.protocol import Counts, Session, reward_of
+from rung.tasks.environments.protocol import Begins, Counts, Session, Waits, reward_of
+from rung.tasks.rewards.deadline import outcome, start
 from rung.text import Codec, begun, inside
 
 MARK = "rung-answer"  # stands for an answer where only what the template writes after it is wanted
@@ -130,7 +132,11 @@ def _turns(
         with phase("reward"):
             for talk, rollout, room in zip(live, rollouts, rooms, strict=True):
                 talk.hear(rollout, room)
-                _answer(codec, law, talk, last=turn + 1 == law.max_turns)
+            said = [(talk, completion) for talk in live if (completion := _said(codec, talk)) is not None]
+            asked = [(talk, outcome(partial(_asked, talk.session, completion))) for talk, completion in said]
+            steps = [(talk, outcome(partial(_ended, talk, step))) for talk, step in asked]
+            for talk, step in steps:  # all have ended, whatever one of them raises
+                _told(codec, law, talk, step(), last=turn + 1 == law.max_turns)
 
 
 def _open(codec: Codec, law: SamplingLaw, group: Sequence[Talk]) -> None:
@@ -153,15 +159,37 @@ def _open(codec: Codec, law: SamplingLaw, group: Sequence[Talk]) -> None:
         )
 
 
-def _answer(codec: Codec, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
-    """Let the environment answer the model's newest turn."""
+def _said(codec: Codec, talk: Talk) -> Completion | None:
+    """The model's newest turn, for the environment; None: it was cut in the middle and cannot be acted on."""
     text = talk.text(codec)
     if len(talk.stops) == 1 and inside(talk.opening):
         talk.messages.pop()
     talk.messages.append({"role": "assistant", "content": text})
-    if talk.over:  # cut in the middle of a turn: nothing that could be acted on
-        return
-    step = _step(talk, Completion(text, "stop", talk.said, tuple(talk.messages), talk.session))
+    return None if talk.over else Completion(text, "stop", talk.said, tuple(talk.messages), talk.session)
+
+
+def _asked(session: Session, completion: Completion) -> Callable[[], Step]:
+    """Let the environment answer: what waits goes on by itself, anything else is done now, conversation by conversation."""
+    if isinstance(session, Begins):
+        return session.begin(completion)
+    return start(lambda: session.step(completion), beside=isinstance(session, Waits) and bool(session.waits))
+
+
+def _ended(talk: Talk, asked: Callable[[], Callable[[], Step]]) -> Step:
+    try:
+        return asked()()
+    except InputError:
+        raise
+    except Exception as error:
+        name = f"{type(talk.session).__name__}.step"
+        raise InputError(
+            f"{name} for problem {talk.task.id!r} raised {type(error).__name__}: {error}. An environment must answer "
+            "anything that a model may say; return a message that tells it what was wrong."
+        ) from error
+
+
+def _told(codec: Codec, law: SamplingLaw, talk: Talk, step: Step, *, last: bool) -> None:
+    """What the environment has answered to the model's newest turn."""
     talk.rewards.append((len(talk.tokens) - 1, reward_of(step.reward, f"the environment's step() for {talk.task.id}")))
     talk.messages += step.messages
     talk.over = step.done
@@ -178,19 +206,6 @@ def _answer(codec: Codec, law: SamplingLaw, talk: Talk, *, last: bool) -> None:
     talk.told(extension(codec, talk.opening, step.messages, talk.tokens[-1]))
     if talk.room(law, codec.context) < 1:
         talk.over, talk.cut = True, "tokens"
-
-
-def _step(talk: Talk, completion: Completion) -> Step:
-    try:
-        return talk.session.step(completion)
-    except InputError:
-        raise
-    except Exception as error:
-        name = f"{type(talk.session).__name__}.step"
-        raise InputError(
-            f"{name} for problem {talk.task.id!r} raised {type(error).__name__}: {error}. An environment must answer "
-            "anything that a model may say; return a message that tells it what was wrong."
-        ) from error
 
 
 def extension(codec: Codec, opening: Prompt, observation: Sequence[Message], last: int) -> list[int]:

@@ -8,7 +8,7 @@ What an environment or a session may be able to do besides is a protocol of its 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -133,10 +133,21 @@ class Judged(Protocol):
 
 @runtime_checkable
 class Waits(Protocol):
-    """Scoring, or a reward function, that may wait for others: if `waits` is true all groups are scored at once."""
+    """Scoring, a reward function, a session or its instance that may wait for others: if `waits` is true all groups of a step
+    are scored at once, all sessions of a turn are asked at once, in threads.
+
+    "in order" (scoring by coroutines): each group begins once the one before it waits, so that nothing but waiting overlaps.
+    """
 
     @property
-    def waits(self) -> bool: ...
+    def waits(self) -> bool | Literal["in order"]: ...
+
+
+@runtime_checkable
+class Begins(Protocol):
+    """A session whose step begins, and is asked what came of it once those of all other conversations have begun."""
+
+    def begin(self, completion: Completion) -> Callable[[], Step]: ...
 
 
 @runtime_checkable

@@ -6,14 +6,23 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from rung.errors import InputError
 from rung.records import Completion, Group, Message, Prompt, Step, Task
 from rung.tasks.environments import tools
-from rung.tasks.environments.protocol import Closes, Environment, Observes, Staged, Stateful, reward_of
+from rung.tasks.environments.protocol import Closes, Environment, Observes, Staged, Stateful, Waits, reward_of
 from rung.tasks.environments.wrapper import Wrapper
-from rung.tasks.rewards.coroutines import settled
+from rung.tasks.rewards.coroutines import is_async
+from rung.tasks.rewards.deadline import start
+
+
+@runtime_checkable
+class Rewards(Protocol):
+    """An instance that pays for its own conversation."""
+
+    def get_reward(self) -> Any: ...
+
 
 NOT_TOOLS = ("reset", "get_reward", "close")
 
@@ -45,22 +54,42 @@ class ToolEnvironment(Wrapper):
         task = super().__getitem__(index)
         return ToolTask(task.id, _with_tools(task.prompt, self.described), task.data, task.prompt)
 
-    @cached_property
+    @property
     def described(self) -> str:
-        """Of one instance, made for that alone."""
-        return tools.describe(list(methods(self.factory()).values()))
+        return self._about[0]
+
+    @property
+    def waits(self) -> bool | Literal["in order"]:
+        """Whether all that pays the answers waits for others: the class's get_reward, and what judges besides."""
+        asked = [self._about[1]] if self._about[1] is not None else []
+        if self.judged or not asked:
+            asked.append(self.environment.waits if isinstance(self.environment, Waits) else False)
+        return all(asked) and ("in order" if all(x == "in order" for x in asked) else True)
+
+    @cached_property
+    def _about(self) -> tuple[str, bool | Literal["in order"] | None]:
+        """What its tools are, and whether its get_reward waits, None if it has none: of one instance, made for that alone."""
+        made = self.factory()
+        described = tools.describe(list(methods(made).values()))
+        if not isinstance(made, Rewards):
+            return described, None
+        return described, (isinstance(made, Waits) and made.waits) or (
+            "in order" if is_async(made.get_reward) else False
+        )
 
     def session(self, task: Task) -> ToolSession:
         return ToolSession(task, self.factory())
 
     def score(self, group: Group) -> list[dict[str, float]]:
         instances = [completion.session.instance for completion in group.completions]
-        own = hasattr(instances[0], "get_reward")
+        own = isinstance(instances[0], Rewards)
         judged = self.environment.score(_as_trl(group)) if self.judged or not own else [{} for _ in instances]
         if not own:
             return judged
         name = type(instances[0]).__name__
-        return [{**parts, name: _reward(x)} for parts, x in zip(judged, instances, strict=True)]
+        asked = [start(x.get_reward, beside=_waits(x)) for x in instances]
+        paid = [reward_of(ended(), f"{name}.get_reward()") for ended in asked]
+        return [{**parts, name: reward} for parts, reward in zip(judged, paid, strict=True)]
 
 
 @dataclass
@@ -93,11 +122,17 @@ class ToolSession:
         return _with_more(self.task.prompt, self.told)
 
     def step(self, completion: Completion) -> Step:
-        calls = tools.parse(completion.text)
-        known = methods(self.instance)
+        return self.begin(completion)()
+
+    def begin(self, completion: Completion) -> Callable[[], Step]:
+        """Begin all calls of a turn in their order; what comes back waits for those that wait, and tells what came of each."""
+        calls, known = tools.parse(completion.text), methods(self.instance)
+        asked = [tools.begin(known, call, beside=_waits(self.instance)) for call in calls]
+        return lambda: self._told(calls, [ended() for ended in asked])
+
+    def _told(self, calls: Sequence[tools.Call], ended: Sequence[tuple[bool, str]]) -> Step:
         messages: list[Message] = []
-        for call in calls:
-            worked, text = tools.run(known, call)
+        for call, (worked, text) in zip(calls, ended, strict=True):
             self.counters["calls"] += 1
             self.counters["failures"] += not worked
             if isinstance(self.task.prompt, str):  # no template that would mark it
@@ -108,6 +143,11 @@ class ToolSession:
     def close(self) -> None:
         if isinstance(self.instance, Closes):
             self.instance.close()
+
+
+def _waits(instance: Any) -> bool:
+    """Whether the class says that its methods wait for others, without being coroutines."""
+    return isinstance(instance, Waits) and bool(instance.waits)
 
 
 def methods(instance: Any) -> Mapping[str, Callable[..., Any]]:
@@ -126,10 +166,6 @@ def _as_trl(group: Group) -> Group:
         for c in group.completions
     ]
     return Group(task, said if not isinstance(task.prompt, str) else group.completions)
-
-
-def _reward(instance: Any) -> float:
-    return reward_of(settled(instance.get_reward()), f"{type(instance).__name__}.get_reward()")
 
 
 def _with_tools(prompt: Prompt, text: str) -> Prompt:

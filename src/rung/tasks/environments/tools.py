@@ -17,10 +17,11 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rung.records import Message
-from rung.tasks.rewards.coroutines import settled
+from rung.tasks.rewards.deadline import start
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
@@ -75,17 +76,26 @@ def spoken(text: str) -> Message:
     return message
 
 
-def run(tools: Mapping[str, Callable[..., Any]], call: Call) -> tuple[bool, str]:
-    """(whether it worked, what the model is told). Nothing that a call or a tool does wrong raises."""
+def begin(tools: Mapping[str, Callable[..., Any]], call: Call, *, beside: bool) -> Callable[[], tuple[bool, str]]:
+    """Begin a call; what comes back gives (whether it worked, what the model is told), as soon as that is known.
+
+    A tool that is a coroutine's goes on by itself, any other is done now, or `beside` in a thread of its own. Nothing that a
+    call or a tool does wrong raises.
+    """
     error = call.error
     if error is None and call.name not in tools:
         error = f"there is no tool {call.name!r}; the tools are {', '.join(tools)}"
     if error is None:
         error = _misfit(tools[call.name], call.arguments)
     if error is not None:
-        return False, json.dumps({"error": error}, ensure_ascii=False)
+        told = json.dumps({"error": error}, ensure_ascii=False)
+        return lambda: (False, told)
+    return partial(_ended, start(partial(tools[call.name], **call.arguments), beside=beside))
+
+
+def _ended(result: Callable[[], Any]) -> tuple[bool, str]:
     try:
-        value = settled(tools[call.name](**call.arguments))
+        value = result()
         return True, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     except Exception as problem:  # noqa: BLE001  the tool's error is the model's to read
         return False, json.dumps({"error": f"{type(problem).__name__}: {problem}"}, ensure_ascii=False)

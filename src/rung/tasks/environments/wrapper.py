@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import (
@@ -119,8 +119,9 @@ class _Judged(Wrapper):
 
 class _Waits(Wrapper):
     @property
-    def waits(self) -> bool:
-        return bool(self.environment.waits)
+    def waits(self) -> bool | Literal["in order"]:
+        waits: bool | Literal["in order"] = self.environment.waits
+        return waits
 
 
 class _Counts(Wrapper):

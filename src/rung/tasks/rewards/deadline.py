@@ -12,7 +12,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
+
+from rung.tasks.rewards.coroutines import Begun, Place, place, settled
 
 T = TypeVar("T")
 DEADLINE = 600.0  # seconds that a reward function may take for all answers to one problem
@@ -87,30 +90,81 @@ def _beside(seconds: float, call: Callable[[], T]) -> T:
     return result
 
 
-def side_by_side(calls: Sequence[Callable[[], T]], seconds: float | None = None) -> list[T]:
-    """What the calls return, made at the same time; the first of them that raised, raises. None of them keeps the program alive."""
+def side_by_side(calls: Sequence[Callable[[], T]], seconds: float | None = None, *, in_order: bool = False) -> list[T]:
+    """What the calls return, made at the same time; the first of them that raised, raises. None of them keeps the program alive.
+
+    in_order: each begins once all before it have ended or wait for a coroutine, so that what they do themselves is done as
+    if one were made after the other; none begins after one that raised.
+    """
+    places = [Place() for _ in calls]
     results: list[Any] = [None] * len(calls)
     errors: dict[int, BaseException] = {}
-    threads = [_thread(i, call, results, errors) for i, call in enumerate(calls)]
+    gone = threading.Event()
+
+    def made(i: int) -> Callable[[], None]:
+        def call() -> None:
+            place.set(places[i] if len(calls) > 1 else place.get())
+            for before in places[:i] if in_order else ():
+                before.waits.wait()
+            try:
+                if not gone.is_set() and not (in_order and errors):
+                    results[i] = calls[i]()
+            except BaseException as error:  # noqa: BLE001  raised where it is waited for
+                errors[i] = error
+            finally:
+                places[i].waits.set()
+
+        return call
+
+    threads = [_thread(made(i)) for i in range(len(calls))]
     end = None if seconds is None else time.monotonic() + seconds
-    for i, thread in enumerate(threads):
-        thread.join(None if end is None else max(0.0, end - time.monotonic()))
-        if thread.is_alive():
-            raise Late(f"{seconds:g} s")
-        if i in errors:
-            raise errors[i]
+    try:
+        for i, thread in enumerate(threads):
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                raise Late(f"{seconds:g} s")
+            if i in errors:
+                raise errors[i]
+    except BaseException:  # nobody wants the other results any more
+        gone.set()
+        for future in (x for each in places for x in each.begun):
+            future.cancel()
+        raise
     return results
 
 
-def _thread(i: int, call: Callable[[], Any], results: list[Any], errors: dict[int, BaseException]) -> threading.Thread:
-    context = contextvars.copy_context()
+def start(call: Callable[[], Any], *, beside: bool = False) -> Callable[[], Any]:
+    """Make a call now, or `beside` in a thread of its own; what comes back returns or raises what it did.
 
-    def run() -> None:
-        try:
-            results[i] = context.run(call)
-        except BaseException as error:  # noqa: BLE001  raised where it is waited for
-            errors[i] = error
+    A coroutine that the call returns runs from now on, and is waited for then.
+    """
+    if not beside:
+        first = outcome(lambda: Begun(call()))
+        return lambda: first()()
+    done: list[Callable[[], Any]] = []
+    thread = _thread(lambda: done.append(outcome(lambda: settled(call()))))
 
-    thread = threading.Thread(target=run, name="rung-call", daemon=True)
+    def wait() -> Any:
+        thread.join()
+        return done[0]()
+
+    return wait
+
+
+def outcome(call: Callable[[], T]) -> Callable[[], T]:
+    """Make a call now; what comes back returns or raises what it did."""
+    try:
+        value = call()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  raised where it is asked for
+        return partial(_raise, error)
+    return lambda: value
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def _thread(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(call,), name="rung-call", daemon=True)
     thread.start()
     return thread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,8 @@ from rung.tasks.environments.protocol import (
 )
 from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.rewards.arguments import Progress, arguments, name_of, plain
-from rung.tasks.rewards.coroutines import settled
-from rung.tasks.rewards.deadline import DEADLINE, Late, within
+from rung.tasks.rewards.coroutines import Begun, is_async
+from rung.tasks.rewards.deadline import DEADLINE, LOOK, Late, outcome, within
 from rung.tasks.rewards.foreign import form_of
 from rung.tasks.rewards.python_file import folder_of, line_of, load_object
 from rung.tasks.sources.given import weighted
@@ -55,10 +56,12 @@ class Rewarded(Wrapper):
     passes_on: ClassVar[Sequence[type]] = PROBLEMS_OWN
 
     @property
-    def waits(self) -> bool:
-        """Whether the function waits for others, so that all groups are scored at once (`waits` of the function)."""
+    def waits(self) -> bool | Literal["in order"]:
+        """Whether the function waits for others, so that all groups are scored at once: it says so, or is a coroutine's."""
         inner = plain(self.function)
-        return isinstance(inner, Waits) and bool(inner.waits)
+        if isinstance(inner, Waits) and inner.waits:
+            return inner.waits
+        return "in order" if is_async(inner) else False
 
     def judge(self, task: Task) -> Judge:
         return Judge(f"answers are paid by {name_of(self.function)}")
@@ -69,22 +72,37 @@ class Rewarded(Wrapper):
         return self.environment.begin_step(step) if isinstance(self.environment, Staged) else {}
 
     def score(self, group: Group) -> list[dict[str, float]]:
-        name = name_of(self.function)
-        where = f"the reward function {name!r} for {group.task.id}"
+        return self.begin(group)()
+
+    def begin(self, group: Group) -> Callable[[], list[dict[str, float]]]:
+        """Call the function; what comes back waits for a coroutine's end and gives the rewards."""
+        where = f"the reward function {name_of(self.function)!r} for {group.task.id}"
+        end, count = time.monotonic() + self.deadline, len(group.completions)
+        called = outcome(lambda: within(self.deadline, lambda: Begun(_listed(self._called(group, where), count))))
+        return lambda: self._ended(group, where, called, end)
+
+    def _ended(self, group: Group, where: str, called: Callable[[], Begun], end: float) -> list[dict[str, float]]:
+        name, count = name_of(self.function), len(group.completions)
         try:
-            values = within(self.deadline, lambda: _listed(settled(self._called(group, where)), len(group.completions)))
+            begun = called()
+            left = max(LOOK, end - time.monotonic())
+            try:
+                values = within(left, lambda: _listed(begun(), count)) if begun.future else begun()
+            except Late:
+                begun.cancel()
+                raise
         except InputError:
             raise
         except Late as error:
             return self._unscored(
-                group, name, f"{where} has not answered within {error}.",
+                group, name, f"{where} has not answered within {self.deadline:g} s.",
                 f"Mend what it waits for, give it longer with {setting('reward_deadline')},", error,
             )  # fmt: skip
         except (Exception, SystemExit) as error:  # noqa: BLE001  raised in `_unscored`, or told there
             line = line_of(error, folder_of(plain(self.function)))
             said = f"{where} raised {type(error).__name__}: {error}. {line}"
             return self._unscored(group, name, said, "Mend it,", error)
-        return [{name: value} for value in _rewards(values, len(group.completions), where, self.weight)]
+        return [{name: value} for value in _rewards(values, count, where, self.weight)]
 
     def _unscored(self, group: Group, name: str, why: str, remedy: str, error: BaseException) -> list[dict[str, float]]:
         """What is done about a function that gave no rewards: nothing is scored, or the run ends."""
@@ -112,8 +130,8 @@ class Several(Wrapper):
     passes_on: ClassVar[Sequence[type]] = PROBLEMS_OWN
 
     @property
-    def waits(self) -> bool:
-        return any(judge.waits for judge in self.judges)
+    def waits(self) -> bool | Literal["in order"]:
+        return any_waits(self.judges)
 
     def judge(self, task: Task) -> Judge:
         return Judge(f"answers are paid by {', '.join(name_of(judge.function) for judge in self.judges)}")
@@ -122,8 +140,15 @@ class Several(Wrapper):
         return self.judges[0].begin_step(step)  # they share one environment and one progress
 
     def score(self, group: Group) -> list[dict[str, float]]:
-        scores = [judge.score(group) for judge in self.judges]
+        begun = [judge.begin(group) for judge in self.judges]
+        scores = [ended() for ended in begun]
         return [{name: value for part in parts for name, value in part.items()} for parts in zip(*scores, strict=True)]
+
+
+def any_waits(judges: Sequence[Rewarded]) -> bool | Literal["in order"]:
+    """Of functions that judge the same answers: what one of them says itself, else what coroutines ask for."""
+    each = [judge.waits for judge in judges]
+    return True if True in each else "in order" if "in order" in each else False
 
 
 def manner(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from rung.errors import InputError
 from rung.records import Completion, Group, Task
@@ -133,9 +133,10 @@ class Mixture:
         return environment.steps(own, completion) if isinstance(environment, Stepwise) else []
 
     @property
-    def waits(self) -> bool:
+    def waits(self) -> bool | Literal["in order"]:
         """Whether all parts wait for others: a part that does not may not bear to be asked from several threads."""
-        return all(isinstance(part, Waits) and part.waits for part in self.parts.values())
+        each = [part.waits if isinstance(part, Waits) else False for part in self.parts.values()]
+        return all(each) and ("in order" if all(x == "in order" for x in each) else True)
 
     @property
     def counters(self) -> Mapping[str, float]:
