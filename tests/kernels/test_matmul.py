@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rung.kernels import device
 from rung.kernels import packed_weights as matmul
 from rung.kernels.packed_weights import FEW_ROWS, packed_weights
 
@@ -61,3 +62,23 @@ def test_where_the_plain_product_is_slow_many_rows_are_packed_too(monkeypatch):
     monkeypatch.setattr(matmul, "onednn_pays", lambda: True)
     with packed_weights(net := model(), FEW_ROWS + 1):
         assert not plain(net)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 32])
+@torch.no_grad()
+def test_bfloat16_is_packed_where_the_cpu_multiplies_it_and_rounds_as_its_plain_product(rows, monkeypatch):
+    monkeypatch.setattr(device, "cpu", lambda: "flags: avx512_bf16")
+    device.multiplies_bfloat16.cache_clear()
+    net, x = model().bfloat16(), torch.randn(rows, 300).bfloat16()
+    plainly = net(x).double()
+    with packed_weights(net, rows):
+        assert not plain(net)
+        inside = net(x).double()
+    exact = net.double()(x.double())
+    error = lambda y: float((y - exact).norm() / exact.norm())  # noqa: E731
+    assert error(inside) < 1.2 * error(plainly) < 0.01
+    monkeypatch.setattr(device, "cpu", lambda: "flags: avx2")
+    device.multiplies_bfloat16.cache_clear()
+    with packed_weights(net := model().bfloat16(), rows):
+        assert plain(net)
+    device.multiplies_bfloat16.cache_clear()

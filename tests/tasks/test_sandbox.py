@@ -235,10 +235,10 @@ def test_hanging_tests_cost_their_deadline_once(monkeypatch: pytest.MonkeyPatch)
     assert judge.counts["timeouts"] == judge.slow == 24
 
 
-def test_a_program_cannot_make_its_tests_hang_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gold", ["while f(2) != 4: pass\nassert f(2) == 4", "x = f(2)\nwhile x != 4: pass\nassert x == 4"])
+def test_a_program_cannot_make_its_tests_hang_for_the_others(gold: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rung.tasks.verify.code.GRACE", 0.3)
     judge = Code(seconds=0.3, size=1)
-    gold = "while f(2) != 4: pass\nassert f(2) == 4"
     hanging = ["A = 3\ndef f(x): return 3", "B = {n * (2 ** 61 - 1): 1 for n in range(9)}\ndef f(x): return 3"]
     assert all(verdict != 1.0 for verdict in judge.correct(hanging, gold))
     assert judge.correct(["def f(x): return x * x"], gold) == [1.0]

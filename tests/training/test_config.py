@@ -1,7 +1,7 @@
 """Every setting of a run: its type and range hold in Python and TOML alike, and what does not fit is refused once."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -157,3 +157,29 @@ def test_a_run_that_tokens_end_is_evaluated_at_tenths_of_them(settings, answer, 
     gaps = {b - a for a, b in zip([0, *at], at, strict=False)}
     assert seen == 0 or "eval_every" in settings or max(gaps) - min(gaps) <= 2 + steps // 10
     assert config.steps == 625, "a tenth of which would be no tenth of the run"
+
+
+@pytest.mark.parametrize(
+    ("settings", "able", "dtype", "why"),
+    [
+        ({"model": "starter"}, True, "float32", "too small"),
+        ({"model": "other"}, True, "bfloat16", "the CPU has instructions"),
+        ({"model": "other"}, False, "float32", "no bfloat16 of its own"),
+        ({"model": "other", "recipe": "trpo"}, True, "float32", "solves a linear system"),
+        ({"model": "other", "recipe": "trpo", "lora_rank": 4}, True, "bfloat16", "the CPU has instructions"),
+    ],
+)
+def test_dtype_auto_goes_by_what_the_machine_is(settings, able, dtype, why, monkeypatch):
+    monkeypatch.setattr("rung.kernels.device.multiplies_bfloat16", lambda: able)
+    config = TrainConfig(dtype="auto", device="cpu", **settings)
+    assert config.resolved().dtype == dtype == config.usual_dtype()[0] and why in config.usual_dtype()[1]
+    assert replace(config, dtype="float32").resolved().dtype == "float32"
+
+
+def test_what_auto_took_is_said_and_stored(tmp_path, capsys):
+    run = rung.train(
+        dtype="auto", steps=1, prompts_per_step=4, samples_per_prompt=2, eval_problems=4, out=tmp_path / "run"
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: the model computes in float32, since the model is too small" in said
+    assert run.config["dtype"] == "float32"

@@ -1,7 +1,8 @@
 """Products with few rows, as decoding has them, from weights in oneDNN's blocked layout.
 
-Decoding reads every weight for each token, and with few rows a CPU's float32 product spends its time on reading. The
-blocked copies are made anew for each round of sampling (the weights have moved) and live as long as it.
+Decoding reads every weight for each token, and with few rows a CPU's product spends its time on reading: in float32, and in
+bfloat16 where the CPU has instructions for it. The blocked copies are made anew for each round of sampling (the weights have
+moved) and live as long as it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rung.kernels.device import multiplies_bfloat16
 from rung.maths.products import is_plain, onednn_pays
 
 # Where packing pays (docs/performance.md). Constants and not a measurement, so that a run can be repeated bit for bit.
@@ -28,8 +30,13 @@ def few(rows: int) -> bool:
 
 def pays(weight: Tensor, rows: int) -> bool:
     """Whether products of so many rows with this weight are faster from a packed copy."""
-    possible = few(rows) and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= LARGE
+    possible = few(rows) and weight.device.type == "cpu" and packs(weight.dtype) and weight.numel() >= LARGE
     return possible and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def packs(dtype: torch.dtype) -> bool:
+    """Whether weights of this precision are packed at all."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and multiplies_bfloat16())
 
 
 def pack(weight: Tensor, rows: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from rung.kernels.packed_weights import few
+from rung.kernels.packed_weights import few, packs
 from rung.maths.logprob import CHUNK_ELEMENTS
 from rung.network.model import Model, codec_of, quiet
 from rung.network.place import place
@@ -228,7 +228,7 @@ def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
 
     rows = min(max(w.P * w.G, w.eval_rows), w.at_once)
     prefilled = min(w.P, rows) if w.eval_rows <= w.P * w.G else rows
-    packed = s.width == 4 and few(rows)
+    packed = packs(torch.float32 if s.width == 4 else torch.bfloat16) and few(rows)
     sampling = {
         "key-value memory": float(key_value_bytes(s, rows, w.T) + key_value_bytes(s, prefilled, w.longest)),
         "prefill": prefilled * w.longest * (6 * s.D + 3 * s.F) * s.width,

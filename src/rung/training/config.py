@@ -149,6 +149,21 @@ class TrainConfig(Weights, Problems, Settings):
     overrides: dict[str, Any] = field(default_factory=dict)
     """fields of the recipe, by path: {"surrogate.high": 0.28}; on the command line --recipe.surrogate.high 0.28"""
 
+    @property
+    def small(self) -> bool:
+        """Whether the starter is trained, or a run of it."""
+        return "starter" in (self.model, stored_settings(self.model).get("model"))
+
+    def usual_dtype(self) -> tuple[str, str]:
+        """What `--dtype auto` means for these settings, and why."""
+        from rung.kernels.device import choose, faster
+
+        if self.small:
+            return "float32", "the model is too small to gain by less"
+        if (needs := self.build_recipe().update.cost().float32) and not self.lora_rank:
+            return "float32", f"the recipe {needs}"
+        return faster(choose(self.device))
+
     def resolved(self) -> TrainConfig:
         """The same settings with every None filled in, for this model."""
         own = stored_settings(self.model)
@@ -156,7 +171,7 @@ class TrainConfig(Weights, Problems, Settings):
             usual = TrainConfig()  # a run as model: its own problems, put as they were, where nothing else is said
             unsaid = [f.name for f in fields(Problems) if getattr(self, f.name) == getattr(usual, f.name)]
             return replace(self, **{name: own[name] for name in unsaid if name in own}).resolved()
-        small = "starter" in (self.model, own.get("model"))
+        small = self.small
         defaults: dict[str, Any] = {
             "task": "chained_arithmetic" if small else "chain_sum",
             "steps": 100 if small else 60,
@@ -169,6 +184,8 @@ class TrainConfig(Weights, Problems, Settings):
             prompts = self.prompts_per_step or int(str(defaults["prompts_per_step"]))
             defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        if self.dtype == "auto":
+            filled["dtype"] = self.usual_dtype()[0]
         config = replace(self, **filled)
         if config.eval_every is None and config.tokens is None:
             config = replace(config, eval_every=config.usual_eval_every())

@@ -25,6 +25,9 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
                 f"evaluate on. Give more rows, or another share of them with {setting('task_options.eval_share')}."
             )
     config = given.resolved()
+    if given.dtype == "auto":
+        dtype, why = given.usual_dtype()
+        splits = _noted(splits, f"the model computes in {dtype}, since {why}")
     if few := too_few(sizes["held-out"]):
         splits = _noted(splits, few)
     assert config.prompts_per_step is not None
