@@ -142,7 +142,7 @@ def train(learner: Learner, case: Case, steps: list[Collected]) -> Found:
 
 
 def alone(case: Case, steps: list[Collected]) -> Found:
-    return train(LocalLearner(case.recipe, model(case.kind), HYPER), replace(case, save="", restore=""), steps)
+    return train(LocalLearner(case.recipe, model(case.kind), HYPER), case, steps)
 
 
 def together(case: Case, steps: list[Collected]) -> Found:
@@ -158,7 +158,7 @@ def start(size: int, folder: Path, script: str = __file__) -> list[subprocess.Po
     ]
 
 
-def finish(processes: list[subprocess.Popen[bytes]], seconds: float = 600) -> None:
+def finish(processes: list[subprocess.Popen[bytes]], seconds: float = 3000) -> None:
     """All of them end well, or all are ended."""
     end = time.monotonic() + seconds
     try:
@@ -182,7 +182,7 @@ def compared(sizes: list[int], cases: list[Case], folder: Path) -> dict[str, tup
         torch.save(work, here / "cases.pt")
         processes = start(size, here)
         try:
-            one = one or [alone(*each) for each in work]
+            one = one or [alone(replace(case, save="", restore=""), steps) for case, steps in work]
         finally:
             finish(processes)
         found[size] = [torch.load(here / f"{rank}.pt", weights_only=False) for rank in range(size)]
@@ -194,7 +194,7 @@ def compared(sizes: list[int], cases: list[Case], folder: Path) -> dict[str, tup
 def main() -> None:
     torch.set_num_threads(1)
     rank, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    meet(rank, size, f"file://{folder / 'meeting'}", timeout=120)
+    meet(rank, size, f"file://{folder / 'meeting'}", timeout=600)
     work = torch.load(folder / "cases.pt", weights_only=False)
     found = [together(case, steps) for case, steps in work]
     torch.save(found if rank == 0 else [replace(x, start=x.start[:0]) for x in found], folder / f"{rank}.pt")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from cluster_steps import Case, Momentum, collected, compared, together
+from cluster_steps import Case, Momentum, alone, collected, compared, together
 
 import rung.parts as p
 from rung.cluster.group import leave, meet
@@ -79,10 +80,18 @@ def test_the_kl_that_stops_is_that_of_all_processes(quick):
     assert 1.0 in stopped and one.metrics[stopped.index(1.0)]["update/steps"] >= 2, "not at once, and not never"
 
 
+@pytest.mark.parametrize("how", [together, alone], ids=["as several would", "by itself"])
 @pytest.mark.parametrize("case", QUICK[2:], ids=str)
-def test_what_two_processes_saved_goes_on_in_one(quick, folder, one_process, case):
-    resumed = together(replace(case, restore=str(folder / f"saved {case}")), collected(case.recipe, case.steps))
+def test_what_two_processes_saved_goes_on_in_one(quick, folder, one_process, case, how):
+    resumed = how(replace(case, restore=str(folder / f"saved {case}")), collected(case.recipe, case.steps))
     same(quick[str(case)][0], [resumed])
+
+
+def test_what_one_process_saved_is_dealt_out(quick, tmp_path, one_process):
+    for case in QUICK[2:]:
+        steps, here = collected(case.recipe, case.steps), str(tmp_path / case.recipe.name)
+        alone(replace(case, save=here), steps)
+        same(quick[str(case)][0], [together(replace(case, restore=here), steps)])
 
 
 def test_what_two_processes_saved_is_a_model_for_everyone(quick, folder):
@@ -96,11 +105,17 @@ def test_what_two_processes_saved_is_a_model_for_everyone(quick, folder):
     assert 0 < float((weights - one.start).norm()) < float((one.weights - one.start).norm()) * 2
 
 
-def test_a_checkpoint_of_one_process_is_refused_with_what_to_do(one_process, tmp_path):
+def test_a_damaged_checkpoint_is_one_message(one_process, quick, folder, tmp_path):
     case = QUICK[0]
-    (tmp_path / "state.json").write_text("{}")
-    with pytest.raises(InputError, match=r"was not saved by a learner of several processes .*dealt.json"):
-        together(replace(case, restore=str(tmp_path)), collected(case.recipe, 1))
+    shutil.copytree(folder / f"saved {case}", tmp_path / "damaged")
+    (tmp_path / "damaged" / "state.json").write_text('{"format": 1}')
+    with pytest.raises(
+        InputError, match=r"training state in .* is damaged \(KeyError: .*Resume from an earlier checkpoint"
+    ):
+        together(replace(case, restore=str(tmp_path / "damaged")), collected(case.recipe, 1))
+    (tmp_path / "damaged" / "state.json").unlink()
+    with pytest.raises(InputError, match=r"holds no training state \(state.json is missing\)"):
+        together(replace(case, restore=str(tmp_path / "damaged")), collected(case.recipe, 1))
 
 
 # -- slow: everything --------------------------------------------------------------------------------------------------
@@ -145,6 +160,19 @@ def test_what_two_processes_saved_goes_on_in_any_number(resumed, name, size):
     one, found = resumed[0][name]
     same(one, found[2])
     same(one, resumed[1][name][1][size])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SAVED, ids=str)
+def test_what_one_process_saved_goes_on_in_two_and_back(resumed, case, tmp_path):
+    one, steps = resumed[0][str(case)][0], collected(case.recipe, case.steps)
+    alone(replace(case, save=str(tmp_path / "one")), steps)
+    (tmp_path / "two").mkdir()
+    found = compared(
+        [2], [replace(case, restore=str(tmp_path / "one"), save=str(tmp_path / "saved"))], tmp_path / "two"
+    )
+    same(one, found[str(case)][1][2])
+    same(one, [alone(replace(case, restore=str(tmp_path / "saved")), steps)])
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ remote      The learner as the loop sees it, while other processes learn: whatev
 ahead       The answers of coming steps, drawn while the learner is at this one: sampling and learning side by side.
 group       The processes that share a step, over torch.distributed: whose rows are whose, sums, and weights dealt out.
 learner     The learner of several processes: `LocalLearner`, its weights dealt out over all of them.
-checkpoint  What a dealt out learner is saved as: every process writes its parts, and any number of processes reads them.
+checkpoint  What a dealt out learner keeps, written by every process in its parts, and read by any number of processes.
 vector      A vector of all trained parameters, of which every process holds the part that belongs to its parts of the weights.
 work        An update rule's work where weights are dealt out: vectors in parts, and the curvature on whole weights.
 """

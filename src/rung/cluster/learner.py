@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rung.cluster import checkpoint
 from rung.cluster.group import Group, local, whole
 from rung.cluster.vector import Layout
 from rung.cluster.work import DealtWork, hollow
-from rung.network.adapter import load_trained, trained_weights
+from rung.network import adapter
 from rung.network.model import Model
 from rung.records import Assessed
 from rung.training.learner import LocalLearner
@@ -33,6 +34,7 @@ class DistributedLearner(LocalLearner):
     works: ClassVar[type[Work]] = DealtWork
 
     def __post_init__(self) -> None:
+        self.plain = type(self.model.hf)
         self.shell: Model | None = hollow(self.model) if self.recipe.update.cost().products else None
         super().__post_init__()
         self.layout = Layout(self.parameters, self.ranks.size)
@@ -61,33 +63,36 @@ class DistributedLearner(LocalLearner):
 
     # -- what is saved ----------------------------------------------------------------------------------------------
     def save(self, directory: Path) -> None:
-        """The policy as a Hugging Face model, and everything that going on needs, each process its parts."""
+        """The policy as a Hugging Face model by the first process, and the rest of what going on needs, each its parts."""
         first = self.ranks.rank == 0
         weights = {name: x.detach().cpu() for name, x in self.weights() if first}
         if first:
             self.model.hf.save_pretrained(directory, state_dict=weights)
-        checkpoint.save(directory, self._state(), self.layout)
+        checkpoint.save(directory, {"learner": self._state()}, self.layout)
 
     def restore(self, directory: Path) -> None:
-        """What `save` wrote, by as many processes as it may have been.
+        """What a learner of any number of processes has saved, one among them.
 
         Raises:
-            InputError: a learner of one process wrote it, or it is damaged.
+            InputError: there is none, or it is damaged, or the weights are an adapter's and the model has none.
         """
-        self._load(checkpoint.load(directory, self.ranks.mesh, self.layout))
-
-    def _state(self) -> dict[str, Any]:
-        return {**super()._state(), "policy": trained_weights(self.model.hf)}
-
-    def _load(self, saved: dict[str, Any]) -> None:
-        load_trained(self.model.hf, saved["policy"])
-        super()._load(saved)
+        hf = self.model.hf
+        if adapter.has_adapter(hf):
+            saved = adapter.stored(hf, directory)
+        else:
+            adapter.refuse_adapter(directory)
+            saved = dict(self.plain.from_pretrained(directory, dtype=hf.dtype).state_dict())
+        own, mesh = hf.state_dict(), self.ranks.mesh
+        dealt = {
+            k: checkpoint.deal(x, mesh, self.layout) if isinstance(own[k], DTensor) else x for k, x in saved.items()
+        }
+        adapter.load_trained(hf, dealt)
+        self._load(checkpoint.load(directory, self.ranks.mesh, self.layout)["learner"])
 
     def _saved(self) -> Iterator[Tensor]:
         yield from map(local, super()._saved())
 
     def size(self) -> int:
-        """Bytes that all processes write together, the policy twice: in parts, and as a model."""
-        model: int = sum(x.numel() * x.element_size() for x in self.model.hf.state_dict().values())
+        """Bytes that all processes write together."""
         mine = super().size() - self._unmet()
-        return model + self._unmet() + int(totals(self.ranks, mine)[0])
+        return self._unmet() + int(totals(self.ranks, mine)[0])

@@ -22,7 +22,9 @@ from rung.io.files import sync, sync_tree, write_atomic
 from rung.io.terminal import say_notes
 
 COMPLETE = "COMPLETE"
-TRAINING = ("state.safetensors", "state.json", "progress.safetensors", "progress.json")  # what only a resume reads
+TRAINING = (  # what only a resume reads
+    "state.safetensors", "state.json", "state/", "progress.safetensors", "progress.json",
+)  # fmt: skip
 
 
 class Checkpoints:
@@ -120,7 +122,7 @@ def damage(checkpoint: Path, but: Collection[str] = (), only: Collection[str] | 
         return f"{COMPLETE} is not as it was written"
     for line in lines[1:]:
         wanted, _, name = line.rstrip("\n").partition("  ")
-        if name in but or (only is not None and name not in only):
+        if name in but or f"{name.split('/')[0]}/" in but or (only is not None and name not in only):
             continue
         path = checkpoint / name
         if not path.is_file():

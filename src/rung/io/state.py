@@ -1,5 +1,7 @@
 """A nested structure as two files: tensors in state.safetensors, everything else in state.json. Nothing is pickled.
 
+Where several processes have written it, each its parts (rung.cluster), the tensors are the files of a folder, state/.
+
 Dicts (any scalar keys, in order), lists, tuples, numbers, strings, None, tensors, numpy arrays. What JSON has no
 word for is an object with one "$" key: {"$tensor": name}, {"$tuple": [...]}, {"$dict": [[key, value], ...]}.
 """
@@ -8,13 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -129,15 +132,43 @@ def save_state(directory: Path, state: Any, name: str = "state") -> None:
     (directory / f"{name}.json").write_text(json.dumps({"format": FORMAT, "state": encoded}, allow_nan=False), "utf-8")
 
 
+def together(folder: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Tensors of which several processes have written parts, as torch.distributed.checkpoint does."""
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as parts:
+            begins = json.loads(parts.metadata()["DCP_SHARDING_INFO"])
+            for name in parts.keys():  # noqa: SIM118  no dict
+                part = parts.get_tensor(name)
+                whole = found.setdefault(name, torch.zeros([*shapes[name]] or [1], dtype=part.dtype))
+                begin = begins[name]["saved_offsets"]
+                whole[tuple(slice(b, b + n) for b, n in zip(begin, part.shape, strict=True))] = part
+    return {name: found[name].reshape(*shape) if shape else found[name][0] for name, shape in shapes.items()}
+
+
 def load_state(directory: Path, name: str = "state") -> Any:
-    """The structure that `save_state` wrote, tensors on the CPU."""
+    """The structure that `save_state` wrote, or several processes together; tensors on the CPU."""
+    with refused(directory, name):
+        document, parts = read_document(directory, name), directory / name
+        tensors = together(parts, document["tensors"]) if parts.is_dir() else load_file(f"{parts}.safetensors")
+        return decode(document["state"], tensors)
+
+
+def read_document(directory: Path, name: str) -> dict[str, Any]:
+    """NAME.json."""
+    document = json.loads((directory / f"{name}.json").read_text("utf-8"))
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(
+            f"{directory}/{name}.json is not of format {FORMAT}: another version of rung wrote it. Use that version."
+        )
+    return document
+
+
+@contextmanager
+def refused(directory: Path, name: str) -> Iterator[None]:
+    """What fails in reading a state inside this block, as one message to the user."""
     try:
-        document = json.loads((directory / f"{name}.json").read_text("utf-8"))
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise InputError(
-                f"{directory}/{name}.json is not of format {FORMAT}: another version of rung wrote it. Use that version."
-            )
-        return decode(document["state"], load_file(directory / f"{name}.safetensors"))
+        yield
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -149,9 +149,38 @@ def load_trained(hf: PreTrainedModel, saved: dict[str, Tensor]) -> None:
     hf.load_state_dict(saved, strict=not has_adapter(hf))
 
 
+def refuse_adapter(checkpoint: Path) -> None:
+    """Refuse a checkpoint that holds no whole model."""
+    if (checkpoint / FILE).is_file():
+        raise InputError(
+            f"{checkpoint} holds a LoRA adapter. Resume with the {setting('lora_rank')} of the run's config.toml."
+        )
+
+
+def stored(hf: PreTrainedModel, checkpoint: Path) -> dict[str, Tensor]:
+    """The weights of the adapter that `save_pretrained` wrote, by their names in a model that has one of the same shape."""
+    from peft import get_peft_model_state_dict
+
+    saved, own = _read(hf, checkpoint), trained_weights(hf)
+    names = {id(value): name for name, value in own.items()}
+    ours = get_peft_model_state_dict(hf, state_dict=own, adapter_name="default")
+    wanted = {names[id(value)]: f"base_model.model.{key}" for key, value in ours.items()}
+    if {*wanted.values()} != saved.keys():
+        raise _other_layers(checkpoint)
+    return {name: saved[key] for name, key in wanted.items()}
+
+
 def restore(hf: PreTrainedModel, checkpoint: Path) -> None:
     """The adapter that `save_pretrained` wrote, into a model that has one of the same shape."""
-    from peft import LoraConfig, set_peft_model_state_dict
+    from peft import set_peft_model_state_dict
+
+    result: Any = set_peft_model_state_dict(hf, _read(hf, checkpoint))
+    if result.unexpected_keys:
+        raise _other_layers(checkpoint)
+
+
+def _read(hf: PreTrainedModel, checkpoint: Path) -> dict[str, Tensor]:
+    from peft import LoraConfig
 
     path = checkpoint / FILE
     if not path.is_file():
@@ -166,8 +195,12 @@ def restore(hf: PreTrainedModel, checkpoint: Path) -> None:
                 "Resume with the settings of the run's config.toml."
             )
     saved = load_file(path)
-    result: Any = set_peft_model_state_dict(hf, saved)
-    if result.unexpected_keys or len(saved) != len(trained_weights(hf)):
-        raise InputError(
-            f"{checkpoint}: its adapter has other layers. Resume with the run's own {setting('lora_targets')}."
-        )
+    if len(saved) != len(trained_weights(hf)):
+        raise _other_layers(checkpoint)
+    return saved
+
+
+def _other_layers(checkpoint: Path) -> InputError:
+    return InputError(
+        f"{checkpoint}: its adapter has other layers. Resume with the run's own {setting('lora_targets')}."
+    )

@@ -247,11 +247,8 @@ class LocalLearner:
         hf = self.model.hf
         if adapter.has_adapter(hf):
             adapter.restore(hf, directory)
-        elif (directory / adapter.FILE).is_file():
-            raise InputError(
-                f"{directory} holds a LoRA adapter. Resume with the {setting('lora_rank')} of the run's config.toml."
-            )
         else:
+            adapter.refuse_adapter(directory)
             hf.load_state_dict(type(hf).from_pretrained(directory, dtype=hf.dtype).state_dict())
         self._load(load_state(directory)["learner"])
 
