@@ -1,5 +1,6 @@
 """Runs that are compared, and processes of actors that are killed."""
 
+import contextlib
 import os
 import re
 import signal
@@ -67,6 +68,23 @@ def above(pid, ours):
         except OSError:
             return False
     return False
+
+
+def listening(pid):
+    """The addresses at which this process, and all that it started, wait for connections."""
+    sockets, found = set(), set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and above(int(entry.name), pid):
+            for link in (entry / "fd").glob("*"):
+                with contextlib.suppress(OSError):  # it has just been closed
+                    sockets.add(os.readlink(link).removeprefix("socket:[").rstrip("]"))
+    for family in ("tcp", "tcp6"):
+        for line in Path("/proc/net", family).read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and words[9] in sockets:
+                last = bytes.fromhex(words[1].partition(":")[0])[-4:]  # of ::ffff:127.0.0.1 too
+                found.add(".".join(map(str, reversed(last))))
+    return found
 
 
 class Killer(threading.Thread):

@@ -42,30 +42,52 @@ def test_one_learner_and_one_sampler_are_the_run_of_one_process_to_the_byte(tmp_
     assert state(tmp_path / "there") == state(here(recipe)) != {}
 
 
-def test_two_learners_take_the_same_steps_within_rounding(tmp_path, here):
-    train(tmp_path / "there", cluster="ray", cluster_options={"learners": 2})
-    assert answers(tmp_path / "there")[0] == answers(here())[0], "by the weights that both begin with"
-    one, two = ([row for row in metrics(path) if "grad_norm" in row] for path in (here(), tmp_path / "there"))
-    assert [row["grad_norm"] for row in two] == pytest.approx([row["grad_norm"] for row in one], rel=1e-3)
-    assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-5)
-    last = [
-        load_file(next((path / "checkpoints").glob("step_000004/model.safetensors")))
-        for path in (here(), tmp_path / "there")
-    ]
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, ray_cluster):
+    """The run of two learners."""
+    path = tmp_path_factory.mktemp("two") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", ray_cluster.address)
+        train(path, cluster="ray", cluster_options={"learners": 2})
+    return path
+
+
+def test_two_learners_take_the_same_steps_within_rounding(here, two):
+    assert answers(two)[0] == answers(here())[0], "by the weights that both begin with"
+    norms = [[row["grad_norm"] for row in metrics(path) if "grad_norm" in row] for path in (here(), two)]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+    assert norms[1][0] == pytest.approx(norms[0][0], rel=1e-5)
+    last = [load_file(path / "checkpoints/step_000004/model.safetensors") for path in (here(), two)]
     assert last[0].keys() == last[1].keys()
     apart = max(float((last[0][name] - last[1][name]).abs().max()) for name in last[0])
-    assert 0 < apart < 1e-4, "a learning rate of 1e-3 for four steps"
+    assert 0 < apart < 1e-4, "four steps of up to 1e-3"
 
 
-def test_a_cluster_of_its_own_ends_with_the_run(tmp_path, here, monkeypatch):
-    import ray
+OWN = """
+import os, sys
+from pathlib import Path
+import pytest, rung, ray_runs
+heard = []
+class Look:
+    def on_step(self, step):
+        heard.append(ray_runs.listening(os.getpid()))
+ray_runs.train(sys.argv[1], cluster="ray", steps=2, eval_every=0, callbacks=Look())
+import ray
+assert not ray.is_initialized() and len(heard) == 2 and heard[0] == {"127.0.0.1"}, heard
+os.environ["RAY_ADDRESS"] = sys.argv[2]
+with pytest.raises(rung.InputError, match="has begun a cluster of its own before"):
+    ray_runs.train(sys.argv[1] + "-more", cluster="ray")
+"""
 
-    monkeypatch.delenv("RAY_ADDRESS")
-    train(tmp_path / "there", cluster="ray", steps=2, eval_every=0)
-    assert not ray.is_initialized()
-    assert (tmp_path / "there/checkpoints/step_000002/model.safetensors").read_bytes() == state(here())[
-        "checkpoints/step_000002/model.safetensors"
-    ]
+
+def test_a_cluster_of_its_own_ends_with_the_run_and_is_heard_by_nobody_else(tmp_path, here, joined):
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), environment.get("PYTHONPATH", "")])
+    words = [sys.executable, "-c", OWN, str(tmp_path / "there"), joined.address]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    weights = "checkpoints/step_000002/model.safetensors"
+    assert state(tmp_path / "there")[weights] == state(here())[weights]
 
 
 # -- what dies meanwhile ----------------------------------------------------------------------------------------------
@@ -80,14 +102,14 @@ def test_answers_that_died_with_their_sampler_are_drawn_again_and_are_the_same(t
     )
 
 
-@pytest.mark.parametrize("rows", [1, 4], ids=["before a checkpoint", "behind one"])
-def test_a_learner_that_died_in_its_step_leaves_no_trace(tmp_path, rows, here):
-    cut = tmp_path / "cut"
+@pytest.mark.parametrize(("learners", "rows"), [(1, 1), (2, 4)], ids=["before a checkpoint", "one of two, behind one"])
+def test_a_learner_that_died_in_its_step_leaves_no_trace(tmp_path, learners, rows, here, two):
+    cut, whole = tmp_path / "cut", here() if learners == 1 else two
     with Killer("ray::LearnerActor.step", lambda: len(metrics(cut)) >= rows) as killer:
-        train(cut, cluster="ray")
+        train(cut, cluster="ray", cluster_options={"learners": learners})
     assert killer.killed, "it was killed while it learned"
-    assert metrics(cut) == metrics(here())
-    assert state(cut) == state(here())
+    assert metrics(cut) == metrics(whole)
+    assert state(cut) == state(whole)
 
 
 def test_a_run_whose_driver_was_killed_is_resumed_to_the_same_bytes(tmp_path, here):

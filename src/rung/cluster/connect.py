@@ -19,6 +19,10 @@ from rung.plan.fit import room
 
 ADDRESS = "RAY_ADDRESS"
 KNOCK = 5.0  # seconds in which the head of a cluster must answer
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0, on any system: no address but 127.0.0.1
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "rung"}
+
+_began = False  # of the process: it has had a cluster of its own
 
 
 @dataclass(frozen=True)
@@ -50,33 +54,48 @@ def join(store: int) -> Capacity:
     Raises:
         InputError: the cluster of RAY_ADDRESS does not answer.
     """
+    address = os.environ.get(ADDRESS, "")
+    if not address:
+        return _begin(store)
+    if _began:
+        raise InputError(
+            f"{ADDRESS} is {address}, and this process has begun a cluster of its own before: Ray cannot join another one after "
+            "that. Start a new process."
+        )
     import ray
 
-    address = os.environ.get(ADDRESS, "")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "rung"}
-    with _own_signals():
-        if not address:
-            here = capacity_here()
-            ray.init(
-                address="local", num_cpus=here.cpus, num_gpus=here.gpus, object_store_memory=store, include_dashboard=False,
-                _node_ip_address="127.0.0.1", **quiet,
-            )  # fmt: skip
-            return here
-        _knock(address)
-        try:
-            ray.init(address=address, **quiet)
-        except ConnectionError as error:
-            raise _unreachable(address, str(error).strip().split("\n")[0]) from error
-        except RuntimeError as error:
-            if "ersion mismatch" not in str(error):
-                raise
-            raise InputError(
-                f"the cluster of {ADDRESS} {address} runs other versions of Ray or Python than this process: {error}. Use the same."
-            ) from error
+    _knock(address)
+    try:
+        with _own_signals():
+            ray.init(address=address, **QUIET)
+    except ConnectionError as error:
+        raise _unreachable(address, str(error).strip().split("\n")[0]) from error
+    except RuntimeError as error:
+        if "ersion mismatch" not in str(error):
+            raise
+        raise InputError(
+            f"the cluster of {ADDRESS} {address} runs other versions of Ray or Python than this process: {error}. Use the same."
+        ) from error
     has = ray.cluster_resources()
     machines = sum(bool(node["Alive"]) for node in ray.nodes())
     memory = has.get("memory", 0.0) + has.get("object_store_memory", 0.0)
     return Capacity(int(has.get("CPU", 0)), int(has.get("GPU", 0)), memory, machines, joined=True)
+
+
+def _begin(store: int) -> Capacity:
+    """A cluster on the loopback alone: left to itself, Ray listens on every interface and runs what anybody sends."""
+    global _began
+    os.environ[LOOPBACK] = "0"  # for its processes, and for Ray where it is not imported yet
+    import ray
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    here, _began = capacity_here(), True
+    with _own_signals():
+        ray.init(
+            address="local", num_cpus=here.cpus, num_gpus=here.gpus, object_store_memory=store, include_dashboard=False, **QUIET
+        )  # fmt: skip
+    return here
 
 
 def leave() -> None:

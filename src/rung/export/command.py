@@ -10,7 +10,6 @@ from rich.text import Text
 
 from rung.errors import InputError
 from rung.export.made import Export
-from rung.export.skyrl import to_skyrl
 from rung.export.targets import TARGETS, TITLES, target_of
 from rung.export.trl import to_trl
 from rung.export.verl import to_verl
@@ -20,7 +19,7 @@ from rung.recipes import Recipe
 from rung.settings.elsewhere import Export as Flags
 from rung.training.resume import recipe_of
 
-WAYS: Mapping[str, Callable[[Recipe], Export]] = {"trl": to_trl, "verl": to_verl, "skyrl": to_skyrl}
+WAYS: Mapping[str, Callable[[Recipe], Export]] = {"trl": to_trl, "verl": to_verl}
 
 
 def export(recipe: Recipe, target: str) -> Export:
