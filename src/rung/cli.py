@@ -72,11 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ended(text: str, status: int) -> int:
-    from rung.io.terminal import clean  # brings rich
-
     waiting.end()
     with suppress(OSError):  # standard error may be gone with the terminal
-        print(_wrapped(clean(text, lines=True)), file=sys.stderr, flush=True)
+        print(_wrapped(text), file=sys.stderr, flush=True)
     return status
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,35 @@ NAMES = 200  # that a message lists
 LETTERS = 80  # of a name in it
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with nothing left that a terminal obeys: ESC becomes the picture of ESC; newlines only with `lines`."""
+    if text.isascii() and text.isprintable():
+        return text
+
+    def safe(char: str) -> str:
+        if char == "\n":
+            return "\n" if lines else "\u240a"
+        if char == "\t":
+            return "    "
+        kind = unicodedata.category(char)
+        if kind == "Cc":
+            return chr(0x2400 + ord(char)) if ord(char) < 32 else "\ufffd"  # C1: 0x9b alone starts a sequence
+        if kind in ("Zl", "Zp"):
+            return " "
+        return "\ufffd" if kind in ("Cs", "Co", "Cn") or (kind == "Cf" and char not in "\u200c\u200d") else char
+
+    return "".join(map(safe, text))
+
+
 class _Said(Exception):
     """An error whose message is all that there is to know: a notebook shows it without the frames of our code.
 
-    What is longer than anybody reads, since it quotes a field of megabytes, is cut in its middle: why and what to do stay.
+    Nothing in it is obeyed by a terminal, whoever wrote what it quotes. What is longer than anybody reads, since it quotes a
+    field of megabytes, is cut in its middle: why and what to do stay.
     """
 
     def __init__(self, text: object = "") -> None:
-        said = str(text)
+        said = printable(str(text), lines=True)
         half = LONGEST // 2
         super().__init__(said if len(said) <= LONGEST else f"{said[:half]} [...] {said[-half:]}")
 

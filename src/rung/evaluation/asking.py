@@ -16,7 +16,7 @@ from rung.errors import InputError
 from rung.evaluation.interview import Interview, Reply
 from rung.io.files import to_json
 from rung.io.tables import refuse_target, write_document
-from rung.io.terminal import clean, make_rich, say_notes
+from rung.io.terminal import clean, make_rich, say, say_notes
 from rung.rollout.question import Answer
 from rung.settings.flags import Ask
 
@@ -40,7 +40,7 @@ def run_ask(args: Ask) -> int:
         except InputError as error:
             if args.questions:
                 raise
-            print(f"rung: {error}", file=sys.stderr)  # a question that is too long does not end the conversation
+            say(f"rung: {error}", sys.stderr)  # a question that is too long does not end the conversation
             continue
         said.append(as_json(reply, names))
         if args.json != "-":

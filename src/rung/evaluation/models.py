@@ -21,7 +21,7 @@ from rung.io.held_out import NAMES, Kind
 from rung.io.origin import FILES, edited, placed
 from rung.io.run_dir import RunDir
 from rung.io.tables import refuse_existing, refuse_target, say_verdict, show
-from rung.io.terminal import counted, figure, say_notes
+from rung.io.terminal import counted, figure, say, say_notes
 from rung.kernels.device import CPU, choose
 from rung.network import model as models
 from rung.records import Completion
@@ -249,7 +249,7 @@ def measure_model(name: str, model: models.Model, environment: Environment, spec
     reach(model, spec.law, environment)
     for note in (unread_letters(model.codec, environment), model.slow):
         if note:
-            print(f"note: {note}.", file=sys.stderr)
+            say(f"note: {note}.", sys.stderr)
     assert spec.samples is not None, "EvalSpec.filled says how many"
     sampler = make_sampler(model, spec.sampler)
     result = evaluate(environment, model.codec, sampler, spec.law, spec.problems, spec.samples, spec.seed)
@@ -323,7 +323,7 @@ def report(
         with Path(json_to or "").open("x", encoding="utf-8") as file:
             file.write(to_json(rows, indent=1) + "\n")
     for note in notes(measured, comparison):
-        print(note, file=sys.stderr)
+        say(note, sys.stderr)
     kept = f"answers and spec: {out}, {out.with_suffix('.spec.json')}" if out else "answers were not kept: no --out"
     kept = f"answers could not be kept ({lost}); give another place with --out" if lost else kept
-    print(kept, file=sys.stderr)
+    say(kept, sys.stderr)

@@ -16,7 +16,7 @@ from rung.errors import InputError, setting
 from rung.io.files import to_json
 from rung.io.held_out import too_few
 from rung.io.tables import refuse_target, say_verdict, show, write_document
-from rung.io.terminal import counted, say_notes
+from rung.io.terminal import counted, say, say_notes
 from rung.records import Prompt, Task
 from rung.settings.flags import Data
 from rung.settings.shared import Problems
@@ -109,7 +109,7 @@ def run_data(args: Data) -> int:
     show("", columns, [[name, *values] for name, *values in _table(found)])
     for task, text, gold in found.read[: args.problems]:
         cut = text if len(text) <= SHOWN else f"{text[:SHOWN]} ... ({len(text) - SHOWN} characters more)"
-        print(f"--- {task.id}\n{cut}\n--- gold: {gold if gold is not None else 'none'}\n")
+        say(f"--- {task.id}\n{cut}\n--- gold: {gold if gold is not None else 'none'}\n")
     return 0
 
 

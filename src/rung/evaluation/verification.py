@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rung.errors import InputError
 from rung.io.tables import refuse_target, show, write_json
-from rung.io.terminal import say_notes
+from rung.io.terminal import say, say_notes
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import Conversational, Counts, Environment
 from rung.tasks.problems import problems_of
@@ -187,7 +187,7 @@ def run_verify(args: Verify) -> int:
     if args.json != "-":
         for mistake in result.mistakes[:SHOWN]:
             text = ascii(mistake.probe.text[-60:])
-            print(f"{mistake.what}: {mistake.problem}, {mistake.probe.name}: ...{text}, gold {mistake.gold!a}")
+            say(f"{mistake.what}: {mistake.problem}, {mistake.probe.name}: ...{text}, gold {mistake.gold!a}")
         if len(result.mistakes) > SHOWN:
             print(f"... and {len(result.mistakes) - SHOWN} more; --json FILE has all counts")
         if not totals[0].seconds:

@@ -35,6 +35,7 @@ from rung.io.files import readable, replace_kept, to_json
 from rung.io.held_out import NAMES, evaluations, kind, mean
 from rung.io.run_dir import RunDir
 from rung.io.terminal import figure
+from rung.io.terminal import say as say_it
 from rung.kernels.device import choose
 from rung.network import model as models
 from rung.recipe_io import LABELS, to_dict
@@ -270,7 +271,7 @@ def _peak() -> float | None:
 # -- many runs -----------------------------------------------------------------------------------------------------
 def say(text: str) -> None:
     """Progress goes to standard error: standard output may be JSON."""
-    print(text, file=sys.stderr, flush=True)
+    say_it(text, sys.stderr)
 
 
 def run_all(jobs: Sequence[Job], out: Path, workers: int = 1, tell: Callable[[str], None] = say) -> list[Row]:

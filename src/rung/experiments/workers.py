@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,7 @@ from rung.errors import RunFailed
 from rung.tasks.sandbox.spawn import end_with
 
 ENDING = 6.0  # seconds in which a worker may save its run
+LEAVING = 60.0  # seconds that one may take to end by itself, once it has nothing left to do
 
 
 @contextlib.contextmanager
@@ -27,7 +29,11 @@ def side_by_side(count: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),))
     try:
         yield pool
+        last = threading.Timer(LEAVING, _kill, ({*active_children()} - before,))  # one that hangs while it ends
+        last.daemon = True
+        last.start()
         pool.shutdown()
+        last.cancel()
     except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         _stop({*active_children()} - before)
@@ -46,6 +52,11 @@ def _begin(parent: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def _kill(processes: Collection[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _stop(processes: Collection[BaseProcess]) -> None:

@@ -138,7 +138,7 @@ def damage(checkpoint: Path, but: Collection[str] = (), only: Collection[str] | 
 def steps_in(folder: Path, pattern: str) -> list[int]:
     """The numbers in the names there that fit the pattern, in order."""
     entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted(int(match[1]) for entry in entries if (match := re.fullmatch(pattern, entry.name)))
+    return sorted(int(match[1]) for entry in entries if (match := re.fullmatch(pattern, entry.name, re.ASCII)))
 
 
 def _files(folder: Path) -> list[str]:

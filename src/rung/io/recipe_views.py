@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from rung.advice import command
 from rung.io.tables import show
+from rung.io.terminal import say
 from rung.parts import AsIs, Data, NoCorrection, NoKL, NoTrust
 from rung.recipe_io import LABELS, all_recipes, brief, diff, equation, lineage
 from rung.recipes import Recipe
@@ -186,15 +187,15 @@ def show_diff(
     ]
     if not rows and json_to is None:
         if other:
-            print(f"{first} and {second}: the same recipe; other settings differ: {', '.join(other)}.")
+            say(f"{first} and {second}: the same recipe; other settings differ: {', '.join(other)}.")
         else:
-            print(f"{first} and {second} compute the same{'' if other is None else ', with the same settings'}.")
+            say(f"{first} and {second} compute the same{'' if other is None else ', with the same settings'}.")
         return 0
     show(f"{first} -> {second}", ("field", first, second, "what the second does"), rows, json_to)
     if json_to is None:
         for child, parent in ((b, a), (a, b)):
             if child.parent == parent.name:
-                print(f"\n{child.name} ({child.paper}): {child.why}")
+                say(f"\n{child.name} ({child.paper}): {child.why}")
         if other:
-            print(f"\nOther settings differ: {', '.join(other)}.")
+            say(f"\nOther settings differ: {', '.join(other)}.")
     return 0

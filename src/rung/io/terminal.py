@@ -6,32 +6,23 @@ import contextlib
 import io
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable
 from typing import IO, cast
 
 import rich.console
 
+from rung.errors import printable
 from rung.io.stopping import to_nothing
 
 
 def clean(text: str, encoding: str = "utf-8", *, lines: bool = False) -> str:
-    """The text with nothing left that a terminal obeys: ESC becomes the picture of ESC; newlines only with `lines`."""
+    """The text with nothing left that a terminal obeys (errors.py), in the letters that it has."""
+    return printable(text, lines=lines).encode(encoding, "replace").decode(encoding)
 
-    def safe(char: str) -> str:
-        if char == "\n":
-            return "\n" if lines else "\u240a"
-        if char == "\t":
-            return "    "
-        kind = unicodedata.category(char)
-        if kind == "Cc":
-            return chr(0x2400 + ord(char)) if ord(char) < 32 else "\ufffd"  # C1: 0x9b alone starts a sequence
-        if kind in ("Zl", "Zp"):
-            return " "
-        return "\ufffd" if kind in ("Cs", "Co", "Cn") or (kind == "Cf" and char not in "\u200c\u200d") else char
 
-    cleaned = text if text.isascii() and text.isprintable() else "".join(map(safe, text))
-    return cleaned.encode(encoding, "replace").decode(encoding)
+def say(text: str, stream: IO[str] | None = None) -> None:
+    """One or more lines as text, on standard output; `print` would hand on what a terminal obeys."""
+    print(clean(text, lines=True), file=stream, flush=True)
 
 
 def say_notes(notes: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from rung.advice import stands_for_a_run
 from rung.errors import InputError, setting
 from rung.io.files import write_atomic
+from rung.io.terminal import say
 
 if TYPE_CHECKING:
     from rung.settings.flags import Report
@@ -36,7 +37,7 @@ LIMIT = 5_000_000  # bytes of a report
 
 def run_report(args: Report) -> int:
     """Write it, or the export that is asked for in its place, and say where."""
-    print(write_report(args.paths, args.out) if args.unipo is None else _export(args.paths, args.out, args.unipo))
+    say(str(write_report(args.paths, args.out) if args.unipo is None else _export(args.paths, args.out, args.unipo)))
     return 0
 
 

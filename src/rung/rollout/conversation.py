@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rung.errors import InputError, setting
 from rung.records import Completion, Episode, Message, Prompt, Rollout, SamplingLaw, Step, StopReason, Task
@@ -18,9 +18,10 @@ from rung.rollout.draws import Draws
 from rung.rollout.phases import Phase
 from rung.rollout.sampler import Sampler, keeping
 from rung.tasks.environments.protocol import Begins, Counts, Session, Waits, reward_of
-from rung.tasks.rewards.deadline import outcome, start
+from rung.tasks.rewards.deadline import DEADLINE, Late, outcome, start, within
 from rung.text import Codec, begun, inside
 
+T = TypeVar("T")
 MARK = "rung-answer"  # stands for an answer where only what the template writes after it is wanted
 
 
@@ -133,7 +134,7 @@ def _turns(
             for talk, rollout, room in zip(live, rollouts, rooms, strict=True):
                 talk.hear(rollout, room)
             said = [(talk, completion) for talk in live if (completion := _said(codec, talk)) is not None]
-            asked = [(talk, outcome(partial(_asked, talk.session, completion))) for talk, completion in said]
+            asked = [(talk, outcome(partial(_asked, talk, completion))) for talk, completion in said]
             steps = [(talk, outcome(partial(_ended, talk, step))) for talk, step in asked]
             for talk, step in steps:  # all have ended, whatever one of them raises
                 _told(codec, law, talk, step(), last=turn + 1 == law.max_turns)
@@ -142,7 +143,7 @@ def _turns(
 def _open(codec: Codec, law: SamplingLaw, group: Sequence[Talk]) -> None:
     """The first messages of all conversations about one task, which must be equal: their rewards are compared."""
     for talk in group:
-        talk.opening = talk.session.reset()
+        talk.opening = _in_time(talk, "reset", talk.session.reset)
         if talk.opening != group[0].opening:
             raise InputError(
                 f"problem {talk.task.id!r}: two sessions of {type(talk.session).__name__} began with different messages, but "
@@ -168,16 +169,29 @@ def _said(codec: Codec, talk: Talk) -> Completion | None:
     return None if talk.over else Completion(text, "stop", talk.said, tuple(talk.messages), talk.session)
 
 
-def _asked(session: Session, completion: Completion) -> Callable[[], Step]:
+def _in_time(talk: Talk, method: str, call: Callable[[], T]) -> T:
+    """What the environment answers; a run does not wait forever for one that hangs."""
+    try:
+        return within(DEADLINE, call)
+    except Late as error:
+        raise InputError(
+            f"{type(talk.session).__name__}.{method} for problem {talk.task.id!r} has not answered within {error}. Mend what it "
+            "waits for, or let it give up by itself."
+        ) from error
+
+
+def _asked(talk: Talk, completion: Completion) -> Callable[[], Step]:
     """Let the environment answer: what waits goes on by itself, anything else is done now, conversation by conversation."""
+    session = talk.session
     if isinstance(session, Begins):
-        return session.begin(completion)
-    return start(lambda: session.step(completion), beside=isinstance(session, Waits) and bool(session.waits))
+        return _in_time(talk, "step", partial(session.begin, completion))
+    beside = isinstance(session, Waits) and bool(session.waits)
+    return _in_time(talk, "step", lambda: start(lambda: session.step(completion), beside=beside))
 
 
 def _ended(talk: Talk, asked: Callable[[], Callable[[], Step]]) -> Step:
     try:
-        return asked()()
+        return _in_time(talk, "step", asked())
     except InputError:
         raise
     except Exception as error:

@@ -52,7 +52,9 @@ def _train(argv: list[str]) -> int:
     argv, dry = flag(argv, "--dry-run")
     config = settings(argv, "train")
     if config.resume and not dry and (said := _finished(config)):
-        print(said)
+        from rung.io.terminal import say  # brings rich
+
+        say(said)
         return 0
     load("rung.training.loop")
     if waiting.shown:

@@ -39,7 +39,7 @@ class MemoryWatch:
                 yield
             finally:
                 looker.done.set()
-            looker.join()
+            looker.join(1.0)
             self._note(name, max(looker.peak, resident()))
         else:
             yield

@@ -14,7 +14,7 @@ from rung.tasks.environments import tools
 from rung.tasks.environments.protocol import Closes, Environment, Observes, Staged, Stateful, Waits, reward_of
 from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.rewards.coroutines import is_async
-from rung.tasks.rewards.deadline import start
+from rung.tasks.rewards.deadline import DEADLINE, Late, start, within
 
 
 @runtime_checkable
@@ -87,9 +87,16 @@ class ToolEnvironment(Wrapper):
         if not own:
             return judged
         name = type(instances[0]).__name__
-        asked = [start(x.get_reward, beside=_waits(x)) for x in instances]
-        paid = [reward_of(ended(), f"{name}.get_reward()") for ended in asked]
-        return [{**parts, name: reward} for parts, reward in zip(judged, paid, strict=True)]
+        try:
+            paid = within(
+                DEADLINE, lambda: [ended() for ended in [start(x.get_reward, beside=_waits(x)) for x in instances]]
+            )
+        except Late as late:
+            raise InputError(
+                f"{name}.get_reward for problem {group.task.id!r} has not answered within {late}. Mend what it waits for, or let "
+                "it give up by itself."
+            ) from late
+        return [{**parts, name: reward_of(x, f"{name}.get_reward()")} for parts, x in zip(judged, paid, strict=True)]
 
 
 @dataclass

@@ -21,10 +21,11 @@ from functools import partial
 from typing import Any
 
 from rung.records import Message
-from rung.tasks.rewards.deadline import start
+from rung.tasks.rewards.deadline import Late, start, within
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+SECONDS = 120.0  # that a call may take: then the model is told that nothing came back
 LONGEST = 10_000  # characters of a call that are parsed at all
 
 
@@ -88,17 +89,31 @@ def begin(tools: Mapping[str, Callable[..., Any]], call: Call, *, beside: bool) 
     if error is None:
         error = _misfit(tools[call.name], call.arguments)
     if error is not None:
-        told = json.dumps({"error": error}, ensure_ascii=False)
-        return lambda: (False, told)
-    return partial(_ended, start(partial(tools[call.name], **call.arguments), beside=beside))
-
-
-def _ended(result: Callable[[], Any]) -> tuple[bool, str]:
+        return partial(_failed, error)
     try:
-        value = result()
-        return True, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        begun = within(SECONDS, lambda: start(partial(tools[call.name], **call.arguments), beside=beside))
+    except Late as late:
+        return partial(_failed, f"{call.name} has not answered within {late}")
+    return partial(_ended, call.name, begun)
+
+
+def _ended(name: str, result: Callable[[], Any]) -> tuple[bool, str]:
+    try:
+        value = within(SECONDS, result)
+        return True, _whole(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    except Late as late:
+        return _failed(f"{name} has not answered within {late}")
     except Exception as problem:  # noqa: BLE001  the tool's error is the model's to read
-        return False, json.dumps({"error": f"{type(problem).__name__}: {problem}"}, ensure_ascii=False)
+        return _failed(f"{type(problem).__name__}: {problem}")
+
+
+def _failed(error: str) -> tuple[bool, str]:
+    return False, _whole(json.dumps({"error": error}, ensure_ascii=False))
+
+
+def _whole(text: str) -> str:
+    """Without half characters, which no tokenizer takes: a model can have a tool repeat one (\"\\ud800\" in its call)."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _misfit(tool: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:

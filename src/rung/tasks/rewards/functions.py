@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
-from rung.errors import InputError, setting, unknown
+from rung.errors import InputError, printable, setting, unknown
 from rung.records import Group, Task
 from rung.settings.ranges import shown
 from rung.tasks.environments.protocol import (
@@ -183,7 +183,7 @@ _warned: set[int] = set()
 def _warn_once(function: Callable[..., Any], message: str) -> None:
     if id(function) not in _warned:
         _warned.add(id(function))
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(printable(message), stacklevel=3)
 
 
 def _listed(values: Any, count: int) -> Any:

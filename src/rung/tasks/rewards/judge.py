@@ -32,7 +32,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, printable, unknown
 
 CACHE = Path("~/.cache/rung/judge")
 BUSY = (408, 409, 425, 429)  # of the answers that blame the asker, those that blame the moment
@@ -174,7 +174,8 @@ class Judge:
             )
         self._count("failed")
         if self.counts["failed"] == 1:
-            warnings.warn(f"the judge {self.name!r} gave no reply: {why}. Such answers are not scored.", stacklevel=2)
+            said = f"the judge {self.name!r} gave no reply: {why}. Such answers are not scored."
+            warnings.warn(printable(said), stacklevel=2)
 
     def _in_time(self, request: Mapping[str, Any]) -> str:
         """One try, left alone when its time is up: no timeout of a socket covers a server that sends a byte a second."""

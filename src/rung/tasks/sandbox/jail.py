@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rung.errors import InputError, setting
-from rung.tasks.sandbox.spawn import start
+from rung.tasks.sandbox.spawn import kill, start
 from rung.tasks.sandbox.wire import Broken, Line
 
 _HERE = Path(__file__).parent
@@ -171,8 +171,7 @@ class Jail:
             return False
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        kill(self.process)
         self.control.close()
         if self._own:
             shutil.rmtree(self._own, ignore_errors=True)

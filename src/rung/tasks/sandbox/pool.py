@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rung.tasks.sandbox.spawn import start
+from rung.tasks.sandbox.spawn import kill, start
 
 _WORKER = Path(__file__).with_name("worker.py")
 _START_SECONDS = 120.0  # a cold file system can take long to import sympy
@@ -44,8 +44,7 @@ class _Worker:
     buffer: bytearray = field(default_factory=bytearray)
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        kill(self.process)
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 assert pipe is not None

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rung.advice import installed
-from rung.errors import InputError, unknown
+from rung.errors import InputError, printable, unknown
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.sandbox.pool import Pool
@@ -146,8 +146,8 @@ class ReasoningGym:
         self.raised[raised.partition(":")[0]] += 1
         if self.raised.total() == 1:
             warnings.warn(
-                f"reasoning-gym's scorer of {self.name} raised {raised[:80]} at the answer {answer[:40]!r}. Such answers are "
-                "counted as wrong.",
+                f"reasoning-gym's scorer of {self.name} raised {printable(raised[:80])} at the answer {answer[:40]!r}. Such "
+                "answers are counted as wrong.",
                 stacklevel=2,
             )
         return 0.0
