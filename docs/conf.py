@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
@@ -68,6 +69,13 @@ def _navigate(app: Sphinx, page: str, text: list[str]) -> None:
         text[0] += "\n".join(["", "", "```{toctree}", *options, "", *known, "```", ""])
 
 
+def _arrows(app: Sphinx, document: nodes.document) -> None:
+    """a -> b, which the repository writes in ASCII, never breaks in the middle of the arrow."""
+    for text in list(document.findall(nodes.Text)):
+        if "->" in text and not isinstance(text.parent, (nodes.literal, nodes.FixedTextElement, nodes.math)):
+            text.parent.replace(text, nodes.Text(text.replace("->", "\u2192")))
+
+
 def _toy(app: Sphinx, page: str, template: str, context: dict[str, object], doctree: object) -> None:
     if page == "book/toy":
         app.add_js_file("toy.js")
@@ -76,4 +84,5 @@ def _toy(app: Sphinx, page: str, template: str, context: dict[str, object], doct
 
 def setup(app: Sphinx) -> None:
     app.connect("source-read", _navigate)
+    app.connect("doctree-read", _arrows)
     app.connect("html-page-context", _toy)

@@ -50,7 +50,10 @@ def _text(lines: list[str], entries: bool = True) -> list[str]:
         if entry is None:
             out += [_plain(" ".join(x.strip() for x in lines[at:end])), ""]
         elif entry[1]:
-            out += [f":{_plain(entry[0])}: {_plain(' '.join([entry[1], *(x.strip() for x in below)]))}", ""]
+            names = ", ".join(
+                f"``{name}``" for name in entry[0].split(", ")
+            )  # a field list would write them with a capital
+            out += ["", names, f"    {_plain(' '.join([entry[1], *(x.strip() for x in below)]))}", ""]
         else:  # Args:, Returns:, Raises: with their own entries below
             inner = inspect.cleandoc("\n" + "\n".join(below)).splitlines() if below else []
             out += ["", f"**{entry[0]}**", "", *_text(inner), ""]

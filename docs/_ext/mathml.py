@@ -18,6 +18,7 @@ LOG = logging.getLogger(__name__)
 
 
 SPACE = "{http://www.w3.org/1998/Math/MathML}"
+BARS = {"|", "\u2016"}  # a browser stretches them to the whole line where nothing forbids it
 LIMITS = {"max", "min", "sup", "inf", "argmax", "argmin", "lim"}
 BELOW = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
 FUNCTIONS = LIMITS | {
@@ -47,6 +48,10 @@ def mathml(latex: str, display: str) -> str:
     for text in root.itertext():
         if "\\" in text:
             raise ValueError(f"{text} means nothing to latex2mathml")
+    for bar in root.iter():
+        if (bar.text or "").strip() in BARS and "stretchy" not in bar.attrib:
+            bar.tag, sides = f"{SPACE}mo", "0.15em" if _kind(bar) == "mi" else "0"  # \\Vert between two laws is an mi
+            bar.attrib.update(stretchy="false", lspace=sides, rspace=sides)
     for parent in list(root.iter()):
         if _kind(parent) in ("math", "mrow", "mtd"):
             _set_functions(parent, display)
@@ -78,13 +83,19 @@ def _set_functions(row: ET.Element, display: str) -> None:
                 row.insert(side, ET.Element(f"{SPACE}mspace", width="0.167em"))
 
 
+def _joined(node: nodes.Node) -> str:
+    """What keeps a comma or a stop behind an equation on its line."""
+    after = node.parent.children[node.parent.index(node) + 1 :]
+    return "\u2060" if after and after[0].astext()[:1] in set(",.;:)?!") else ""
+
+
 def _show(self: HTML5Translator, node: nodes.Node, display: str) -> None:
     try:
         found = mathml(node.astext(), display)
     except ValueError as error:
         LOG.warning("the equation %r does not render: %s", node.astext(), error, location=node, type="mathml")
         found = self.encode(node.astext())
-    self.body.append(f'<div class="equation">{found}</div>' if display == "block" else found)
+    self.body.append(f'<div class="equation">{found}</div>' if display == "block" else found + _joined(node))
     raise nodes.SkipNode
 
 

@@ -1,10 +1,11 @@
-"""The finished site is read once more: every link and picture leads somewhere, and nothing comes from a network.
+"""The finished site is read once more: every link and picture leads somewhere, nothing comes from a network, no equation is text.
 
 Sphinx checks the links that it made itself; those of raw HTML, of our own pages and of the theme are checked here.
 """
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -25,17 +26,27 @@ LOADED = {
 AHEAD = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
 
 
+VERBATIM = {"pre", "code", "script", "style"}
+EQUATION = re.compile(r"\$[^\s$](?:[^$\n]*[^\s$])?\$(?!\d)")  # $5 and $6 are prices
+
+
 class Page(HTMLParser):
-    """ids: what can be linked to.  links, loaded: what is linked to, and what a browser fetches by itself."""
+    """ids: what can be linked to.  links, loaded: what is linked to, and what a browser fetches by itself.
+
+    equations: those that still stand in the text as they were written.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.links: list[str] = []
         self.loaded: list[str] = []
+        self.equations: list[str] = []
+        self.verbatim = 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.verbatim += tag in VERBATIM
         have = {name: value or "" for name, value in attrs}
         self.ids.update(have[name] for name in ("id", "name") if name in have)
         if tag == "a" and "href" in have:
@@ -45,6 +56,13 @@ class Page(HTMLParser):
         elif tag in LOADED and LOADED[tag] in have:
             self.loaded.append(have[LOADED[tag]])
 
+    def handle_endtag(self, tag: str) -> None:
+        self.verbatim -= tag in VERBATIM
+
+    def handle_data(self, data: str) -> None:
+        if not self.verbatim:
+            self.equations += EQUATION.findall(data)
+
 
 def faults(site: Path) -> list[tuple[str, str]]:
     """(page, what is wrong with it)."""
@@ -53,6 +71,7 @@ def faults(site: Path) -> list[tuple[str, str]]:
     for path, page in pages.items():
         name = str(path.relative_to(site.resolve()))
         found += [(name, f"loads {x} from a network") for x in page.loaded if _remote(x)]
+        found += [(name, f"shows {x} as text") for x in page.equations]
         local = [x for x in [*page.links, *page.loaded] if not _remote(x) and not urlsplit(x).scheme]
         found += [(name, f"links to {x}, which there is not") for x in local if not _leads(path, x, pages)]
     return found

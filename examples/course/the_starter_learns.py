@@ -1,6 +1,6 @@
 """A lesson: a small language model learns to reason, and what its answers look like before and after.
 
-marimo edit examples/course/the_starter_learns.py    # or: python examples/course/the_starter_learns.py; half a minute
+marimo edit examples/course/the_starter_learns.py    # or: python examples/course/the_starter_learns.py; two minutes
 """
 
 import marimo
@@ -98,8 +98,63 @@ def _(mo):
        `rung.train`) before you answer.
     2. Set `samples_per_prompt=2`. What happens to `frac_reward_zero_std`, and why?
     3. Ask a problem with two operations more. Is it right? It never met one.
+
+    The box below solves all three. Do it yourself first.
     """)
     return
+
+
+@app.cell
+def _(mo):
+    solutions = mo.ui.checkbox(value=mo.app_meta().mode == "script", label="show the solutions: a few more trainings")
+    solutions
+    return (solutions,)
+
+
+@app.cell
+def _(STEPS, mo, rung, solutions):
+    mo.stop(not solutions.value)
+    after = {}
+    for _name in ("reinforce", "dr_grpo"):
+        for _seed in (0, 1):
+            _run = rung.train(_name, model="starter", steps=STEPS, eval_problems=128, seed=_seed, quiet=True)
+            after[_name, _seed] = _run.after.accuracy
+    _low, _high = (
+        f"{_name} {min(after[_name, s] for s in (0, 1)):.2f} and {max(after[_name, s] for s in (0, 1)):.2f}"
+        for _name in ("reinforce", "dr_grpo")
+    )
+    print(
+        f"1. with seeds 0 and 1: {_low}, {_high}. Of 128 problems one is 0.008, and two seeds differ by more than that:"
+    )
+    print("   on this task, with rewards of 0 and 1, nobody can say from two runs which is better.")
+    return (after,)
+
+
+@app.cell
+def _(STEPS, mo, run, rung, solutions):
+    mo.stop(not solutions.value)
+    _few = {"prompts_per_step": 128, "samples_per_prompt": 2}  # as many answers in a step as before, in smaller groups
+    pairs = rung.train("dr_grpo", model="starter", steps=STEPS, eval_problems=128, quiet=True, **_few)
+    _silent = [sum(x.metrics["frac_reward_zero_std"].values()) / x.steps for x in (run, pairs)]
+    print(
+        f"2. groups in which all answers earn the same: {_silent[0]:.2f} of those of 8 answers, {_silent[1]:.2f} of those of 2."
+    )
+    print(
+        "   With success rate p a group is all alike with probability p^G + (1-p)^G: at p = 1/2 that is 1/128, and 1/2."
+    )
+    return (pairs,)
+
+
+@app.cell
+def _(mo, run, solutions):
+    mo.stop(not solutions.value)
+    longer = str(run.ask("4*7-2+3-6="))
+    print(f"3. {longer}")
+    print(
+        "   The last digits of 28, 26, 29, 23 are 8, 6, 9, 3. An answer of its own length it may still get right; it was"
+    )
+    print("   paid for problems of its own kind alone.")
+    return (longer,)
 
 
 if __name__ == "__main__":

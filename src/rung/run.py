@@ -176,7 +176,8 @@ class Run:
     ) -> Reply:  # fmt: skip
         """What the model says now, and what the one that it began with says, to a question like the run's problems.
 
-        temperature: None: one answer is greedy, several are drawn as in the run.  probabilities: of each token, too.
+        temperature: None: one answer is greedy, several are drawn as in the run.
+        probabilities: of each token, too.
         """
         from rung.evaluation.interview import Interview
 

@@ -27,6 +27,20 @@ LADDER = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DOCS /
 FALSE = (DOCS / "false_claims.md").read_text(encoding="utf-8")
 SHEET = (DOCS / "cheat_sheet.md").read_text(encoding="utf-8")
 COMPUTED = {**TEXT, "false_claims": FALSE}
+GUIDES = {  # the other pages with formulas in them
+    name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    for name in (
+        "audit_yours",
+        "conformance",
+        "evaluation",
+        "evidence",
+        "glossary",
+        "metrics",
+        "models",
+        "proof",
+        "report",
+    )
+}
 every_chapter = pytest.mark.parametrize("chapter", TEXT)
 
 FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)  # indented in a list of exercises
@@ -34,8 +48,8 @@ LAYOUT = set(  # LaTeX that is no symbol: layout, operators, relations
     re.findall(
         r"\w+",
         """
-        frac sqrt left right big Big cdot cdots ldots dots times quad qquad text mathrm mathbb mathbf operatorname
-        hat bar tilde widehat overline underline underbrace lVert rVert Vert mid begin end top ast dagger circ
+        frac binom sqrt left right big Big cdot cdots ldots dots times quad qquad text mathrm mathbb mathbf operatorname
+        hat bar tilde widehat overline underline underbrace lVert rVert lvert rvert Vert mid begin end top ast dagger circ
         nabla partial sum prod int log exp min max arg argmax sin cos arcsin det Pr lim to infty pm mp
         le ge leq geq lt gt ne neq approx equiv propto sim in notin subset cup cap forall exists
         Rightarrow Longrightarrow Leftrightarrow rightarrow leftarrow longrightarrow mapsto colon
@@ -138,9 +152,9 @@ def test_no_letter_has_two_rows():
     assert len(MEANINGS) > 30 and not twice
 
 
-@pytest.mark.parametrize("page", [*COMPUTED, *LADDER, "symbols", "cheat_sheet"])
+@pytest.mark.parametrize("page", [*COMPUTED, *LADDER, *GUIDES, "symbols", "cheat_sheet"])
 def test_every_letter_of_a_formula_has_its_row(page):
-    text = {**COMPUTED, **LADDER, "symbols": SYMBOLS, "cheat_sheet": SHEET}[page]
+    text = {**COMPUTED, **LADDER, **GUIDES, "symbols": SYMBOLS, "cheat_sheet": SHEET}[page]
     known = set().union(*MEANINGS)
     missing = {x: f for f in formulas(text) for x in letters(f) - known}
     assert not missing, "give them a row in docs/symbols.md, or use the letter that it has"
@@ -150,10 +164,10 @@ FORMS = {x: {bool("_" in form) for row in table() for form in row if head(form) 
 USE = re.compile(r"(\\[a-zA-Z]+|[a-zA-Z])(?:\^\\ast|\^\{[^{}]*\}|\^\w)?(_?)")
 
 
-@pytest.mark.parametrize("page", [*COMPUTED, *LADDER])
+@pytest.mark.parametrize("page", [*COMPUTED, *LADDER, *GUIDES])
 def test_a_letter_carries_a_subscript_only_where_its_row_shows_one(page):
     """G is a number of answers, G_t would be a second meaning; delta_t is an error over a token, delta alone another."""
-    for formula in formulas({**COMPUTED, **LADDER}[page]):
+    for formula in formulas({**COMPUTED, **LADDER, **GUIDES}[page]):
         plain = re.sub(r"\\(?:hat|bar|tilde|widehat)\b ?\{?(\\?[a-zA-Z]+)\}?", r"\1", without_words(formula))
         for x, sub in USE.findall(re.sub(r"k_\{?[123]\}?", "", plain)):
             assert x not in FORMS or bool(sub) in FORMS[x], f"{x}{sub} is not a form of docs/symbols.md: {formula}"

@@ -46,6 +46,12 @@ def test_exact_gradients(tmp_path, monkeypatch, capsys):
 def test_the_starter_learns_in_few_steps(tmp_path, monkeypatch, capsys):
     out = printed("the_starter_learns", tmp_path, monkeypatch, capsys, steps=2)
     assert len(accuracies(out)) == 2 and "4*7-2=\nbefore" in out and re.search(r"step +2: reward \d", out)
+    assert (
+        re.search(r"1\. with seeds 0 and 1: reinforce 0\.\d+ and 0\.\d+, dr_grpo", out)
+        and "3. 4*7-2+3-6=\nbefore" in out
+    )
+    groups = re.search(r"earn the same: (0\.\d+) of those of 8 answers, (0\.\d+) of those of 2", out)
+    assert float(groups[1]) < float(groups[2])
 
 
 @pytest.mark.slow
@@ -53,6 +59,19 @@ def test_the_starter_learns(tmp_path, monkeypatch, capsys):
     out = printed("the_starter_learns", tmp_path, monkeypatch, capsys)
     before, after = accuracies(out)
     assert before < 0.4 and after > before + 0.3
+
+
+def test_the_solutions_of_your_own_recipe(tmp_path, monkeypatch, capsys):
+    out = printed("your_own_recipe", tmp_path, monkeypatch, capsys, steps=1)
+    own = float(re.search(r"own length \((0\.\d+)\)", out)[1])
+    assert own < float(
+        re.search(r"^1\. biased, cosine (0\.\d+), because of aggregate=MeanLength", out, re.MULTILINE)[1]
+    )
+    kinds = re.findall(r"^2\. (\w+).* proportional, c = ([\d.]+), noise ([\d.]+)", out, re.MULTILINE)
+    noise = {name: float(x) for name, _, x in kinds}
+    assert [float(c) for _, c, _ in kinds] == [0.5, 0.375, 0.25] and noise["half"] < min(noise["no"], noise["whole"])
+    own, theirs = re.search(r"one's own: cosine (\S+), with rung's: (\S+)", out).groups()
+    assert own == theirs and own.startswith("0.96")
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ BAD = {
     "command": ("It is $\\foo x$.", "does not render: \\foo means nothing"),
     "brace": ("$$\n\\frac{a}{\n$$", "does not render"),
     "ampersand": ("$$\n\\begin{gathered} a &= b \\end{gathered}\n$$", "does not render"),
+    "text": ("| a |\n|---|\n| $J$ = .6 |", "text.html shows $J$ as text"),
     "lexer": ("```nolanguage\nx\n```", "Pygments lexer name 'nolanguage' is not known"),
     "twice": ("[x]: index.md\n[x]: other.md\n\n[x]", "Duplicate reference definition"),
 }
@@ -158,6 +159,8 @@ def test_every_equation_renders_in_the_font_of_the_site(path):
             '<mtd columnalign="left"><mi /><mo>=</mo><mi>c</mi></mtd>',
         ),
         ("x_\\max", "<msub><mi>x</mi><mo>max</mo></msub>"),
+        ("\\lVert z \\rVert^2", '<msup><mo stretchy="false" lspace="0" rspace="0">‖</mo><mn>2</mn></msup>'),
+        ("\\pi \\Vert \\mu", '<mi>π</mi><mo stretchy="false" lspace="0.15em" rspace="0.15em">‖</mo><mi>μ</mi>'),
     ],
 )
 def test_the_names_of_functions_stand_apart(latex, has):
@@ -193,8 +196,10 @@ def test_a_docstring_says_the_same_as_rest():
     text = "\n".join(lines)
     assert lines[:3] == [".. code-block:: text", "", "    A_bt = R_b - b   (Williams 1992)."]
     assert "Plain \\*text\\* with \\ ``code``\\ , \\|bars\\| and under\\_scores\\_." in text
-    assert ".. code-block:: text\n\n    x = 1\n" in text and ":rate: the share of a batch." in text
-    assert ":eps: small; a part\\: of it." in text and "**Args**\n\n:a: one.  b is not another." in text
+    assert ".. code-block:: text\n\n    x = 1\n" in text and "\n``rate``\n    the share of a batch.\n" in text
+    assert (
+        "\n``eps``\n    small; a part\\: of it." in text and "**Args**\n\n\n``a``\n    one.  b is not another." in text
+    )
 
 
 # -- the whole -----------------------------------------------------------------------------------------------------------

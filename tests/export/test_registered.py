@@ -9,8 +9,10 @@ import torch
 from flat_batches import LIMIT, recipes, wanted, world
 
 from rung.errors import InputError
+from rung.export.inside import skyrl
 from rung.export.inside.flat import refuse_other
 from rung.export.inside.verl import advantage_estimator, policy_loss
+from rung.maths.objective import count
 from rung.recipe_io import find
 
 PLAIN = {name: r for name, r in recipes("verl").items() if not r.kl.coef and not r.entropy and not r.correction.needs}
@@ -73,3 +75,32 @@ def test_a_setting_that_is_another_recipes_is_named_with_both_values():
         InputError, match=r"grpo: x.a is 1 and must be 2, x.b.c is 2.0 and must be 3, x.e is None and must be 'f'"
     ):
         refuse_other(find("grpo"), "x", {"a": 2, "b.c": 3, "e": "f"}, config)
+
+
+OF_SKYRL = {name: r for name, r in recipes("skyrl").items() if not r.kl.coef}
+
+
+@pytest.mark.parametrize("name", OF_SKYRL)
+def test_as_skyrl_calls_them(name):
+    """With the weights in A, as SkyRL puts them there; the corrections read what its sampler said."""
+    recipe, w = OF_SKYRL[name], world(1, OF_SKYRL[name])
+    adv_BT, loss, slope_BT, _ = wanted(recipe, w)
+    given_BT, _ = skyrl.advantage_estimator(recipe, {})(w.batch.reward_BT, w.batch.mask_BT, index=w.batch.group_B)
+    torch.testing.assert_close(given_BT, adv_BT, rtol=0, atol=1e-12)
+    weight_BT = recipe.aggregate(w.batch.mask_BT, w.batch.group_B, count(w.batch, LIMIT))
+    own, _ = skyrl.policy_loss(recipe, {})(
+        w.now_BT,
+        w.batch.old_logp_BT,
+        given_BT * weight_BT,
+        loss_mask=w.batch.mask_BT,
+        rollout_logprobs=w.batch.behavior_logp_BT,
+    )
+    own.backward()
+    torch.testing.assert_close(own.detach(), loss, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(w.now_BT.grad, slope_BT, rtol=1e-9, atol=1e-12)
+
+
+def test_skyrls_loss_needs_its_sampler_where_the_recipe_corrects_for_it():
+    recipe, w = recipes("skyrl")["grpo, answers dropped"], world(0, find("gmpo"))
+    with pytest.raises(InputError, match="which gave no log-probabilities"):
+        skyrl.policy_loss(recipe, {})(w.now_BT, w.batch.old_logp_BT, w.now_BT.detach())

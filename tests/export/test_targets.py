@@ -25,6 +25,11 @@ REFUSED = {  # of the ladder, {target: {recipe: the field that it is refused for
         "ppo_kl": "credit, trust", "ppo": "credit", "vapo": "credit, imitation", "grpo_process": "credit",
         "dapo": "data.resample, data.overlong", "remax": "credit",
     },
+    "skyrl": {
+        "moving_average": "credit", "value_baseline": "credit", "a2c": "credit, entropy", "trpo": "credit, update",
+        "ppo_kl": "credit, trust", "ppo": "credit", "vapo": "credit, imitation", "grpo_process": "credit",
+        "dapo": "data.resample, data.overlong", "remax": "credit", "reinforce_pp_baseline": "kl", "kimi": "surrogate",
+    },
 }  # fmt: skip
 every_target = pytest.mark.parametrize("target", WAYS)
 

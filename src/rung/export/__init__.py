@@ -10,6 +10,7 @@ from_trl     TRL's GRPOConfig or RLOOConfig as a recipe, and where its names and
 imported     What an import is: a recipe, settings of rung.train, and where the words of the configuration and its mathematics part.
 inside/      What runs inside another trainer: rung's parts, called with its tensors. The modules of `rung export` import it.
 made         What an export is: settings, a module, and what is to be said of it.
+skyrl        A recipe for SkyRL 0.3: a module that registers estimator and loss, and starts SkyRL with the settings that they need.
 targets      What each target can express of a recipe, part by part, and why not the rest.
 trl          A recipe for TRL 1.16: settings where its own code computes it, else a subclass of its GRPOTrainer.
 verl         A recipe for verl 0.9.1: settings where its own code computes it, else a module that registers estimator and loss.

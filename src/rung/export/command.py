@@ -10,6 +10,7 @@ from rich.text import Text
 
 from rung.errors import InputError
 from rung.export.made import Export
+from rung.export.skyrl import to_skyrl
 from rung.export.targets import TARGETS, TITLES, target_of
 from rung.export.trl import to_trl
 from rung.export.verl import to_verl
@@ -19,7 +20,7 @@ from rung.recipes import Recipe
 from rung.settings.elsewhere import Export as Flags
 from rung.training.resume import recipe_of
 
-WAYS: Mapping[str, Callable[[Recipe], Export]] = {"trl": to_trl, "verl": to_verl}
+WAYS: Mapping[str, Callable[[Recipe], Export]] = {"trl": to_trl, "verl": to_verl, "skyrl": to_skyrl}
 
 
 def export(recipe: Recipe, target: str) -> Export:

@@ -21,7 +21,7 @@ class Export:
     trainer: the class or setting of the target that the settings are for.
     settings: of the target, by their full names, every one that the recipe's mathematics depends on.
     module: the source of a module that calls rung's parts; "": the target's own code computes the recipe.
-    head: of the file of settings, where the target's needs one.
+    head: of the file of settings, where the target's needs one; None: the module holds the settings.
     notes: what else the user has to know: where the two differ in what is no mathematics, and guards against overflow.
     """
 
@@ -31,7 +31,7 @@ class Export:
     settings: Mapping[str, Any]
     module: str = ""
     notes: tuple[str, ...] = ()
-    head: str = ""
+    head: str | None = ""
 
     @property
     def name(self) -> str:
@@ -41,7 +41,7 @@ class Export:
     @property
     def files(self) -> dict[str, str]:
         """What is written: {name: text}."""
-        settings = {f"{self.name}.yaml": self.head + yaml(self.settings)}
+        settings = {} if self.head is None else {f"{self.name}.yaml": self.head + yaml(self.settings)}
         return settings | ({f"{self.name}.py": self.module} if self.module else {})
 
     @property

@@ -139,7 +139,7 @@ def _kl_in_loss(r: Recipe) -> bool:
 RULES: tuple[Rule, ...] = (
     Rule("kl.target", lambda r: r.kl.target is not None, _every("beta would be adapted from step to step. " + _STATE)),
     Rule(
-        "kl, aggregate",
+        "kl",
         lambda r: _kl_in_loss(r) and not isinstance(r.aggregate, p.SequenceMean),
         _in("{t} averages its KL over an answer's tokens, then over answers, as SequenceMean does and nothing else", "skyrl"),
     ),
@@ -213,6 +213,6 @@ def refuse(recipe: Recipe, target: str) -> None:
 
 
 def _value(recipe: Recipe, name: str) -> str:
-    first, _, inner = name.partition(",")[0].partition(".")
+    first, _, inner = name.partition(".")
     part = getattr(recipe, first)
     return brief(getattr(part, inner) if inner else part)

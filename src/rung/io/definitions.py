@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 SYMBOLS = {
-    "lvert": "|", "rvert": "|", "Vert": "‖", "pi": "π", "mu": "μ", "rho": "ρ", "ell": "ℓ", "delta": "δ",
+    "lvert": "|", "rvert": "|", "Vert": "‖", "pi": "π", "mu": "μ", "rho": "ρ", "ell": "ℓ",
     "beta": "β", "sum": "Σ", "lt": "<", "gt": ">", "log": "log ",
 }  # fmt: skip
 
