@@ -13,6 +13,7 @@ from rich.text import Text
 from rung.advice import command
 from rung.errors import InputError
 from rung.export.from_trl import from_trl
+from rung.export.from_verl import from_verl
 from rung.export.imported import Imported
 from rung.export.targets import TARGETS, TITLES
 from rung.io.recipe_views import explain
@@ -20,7 +21,7 @@ from rung.io.tables import refuse_existing, refuse_target, show
 from rung.recipe_io import brief, diff
 from rung.settings.elsewhere import Import
 
-WAYS: Mapping[str, Callable[[Path, str | None], Imported]] = {"trl": from_trl}
+WAYS: Mapping[str, Callable[[Path, str | None], Imported]] = {"trl": from_trl, "verl": from_verl}
 
 
 def run_import(args: Import) -> int:

@@ -26,9 +26,13 @@ class Imported:
 
     def base(self) -> Recipe:
         """The recipe of the ladder that is nearest, itself where there is one that computes the same."""
-        return min(
-            all_recipes().values(), key=lambda known: (len(diff(known, self.recipe)), known.name != self.recipe.name)
-        )
+
+        def distance(known: Recipe) -> tuple[int, int]:
+            """First in the kinds of parts, then in their values."""
+            apart = diff(known, self.recipe).values()
+            return sum(type(a) is not type(b) for a, b in apart), len(apart)
+
+        return min(all_recipes().values(), key=distance)
 
     def toml(self) -> dict[str, Any]:
         """What `rung train --config` reads: the nearest recipe and the parts that differ from it, then the settings."""

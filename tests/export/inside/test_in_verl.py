@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import verl
 from flat_batches import LIMIT, recipes, wanted, world
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl import DataProto
 from verl.trainer.ppo.core_algos import get_kl_controller
@@ -23,12 +26,15 @@ from verl.workers.utils.losses import ppo_loss
 
 from rung.errors import InputError
 from rung.export.command import export, write
+from rung.export.from_verl import _flat as flattened
+from rung.export.verl_names import DEFAULTS, ONLY, in_branch, known
 from rung.recipe_io import find
 
 RECIPES = recipes("verl")
 BY_ITSELF = {"leave_one_out", "rloo", "opo", "grpo, verl's eps", "k3 in the reward"}
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 PROMPT = 3
+FOLDER = Path(verl.__file__).parent / "trainer/config"
 
 
 def configured(made, folder, *more):
@@ -170,3 +176,17 @@ def test_the_module_is_loaded_by_the_variable_and_by_the_entry_point(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == str(["rung.export.inside.verl"] * 4)
+
+
+def test_the_names_that_an_import_knows_are_verls():
+    """Every name of verl's whole configuration is read, noted, bound to one value or in a branch, with verl's own default."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(FOLDER), version_base=None):
+        whole = flattened(OmegaConf.to_container(compose("ppo_trainer"), resolve=False))
+    assert [name for name in whole if name not in known() and not in_branch(name)] == []
+    assert [name for name in known() if name not in whole and name not in ("hydra", "defaults")] == []
+    other = {
+        name: (whole[name], value) for name, value in DEFAULTS.items() if whole[name] != value and value is not None
+    }
+    assert other == {}
+    assert [name for name, (values, _) in ONLY.items() if whole[name] not in values] == []
