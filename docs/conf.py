@@ -28,6 +28,7 @@ myst_heading_anchors = 4
 myst_dmath_allow_space = myst_dmath_allow_digits = False  # as on a code host: $5 is a price
 myst_links_external_new_tab = False
 
+smartquotes_action = "q"  # quotes alone: a dash would take the place of --flag
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"

@@ -40,7 +40,7 @@ $$
 
 <details><summary>Solution</summary>
 
-It is $\\rho_t > 1$, for $5.
+It is $\\rho_t > 1$, for $5, with --steps 3 and "quotes": a -> b.
 
 </details>
 
@@ -113,7 +113,7 @@ def test_a_good_page_is_built_without_a_word_and_its_links_lead_to_the_repositor
     assert 'href="files/src/code.py.html"' in page and 'href="files/src.html"' in page
     assert 'href="files/CHANGES.md.html"' in page
     assert page.count("<math") == 2 and "<munderover><mo>∑" in page and 'src="https://' not in page
-    assert "for $5." in page and "<summary>Solution</summary>" in page
+    assert "for $5, with --steps 3 and \u201cquotes\u201d: a \u2192 b." in page and "<summary>Solution</summary>" in page
     assert 'data-line="2"' in code and "second" in code and 'href="src/code.py.html"' in folder
     assert (tmp_path / "out" / "files" / "src" / "a.png").exists()
 
