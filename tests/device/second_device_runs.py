@@ -22,6 +22,7 @@ from rung.recipe_io import find, override
 from rung.records import SamplingLaw
 from rung.rollout import torch_sampler
 from rung.rollout.draws import Draws
+from rung.rollout.sampler import keeping
 from rung.rollout.torch_sampler import TorchSampler
 
 torch.set_num_threads(1)
@@ -73,6 +74,24 @@ def test_answers_are_those_of_the_cpu_while_rows_leave_the_batch(kind, temperatu
         assert [(r.tokens, r.stop) for r in other] == [(r.tokens, r.stop) for r in answers[0]]
         for a, b in zip(answers[0], other, strict=True):
             assert a.logp == pytest.approx(b.logp, abs=1e-4) and a.entropy == pytest.approx(b.entropy, abs=1e-4)
+
+
+@pytest.mark.parametrize("way", ["packed", "cache"])
+def test_what_is_kept_between_turns_is_that_of_the_cpu(way):
+    law, answers = SamplingLaw(max_new_tokens=14), []
+    for at in (CPU, DEVICE):
+        model = tiny("llama")
+        model.hf.to(at)
+        model.decodes, model.short_steps = way, way == "packed"
+        rows, draws = [tuple(model.codec.encode(p)) for p in PROMPTS], Draws.whole(1, 3)
+        with keeping(TorchSampler(model)) as sampler:
+            said = sampler.sample(rows, law, draws)
+            rows = [(*r.prompt, *r.tokens, *range(5, 8 + 2 * i)) for i, r in enumerate(said)]
+            answers.append(sampler.sample(rows, law, draws.turn(1)))
+    assert [(r.tokens, r.read) for r in answers[1]] == [(r.tokens, r.read) for r in answers[0]]
+    assert sum(r.read for r in answers[0]) < sum(len(r.prompt) for r in answers[0])
+    for a, b in zip(*answers, strict=True):
+        assert a.logp == pytest.approx(b.logp, abs=1e-4)
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
