@@ -15,6 +15,7 @@ from rung.io.new_dir import numbered
 from rung.io.notebook import table
 from rung.io.run_dir import RunDir
 from rung.network.place import place
+from rung.recipe_io import find, to_dict
 from rung.records import Completion, Group, Task
 from rung.rollout.question import Answer
 from rung.settings.ranges import refuse_name
@@ -230,7 +231,8 @@ def test_nothing_that_a_command_says_is_obeyed(words, rows, capsys):
 def test_a_run_named_by_an_attacker_is_shown_without_its_signs(rows, capsys):
     folder = Path("bad\x1b]0;x\x07\u202e")
     with RunDir.create(None, "x", folder) as run:
-        run.write_config({"expanded_recipe": {"name": HOSTILE}, "task": HOSTILE})
+        labels = {"name": HOSTILE, "paper": HOSTILE, "why": HOSTILE}
+        run.write_config({"expanded_recipe": {**to_dict(find("grpo")), **labels}, "task": HOSTILE})
         run.log({"step": 1, "reward": 1.0, "step_time": 1.0})
     for words in (
         ["explain", str(folder)],
@@ -241,6 +243,14 @@ def test_a_run_named_by_an_attacker_is_shown_without_its_signs(rows, capsys):
         main(words)
         said = capsys.readouterr()
         assert (said.out + said.err).strip() and not OBEYED.search(said.out + said.err), words
+
+
+def test_one_place_makes_consoles():
+    """rich's own ends with status 1 where a pipe is closed, and colours files where FORCE_COLOR is set."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
+    made = [n for n, text in texts.items() if "rich.console.Console(" in text]
+    made += [n for n, text in texts.items() if "from rich.console import Console" in text and "Console(" in text]
+    assert sorted(made) == ["terminal.py"]
 
 
 def test_what_is_printed_goes_through_one_place():

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from rung import __version__
 from rung.errors import InputError, RunFailed, typed, unknown
-from rung.io.stopping import Stopped, Stopping, leave_within, to_nothing
+from rung.io.stopping import Stopped, Stopping, to_nothing
 from rung.io.waiting import waiting
 from rung.shell.arguments import record, refuse_repeated
 from rung.shell.commands import COMMANDS, load
@@ -43,11 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    with Stopping(anywhere=True):
+    with Stopping(anywhere=True) as stop:
         try:
             with typed():
                 status = _run(words)
             sys.stdout.flush()
+            if argv is None and status > 128:  # a signal ended it, as of a training run that is saved
+                stop.leave(status)
             return status
         except InputError as error:
             return _ended(f"rung: {error}", 2)
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as error:
             status = error.status if isinstance(error, Stopped) else 130
             if argv is None:  # the program, and not a call from Python
-                leave_within(status)
+                stop.leave(status)
             return _ended("interrupted", status)
         except BrokenPipeError:
             to_nothing(sys.stdout)

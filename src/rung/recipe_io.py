@@ -9,7 +9,7 @@ from typing import Any
 
 import rung.parts as parts
 from rung.advice import command
-from rung.errors import InputError, setting, unknown
+from rung.errors import InputError, printable, setting, unknown
 from rung.recipes import LADDER, Recipe
 from rung.settings.overrides import flatten, nested
 from rung.settings.ranges import Checked, hints, options_of, read, refuse, shown
@@ -57,6 +57,7 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
     values: dict[str, Any] = {k: _value(v, None, wanted[k], k) for k, v in data.items()}
     if isinstance(values.get("silent"), list):  # JSON and TOML have no tuples
         values["silent"] = tuple(values["silent"])
+    values |= {k: printable(v, lines=True) for k, v in values.items() if isinstance(v, str)}  # a file's words are shown
     return Recipe(**values)
 
 

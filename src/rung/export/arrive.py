@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rung.export.imported import Imported
 from rung.export.targets import TARGETS, TITLES
 from rung.io.recipe_views import explain
 from rung.io.tables import refuse_existing, refuse_target, show
+from rung.io.terminal import make_rich
 from rung.recipe_io import brief, diff
 from rung.settings.elsewhere import Import
 
@@ -38,7 +40,7 @@ def run_import(args: Import) -> int:
     if args.json is not None:
         show(str(args.config), ("setting", "value"), [(k, v) for k, v in _plain(found.toml()).items()], args.json)
         return 0
-    console = Console()
+    console = make_rich(sys.stdout)
     console.print(
         Text(f"{args.config}, read as {TITLES[args.source]} {TARGETS[args.source]}'s {found.source}\n", "dim")
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from rung.errors import InputError
@@ -15,6 +15,7 @@ from rung.export.targets import TARGETS, TITLES, target_of
 from rung.export.trl import to_trl
 from rung.export.verl import to_verl
 from rung.io.tables import refuse_existing, refuse_target, show
+from rung.io.terminal import make_rich
 from rung.recipe_io import override
 from rung.recipes import Recipe
 from rung.settings.elsewhere import Export as Flags
@@ -37,7 +38,7 @@ def run_export(args: Flags) -> int:
     if args.json is not None:
         show(made.recipe.name, ("setting", "value"), list(made.settings.items()), args.json)
         return 0
-    console = Console()
+    console = make_rich(sys.stdout)
     title = f"{made.recipe.name} in {TITLES[made.target]} {TARGETS[made.target]}: {made.trainer}, computed by {made.computed_by}"
     console.print(Text(title, "bold"))
     show("settings", ("setting", "value"), [(name, _text(value)) for name, value in made.settings.items()])

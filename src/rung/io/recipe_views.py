@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from rung.advice import command
 from rung.io.tables import show
-from rung.io.terminal import say
+from rung.io.terminal import make_rich, say
 from rung.parts import AsIs, Data, NoCorrection, NoKL, NoTrust
 from rung.recipe_io import LABELS, all_recipes, brief, diff, equation, lineage
 from rung.recipes import Recipe
@@ -84,7 +84,7 @@ def derivation(recipe: Recipe) -> str | None:
 
 def tree(known: Mapping[str, Recipe]) -> None:
     """Print every recipe under its parent, with what changed and why."""
-    console = Console()
+    console = make_rich(sys.stdout)
     nodes: dict[str, Tree] = {}
     root = Tree(
         Text("the ladder, from its foot: each rung is its parent with the parts that its paper changed", style="dim")
@@ -141,7 +141,7 @@ def explain(recipe: Recipe, json_to: str | None = None) -> int:
     if json_to is not None:
         show(recipe.name, ("symbol", "field", "part", "equation"), rows, json_to)
         return 0
-    console = Console()
+    console = make_rich(sys.stdout)
     console.print(Text(recipe.name, style="bold"), Text(recipe.paper, style="dim"))
     console.print(Text(recipe.why))
     console.print(Text("from the bottom:  " + " -> ".join(r.name for r in lineage(recipe)), style="dim"))

@@ -42,7 +42,7 @@ class Stopping:
         self.heard, self.asked = heard, 0
         self._inside, self._raised = anywhere, -AGAIN
         self._before: dict[int, object] = {}
-        self._process = os.getpid()
+        self._process, self._leaving = os.getpid(), False
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
@@ -53,7 +53,12 @@ class Stopping:
 
     def __exit__(self, *error: object) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_IGN if self._leaving else before)  # type: ignore[arg-type]
+
+    def leave(self, status: int) -> None:
+        """The program ends now, in a while at most; a further signal would only break what libraries clean up."""
+        self._leaving = True
+        leave_within(status)
 
     @contextmanager
     def open(self) -> Iterator[None]:
