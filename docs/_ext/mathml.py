@@ -6,6 +6,7 @@ convert at all, is a warning at its line, and warnings are errors. What it forge
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
 from docutils import nodes
@@ -19,6 +20,7 @@ LOG = logging.getLogger(__name__)
 
 SPACE = "{http://www.w3.org/1998/Math/MathML}"
 BARS = {"|", "\u2016"}  # a browser stretches them to the whole line where nothing forbids it
+PUNCTUATION = re.compile(r"[,.;:)?!]+")
 LIMITS = {"max", "min", "sup", "inf", "argmax", "argmin", "lim"}
 BELOW = {"msub": "munder", "msup": "mover", "msubsup": "munderover"}
 FUNCTIONS = LIMITS | {
@@ -83,10 +85,15 @@ def _set_functions(row: ET.Element, display: str) -> None:
                 row.insert(side, ET.Element(f"{SPACE}mspace", width="0.167em"))
 
 
-def _joined(node: nodes.Node) -> str:
-    """What keeps a comma or a stop behind an equation on its line."""
-    after = node.parent.children[node.parent.index(node) + 1 :]
-    return "\u2060" if after and after[0].astext()[:1] in set(",.;:)?!") else ""
+def _join(app: Sphinx, document: nodes.document) -> None:
+    """A comma or a stop behind an equation stays on its line."""
+    for node in list(document.findall(nodes.math)):
+        parent, at = node.parent, node.parent.index(node)
+        after = parent[at + 1] if at + 1 < len(parent) else None
+        if isinstance(after, nodes.Text) and (stop := PUNCTUATION.match(after)):
+            parent[at : at + 2] = [
+                nodes.inline("", "", node, nodes.Text(stop[0]), classes=["joined"]), nodes.Text(after[stop.end() :]),
+            ]  # fmt: skip
 
 
 def _show(self: HTML5Translator, node: nodes.Node, display: str) -> None:
@@ -95,11 +102,12 @@ def _show(self: HTML5Translator, node: nodes.Node, display: str) -> None:
     except ValueError as error:
         LOG.warning("the equation %r does not render: %s", node.astext(), error, location=node, type="mathml")
         found = self.encode(node.astext())
-    self.body.append(f'<div class="equation">{found}</div>' if display == "block" else found + _joined(node))
+    self.body.append(f'<div class="equation">{found}</div>' if display == "block" else found)
     raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("doctree-read", _join)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(lambda self, node: _show(self, node, "inline"), None),
