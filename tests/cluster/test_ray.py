@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,12 @@ def test_two_learners_take_the_same_steps_within_rounding(here, two):
     assert last[0].keys() == last[1].keys()
     apart = max(float((last[0][name] - last[1][name]).abs().max()) for name in last[0])
     assert 0 < apart < 1e-4, "four steps of up to 1e-3"
+
+
+def test_a_run_of_two_learners_goes_on_in_one_process(tmp_path, two):
+    shutil.copytree(two, tmp_path / "run")
+    again = rung.train(resume=tmp_path / "run", cluster="local", steps=5, quiet=True)
+    assert again.steps == 5 and again.config["cluster_options"] == {}
 
 
 OWN = """
