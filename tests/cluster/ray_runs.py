@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+from safetensors.torch import load_file
+
 import rung
 from rung.io.run_dir import RunDir
 
@@ -27,9 +29,17 @@ def metrics(path):
 
 
 def state(path):
-    """The bytes of every checkpoint."""
-    files = (Path(path) / "checkpoints").rglob("*")
-    return {str(f.relative_to(path)): f.read_bytes() for f in files if f.is_file() and f.name != "COMPLETE"}
+    """The bytes of every checkpoint; of parts that several processes wrote, whose order is chance, those of their tensors."""
+    found = {}
+    for file in sorted((Path(path) / "checkpoints").rglob("*")):
+        if file.is_dir() or file.name == "COMPLETE":
+            continue
+        if file.parent.name == "state":
+            for name, part in load_file(file).items():
+                found.setdefault((str(file.parent.relative_to(path)), name), []).append(part.numpy().tobytes())
+        else:
+            found[str(file.relative_to(path))] = file.read_bytes()
+    return {name: sorted(part) if isinstance(part, list) else part for name, part in found.items()}
 
 
 def answers(path):
