@@ -6,6 +6,7 @@ BIN := .venv/bin
 CORE := .venv/.core
 READY := .venv/.ready
 PEER := .venv-conformance
+TRAINERS := .venv-exports
 VLLM := .venv-vllm
 SPREAD := .venv-cluster
 FIELD := .venv-field
@@ -22,7 +23,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance field vllm cluster oldest newest lock release smollm2 evidence bench docs clean
+.PHONY: help venv demo test lint slow mutants conformance exports field vllm cluster oldest newest lock release smollm2 evidence bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +101,16 @@ $(FIELD)/.ready: pyproject.toml $(LOCK) docs/field/requirements.txt
 	@test -x $(FIELD)/bin/python || $(PYTHON) -m venv $(FIELD)
 	@$(FIELD)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[peft,datasets]' accelerate
 	@$(FIELD)/bin/python -m pip $(QUIET) install --no-deps --requirement docs/field/requirements.txt
+	@touch $@
+
+exports: $(TRAINERS)/.ready ## execute every export in TRL, verl and SkyRL, which are installed into an environment of their own
+	@$(OFFLINE) $(TRAINERS)/bin/python -m pytest --quiet tests/export/inside $(ARGS)
+
+$(TRAINERS)/.ready: pyproject.toml $(LOCK) tests/export/inside/requirements.txt
+	@echo "setting up $(TRAINERS) (a few minutes, once)"
+	@test -x $(TRAINERS)/bin/python || $(PYTHON) -m venv $(TRAINERS)
+	@$(TRAINERS)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[peft,datasets]' accelerate aiohttp pytest
+	@$(TRAINERS)/bin/python -m pip $(QUIET) install --no-deps --requirement tests/export/inside/requirements.txt
 	@touch $@
 
 lock: $(UV) ## write requirements.lock anew: what is in it stays where pyproject.toml allows (ARGS=--upgrade: the newest)

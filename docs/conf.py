@@ -51,7 +51,7 @@ NAVIGATION = {  # page: (caption, the pages below it; * for all that match)
         ("Learn", ["book/index", "cheat_sheet", "symbols", "glossary", "false_claims", "how_to_cite"]),
         ("The ladder", ["ladder/index", "metrics", "health"]),
         ("Guides", ["tasks", "environments", "models", "vllm", "evaluation", "python", "report", "terminal", "plan", "scale",
-                    "reliability", "port_from_trl"]),
+                    "reliability", "port_from_trl", "export"]),
         ("Results and proof", ["results", "evidence", "proof", "audit", "audit_yours", "field", "field/issues", "conformance",
                                "performance", "devices"]),
         ("Python API", ["api/index"]),

@@ -11,7 +11,6 @@ import tomli_w
 from rich.console import Console
 from rich.text import Text
 
-from rung.advice import command
 from rung.errors import InputError
 from rung.export.from_trl import from_trl
 from rung.export.from_verl import from_verl
@@ -48,10 +47,10 @@ def run_import(args: Import) -> int:
     _say(console, "where the words and the mathematics part", found.warnings)
     _say(console, "beside the mathematics", found.notes)
     base, changes = found.base(), diff(found.base(), found.recipe)
-    said = ", ".join(f"{name} {brief(new)}" for name, (_, new) in changes.items())
+    said = ", ".join(f"{name} {brief(new, full=True)}" for name, (_, new) in changes.items())
     console.print(Text(f"\nin rung: {base.name}" + (f" with {said}" if said else ""), "bold"))
     if args.out is not None:
-        console.print(Text(f"written: {args.out}; {command('train', '--config', args.out)}", "dim"))
+        console.print(Text(f"written: {args.out}, for `rung train --config {args.out}`", "dim"))
     else:
         console.print(Text("--out FILE.toml writes it for `rung train --config FILE.toml`", "dim"))
     return 0

@@ -12,6 +12,7 @@ from rung.errors import InputError
 from rung.export.targets import TARGETS, TITLES
 from rung.recipe_io import is_stored, to_dict
 from rung.recipes import Recipe
+from rung.settings.overrides import nested
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,6 @@ class Export:
     @property
     def computed_by(self) -> str:
         return "rung's parts, called from the module" if self.module else f"{TITLES[self.target]}'s own code"
-
-
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a.b": 1} as {"a": {"b": 1}}, the way a file has it."""
-    out: dict[str, Any] = {}
-    for name, value in settings.items():
-        *path, last = name.split(".")
-        inner = out
-        for key in path:
-            inner = inner.setdefault(key, {})
-        inner[last] = value
-    return out
 
 
 def yaml(settings: Mapping[str, Any]) -> str:
@@ -98,3 +87,9 @@ def literal(recipe: Recipe) -> str:
         raise InputError(f"recipe {recipe.name!r} has a part that only this process knows. Use parts of rung.parts.")
     inside = "".join(f"        {name!r}: {value!r},\n" for name, value in to_dict(recipe).items())
     return "from_dict(\n    {\n" + inside + "    }\n)"
+
+
+def times(recipe: Recipe) -> str:
+    """How a batch compares with a mini-batch: "as large as" or "4 times"."""
+    parts = recipe.update.cost().minibatches
+    return "as large as" if parts == 1 else f"{parts} times"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import rung.parts as p
-from rung.export.made import Export, header, literal
+from rung.export.made import Export, header, literal, times
 from rung.export.targets import refuse
 from rung.recipes import Recipe
 
@@ -99,10 +99,9 @@ if __name__ == "__main__":
 
 
 def _notes(r: Recipe, name: str) -> tuple[str, ...]:
-    share = r.update.cost().minibatches
     return tuple(filter(None, (
         f"run it with: python {name}.py trainer.policy.model.path=... data.train_data=...",
-        f"trainer.train_batch_size is {share} times trainer.policy_mini_batch_size; keep that if you change one",
+        f"trainer.train_batch_size is {times(r)} trainer.policy_mini_batch_size; keep that if you change one",
         f"{ALGORITHM}.max_seq_len is generator.sampling_params.max_generate_length; keep that if you change one"
         if isinstance(r.aggregate, p.FixedBudget) and not r.aggregate.budget else "",
         "SkyRL cuts a token's k3 at 10 (where pi is 13 times less than pi_ref), rung the log-ratio at +-20"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import rung.parts as p
-from rung.export.made import Export, header, literal
+from rung.export.made import Export, header, literal, times
 from rung.export.targets import refuse
 from rung.recipes import Recipe
 
@@ -148,7 +148,7 @@ def _notes(r: Recipe, own: bool, name: str) -> tuple[str, ...]:
     return tuple(filter(None, (
         f"run it with: {found}",
         entry,
-        f"data.train_batch_size is {r.update.cost().minibatches} times {ACTOR}.ppo_mini_batch_size; keep that if you change one",
+        f"data.train_batch_size is {times(r)} {ACTOR}.ppo_mini_batch_size; keep that if you change one",
         "verl cuts a token's k3 at 10 (where pi is 13 times less than pi_ref), rung the log-ratio at +-20" if inside else "",
         "where all answers of a batch earn the same, rung learns nothing, and verl whitens what the KL left in the rewards"
         if isinstance(r.normalize, p.Whiten) and r.kl.coef and r.kl.where == "reward" else "",
