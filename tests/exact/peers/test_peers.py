@@ -204,6 +204,15 @@ def test_the_pins_of_make_field_are_the_versions_of_the_adapters():
     }
 
 
+def test_every_issue_that_an_adapter_names_is_written():
+    named = {
+        x for f in Path(registry.__file__).parent.glob("*.py") for x in re.findall(r'issue="([\w-]+)"', f.read_text())
+    }
+    headings = re.findall(r"^## ([\w-]+)$", (ROOT / "docs/field/issues.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert named and not named - {*headings}
+    assert sorted({*headings}) == sorted(headings)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(registry.ADAPTERS))
 def test_a_real_projects_explanations_hold(name):

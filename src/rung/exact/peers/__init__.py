@@ -8,6 +8,8 @@ page         docs/field.md: a table for each project, in words, with the command
 peer         What an adapter says of a project: its algorithms as functions of ours, by name, and what could not be run.
 polgrad_0_2  polgrad 0.2: the ten algorithms of its registry, as its entries and their notes put the pieces together.
 registry     Which projects have an adapter, and one of their algorithms by name: trl:dapo.
+skyrl_0_3    SkyRL 0.3: the estimators and policy losses of its registries, scaled by its own loss reductions.
 stand_ins    Stand-ins for packages that a peer imports and a CPU does not need (ray, vllm, flash_attn, ...).
-trl_1_16     TRL 1.16: GRPOTrainer, RLOOTrainer and GMPOTrainer, their own methods on a bare self.
+trl_1_16     TRL 1.16: GRPOTrainer and RLOOTrainer, their own methods on a bare self.
+verl_0_9     verl 0.9: every registered estimator through its `compute_advantage`, every policy loss through its `ppo_loss`.
 """

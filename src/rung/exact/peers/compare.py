@@ -26,7 +26,7 @@ from rung.recipes import Recipe
 
 SAME = 1e-5  # float32 inside a peer stays below it
 # log pi/old of the tokens, one after the other: on both sides of every clip that is in use (log 1.2 = .18, log 1.28 = .25)
-STEPS = torch.tensor([0.21, -0.21, 0.02, -0.3, 0.5, -0.6, 0.1, 1.3, -0.05, 0.23, -1.4, 0.35], dtype=F64)
+STEPS = torch.tensor([0.21, -0.21, 1.2, -0.3, 0.5, -0.6, 0.1, 1.3, -0.05, 0.23, -1.4, 1.25], dtype=F64)
 AWAY = (1.0, 0.002)  # times those: ratios of tokens as above, then such that ratios of answers lie at GSPO's clips
 
 

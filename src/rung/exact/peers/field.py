@@ -43,7 +43,8 @@ class Line:
 def look_at(one: Peer) -> Line:
     """Audit in three worlds, compare with our recipe, and hold the adapter to what it says of the difference."""
     pair, ours = pair_of(one), variant(one)
-    found, same = audit_pair(pair, MAIN), match(pair, ours, MAIN)
+    world = replace(MAIN, reward=one.reward)
+    found, same = audit_pair(pair, world), match(pair, ours, world)
     elsewhere = tuple(Elsewhere(*expectation(pair, world)) for world in OTHERS.values())
     return Line(one, found, elsewhere, same, _faults(one, same))
 
@@ -56,7 +57,7 @@ def _faults(one: Peer, same: Match) -> tuple[str, ...]:
         out.append(f"{one.name} is {one.recipe} with what it lists; {one.rest!r} explains nothing")
     pair = pair_of(one)
     for name in one.differs if same.same else ():
-        less = match(pair, variant(one, without=name), MAIN)
+        less = match(pair, variant(one, without=name), replace(MAIN, reward=one.reward))
         if less.same and math.isclose(less.c, same.c, rel_tol=1e-6):
             out.append(f"{one.name} lists {name}, which makes no difference")
     return tuple(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Peer:
     rest: what no part of ours levels, in words; empty where nothing is left.
     paper: how it differs from the paper of its name; empty where it does not.
     equal_rows: its trainer makes micro-batches of equal numbers of answers only, so that unequal ones are no fault.
-    issue: a heading of docs/field/issues.md.
+    issue: a heading of docs/field/issues.md.  reward: of the world in which it is looked at first.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Peer:
     paper: str = ""
     equal_rows: bool = False
     issue: str = ""
+    reward: Literal["dense", "binary"] = "dense"
 
     def __post_init__(self) -> None:
         assert self.loss or self.advantages, f"{self.name} has nothing to audit"
@@ -48,6 +49,10 @@ class Project:
     stood_in: str
     accumulation: str
     not_audited: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [peer.name for peer in self.peers]
+        assert len({*names}) == len(names), f"two algorithms of {self.name} have one name: {names}"
 
 
 def asking(function: Callable[..., Any], name: str, *names: str) -> Callable[..., Any]:

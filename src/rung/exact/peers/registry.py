@@ -12,6 +12,8 @@ from rung.exact.peers.peer import Peer, Project
 ADAPTERS = {  # project: (module, package, version)
     "polgrad": ("polgrad_0_2", "polgrad", "0.2.1"),
     "trl": ("trl_1_16", "trl", "1.16.0"),
+    "verl": ("verl_0_9", "verl", "0.9.1"),
+    "skyrl": ("skyrl_0_3", "skyrl", "0.3.0"),
 }
 
 

@@ -53,6 +53,9 @@ class _Decorator:
     def __init__(self, of: type) -> None:
         self._of = of
 
+    def __bool__(self) -> bool:
+        return False  # is_initialized(), is_available(), ...
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and callable(args[0]) and not kwargs:
             return args[0]
@@ -72,7 +75,7 @@ class _Module(ModuleType):
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds the stand-ins, after everything that is installed."""
+    """Finds the stand-ins, before folders that happen to have their names."""
 
     def __init__(self) -> None:
         self.roots: set[str] = set()
@@ -95,7 +98,7 @@ _finder = _Finder()
 def stand_in_for(*roots: str) -> tuple[str, ...]:
     """Let these packages be imported where they are not installed; the names of those that are not."""
     if _finder not in sys.meta_path:
-        sys.meta_path.append(_finder)
+        sys.meta_path.insert(0, _finder)
     absent = tuple(r for r in roots if r in _finder.roots or not _installed(r))
     _finder.roots.update(absent)
     return absent
@@ -103,6 +106,7 @@ def stand_in_for(*roots: str) -> tuple[str, ...]:
 
 def _installed(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
+        spec = importlib.util.find_spec(name)
+        return spec is not None and spec.origin is not None  # a mere folder has none
     except ModuleNotFoundError:  # its parent is not there
         return False

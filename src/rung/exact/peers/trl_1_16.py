@@ -1,4 +1,4 @@
-"""TRL 1.16: GRPOTrainer, RLOOTrainer and GMPOTrainer, their own methods on a bare self.
+"""TRL 1.16: GRPOTrainer and RLOOTrainer, their own methods on a bare self.
 
 What runs is `_compute_loss` and `_generate_and_score_completions`. `self` is an instance made without `__init__`, with the
 attributes that `__init__` copies from the real configuration object; the model's forward pass, generation and reward functions
