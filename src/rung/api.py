@@ -57,15 +57,14 @@ def train(
         _object(task), _object(reward), _object(environment), model if isinstance(model, Loaded) else pair,
         _object(recipe),
     )  # fmt: skip
+    own = recipe if isinstance(recipe, Recipe) else None
     named = {
-        "recipe": recipe if recipe is None or isinstance(recipe, str) else recipe.name,
-        "model": None if model is None else _told_model(model, pair),
+        "recipe": own.name if own else recipe, "model": None if model is None else _told_model(model, pair),
         "task": given.told_task(task), "reward": given.told(reward), "environment": given.told_environment(environment),
     }  # fmt: skip
     if pair and "dtype" not in settings:
         settings["dtype"] = _dtype(pair[0])
     config = _config({k: v for k, v in named.items() if v is not None} | settings)
-    own = None if recipe is None or isinstance(recipe, str) else recipe
     if config.resume:
         from rung.training.resume import agreed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -49,13 +50,10 @@ def project(version: str) -> Project:
     )
 
 
-def _peer(pg: Any, name: str) -> Peer:
-    spec, (recipe, differs) = pg.get_algorithm(name), DIFFERS[name]
-    kl_here = spec.kl_placement == "reward"
-
+def _advantages(pg: Any, spec: Any) -> Callable[..., Tensor]:
     def advantages(**x: Any) -> Tensor:
         mask_BT, reward_BT = x["mask"], x["reward_BT"]
-        if kl_here:
+        if spec.kl_placement == "reward":
             kl = spec.kl_reward
             reward_BT = pg.kl_in_reward(
                 reward_BT, x["old_logp"], x["ref_logp"], kl.kind, kl.coef, response_mask=mask_BT
@@ -71,6 +69,12 @@ def _peer(pg: Any, name: str) -> Peer:
             adv = pg.whiten(pg.gae(reward_BT, 0 * reward_BT, config=one, response_mask=mask_BT)[0], mask_BT)
         out: Tensor = pg.broadcast_to_tokens(adv, mask_BT) if adv.dim() == 1 else adv
         return out
+
+    return advantages
+
+
+def _peer(pg: Any, name: str) -> Peer:
+    spec, (recipe, differs) = pg.get_algorithm(name), DIFFERS[name]
 
     def loss(**x: Any) -> Tensor:
         config = replace(spec.loss, norm_len=x["max_tokens"]) if name == "dr_grpo" else spec.loss
@@ -93,12 +97,12 @@ def _peer(pg: Any, name: str) -> Peer:
         "mask",
         "groups",
         *["values"] * (spec.advantage == "gae"),
-        *["old_logp", "ref_logp"] * kl_here,
+        *["old_logp", "ref_logp"] * (spec.kl_placement == "reward"),
     ]
     return Peer(
         name,
         recipe,
         asking(loss, f"{name}", *asks),
-        asking(advantages, f"{spec.advantage} advantages", *adv_asks),
+        asking(_advantages(pg, spec), f"{spec.advantage} advantages", *adv_asks),
         differs,
     )
