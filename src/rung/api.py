@@ -50,13 +50,11 @@ def train(
     from rung.training.loop import train as loop
 
     _refuse_unknown(settings)
-    if not (recipe is None or isinstance(recipe, (str, Recipe))):
+    if not isinstance(recipe, str | Recipe | None):
         raise InputError(f"recipe is {recipe!r:.80}; give a recipe's name, such as 'grpo', or a rung.recipes.Recipe.")
     callbacks, pair = _listening(callbacks), _pair(model, tokenizer)
-    objects = Objects(
-        _object(task), _object(reward), _object(environment), model if isinstance(model, Loaded) else pair,
-        _object(recipe),
-    )  # fmt: skip
+    loaded = model if isinstance(model, Loaded) else pair
+    objects = Objects(_object(task), _object(reward), _object(environment), loaded, _object(recipe))
     own = recipe if isinstance(recipe, Recipe) else None
     named = {
         "recipe": own.name if own else recipe, "model": None if model is None else _told_model(model, pair),
