@@ -288,7 +288,7 @@ def test_a_setting_is_spelled_for_its_reader():
 
 
 # Rooms that only a command reaches, and flags that only a command has; everything else may be refused in Python, too.
-SHELL = ("cli.py", "flags.py", "tables.py", "make.py", "scripts.py", "shell/", "experiments/", "exact/audit.py")
+SHELL = ("cli.py", "flags.py", "tables.py", "make.py", "scripts.py", "shell/", "experiments/", "exact/audit.py", "export/")
 SHELL += ("evaluation/asking.py", "evaluation/verification.py", "evaluation/rows.py")
 ONLY = {"--spec", "--json", "--compare", "--markdown", "--recipes"}
 SAYS = ("InputError", "unknown", "need", "refuse")

@@ -50,7 +50,7 @@ def write_unipo(home: Path, out: Path) -> Path:
             f"{home} has no checkpoint with a tokenizer, so the texts of its tokens are not known. Train on until one is saved."
         )
     if not run.rollout_steps():
-        raise InputError(f"{home} stored no answers (--no-save-rollouts): there is no step to export.")
+        raise InputError(f"{home} stored no answers ({setting('save_rollouts', False)}): there is no step to export.")
     recipe = _recipe(home, config)
     with readable(run.path / "config.toml"):
         header = to_json(_header(config, recipe))
