@@ -39,7 +39,7 @@ MESSAGES = st.lists(
     ),
     max_size=3,
 )
-CELLS = st.one_of(texts, plain, values, MESSAGES, MESSAGES.map(repr))
+CELLS = st.one_of(texts, plain, values, MESSAGES, MESSAGES.map(dumps))
 ROW = st.dictionaries(st.sampled_from(NAMES), CELLS, max_size=4) | st.fixed_dictionaries(
     {"prompt": texts | MESSAGES, "answer": plain}, optional={"choices": st.lists(texts, max_size=4), "extra": values}
 )

@@ -154,7 +154,7 @@ def any_waits(judges: Sequence[Rewarded]) -> bool | Literal["in order"]:
 def manner(options: dict[str, Any]) -> dict[str, Any]:
     """How functions judge, taken out of a task's options: what happens where one raises, and how long it may take."""
     return {
-        "on_error": str(options.pop("on_error", "stop")),
+        "on_error": shown(x) if not isinstance(x := options.pop("on_error", "stop"), str) else x,
         "deadline": float(options.pop("reward_deadline", DEADLINE)),
     }
 

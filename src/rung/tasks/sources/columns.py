@@ -198,6 +198,11 @@ def present(row: Row, column: str, value: Any, named_by: str) -> Any:
         raise unknown("column", column, _names(row.values), more=more)
     if is_empty(value):
         raise InputError(f"{row.place}: the column {column!r} is empty. Fill it in or remove the row.")
+    if isinstance(value, list | dict):
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{row.place}: the column {column!r} cannot be written as text: {error}.") from error
     if isinstance(value, int) and value.bit_length() > DIGITS * math.log2(10):
         raise InputError(
             f"{row.place}: the column {column!r} is a whole number of more than {DIGITS:,} digits, which is not written out. Give "

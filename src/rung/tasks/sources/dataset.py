@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rung.errors import InputError, unknown
+from rung.errors import InputError, setting, unknown
 from rung.records import Completion, Group, Prompt, Task
+from rung.settings.ranges import refuse
 from rung.tasks.environments.protocol import Judge, Splits
 from rung.tasks.sources import hub
 from rung.tasks.sources.columns import extended, find, lookup, require
@@ -112,7 +113,8 @@ def splits(
     given:   rows that are here already, instead of those in `path`, which is their name then.
     """
     options = dict(options or {})
-    share, instruction = options.pop("eval_share", 1 / 8), str(options.pop("instruction", ""))
+    share, instruction = options.pop("eval_share", 1 / 8), options.pop("instruction", "")
+    refuse(instruction, str, setting("task_options.instruction"))
     drop, unsafe = (bool(options.pop(name, False)) for name in ("drop_unverifiable", "unsafe_code"))
     sources = read_sources(path, options, given)
     columns = find(sources[0][0], prompt_column, answer_column, answers=answers)

@@ -98,8 +98,11 @@ def _short(part: str) -> dict[str, Any]:
 
 
 def _weight(value: Any, where: str) -> Fraction:
+    text = str(value).lower()
     try:
-        weight = Fraction(str(value))
+        if "e" in text and not 1e-9 <= float(text) <= 1e9:  # a Fraction of 1e999999999 would fill the memory
+            raise ValueError
+        weight = Fraction(text)
     except (ValueError, ZeroDivisionError):
         weight = Fraction(-1)
     if weight < 0:
