@@ -126,7 +126,7 @@ CASES = [
     (*DRY, "--decay-steps", "5", "--tokens", "100"), (*DRY, "--decay-steps", "50", "--steps", "3"), (*DRY, "--reward", "x"),
     (*DRY, "--reward", "x.py:f"), (*DRY, "--environment", "x"), (*DRY, "--tracker", "x"), (*DRY, "--dtype", "float16"),
     (*DRY, "--sampler", "vllm"), (*DRY, "--task-path", "gone"), (*DRY, "--task", "gsm8k"), (*DRY, "--task", "a:,b:"),
-    (*DRY, "--task", "chained_arithmetic:nan,gsm8k:1"), 
+    (*DRY, "--task", "chained_arithmetic:nan,gsm8k:1"),
     (*DRY, "--task", "chained_arithmetic:1e999999999,gsm8k:1"), (*DRY, "--task", ":1,:2"), (*DRY, "--max-new-tokens", "99999999"),
     (*DRY, "--prompts-per-step", "9" * 12), (*DRY, "--samples-per-prompt", "9" * 12),
     (*DRY, "--top-k", "5"), (*DRY, "--top-p", "0.5"),
