@@ -216,7 +216,7 @@ def _policy_losses() -> list[Peer]:
 def _kls() -> list[Peer]:
     def kl(name: str, kind: str, part: Any, rest: str = "", paper: str = "", issue: str = "") -> Peer:
         differs = {"surrogate": DUAL, "kl": (part, f"kl_loss_type={kind!r}")} if part else {"surrogate": DUAL}
-        settings = {
+        settings: dict[str, Any] = {
             "use_kl_loss": True,
             "kl_loss_type": kind,
             "kl_loss_coef": 0.04,
@@ -238,7 +238,7 @@ def _loss(name: str, recipe: str, differs: dict[str, tuple[Any, str]], mode: str
     from verl.workers.utils.losses import ppo_loss
 
     said = {k: more.pop(k) for k in ("rest", "issue", "paper") if k in more}
-    inner = {k: more.pop(k) for k in ("dro_beta", "clip_cov_lb") if k in more}
+    inner: dict[str, Any] = {k: more.pop(k) for k in ("dro_beta", "clip_cov_lb") if k in more}
     if "correction" in more:
         inner["rollout_correction"] = more.pop("correction")
     own_budget = more.get("loss_scale_factor") == -1
