@@ -23,7 +23,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow mutants conformance exports field vllm cluster oldest newest lock release smollm2 evidence bench docs clean
+.PHONY: help venv demo test lint slow faults mutants conformance exports field vllm cluster oldest newest lock release smollm2 evidence bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ lint: $(READY)
 
 slow: $(READY) ## the slow tests
 	@$(PYTEST) -m "slow and $(MARKS)"
+
+faults: $(READY) ## kill, fill, damage: what a run survives, with counts (ARGS="--only reward" for some)
+	@$(BIN)/python tests/faults/run.py $(ARGS)
+	@test ! -d tests/fuzz || RUNG_FUZZ_CASES=10000 $(PYTEST) -m "$(MARKS)" tests/fuzz
 
 mutants: $(READY) ## plant one-token mistakes, each of which the tests must catch (ARGS="--only kl" for some)
 	@$(BIN)/python tests/mutants/mutants.py --jobs $(JOBS) $(ARGS)

@@ -201,7 +201,7 @@ def test_an_environment_that_hangs_is_named_at_its_deadline(monkeypatch, method)
 
     talk = conversation.Talk(type("Task", (), {"id": "t:1"}), Session())
     with pytest.raises(InputError, match=rf"Session.{method} for problem 't:1' has not answered within 0.3 s"):
-        conversation._in_time(talk, method, getattr(talk.session, method))
+        conversation._theirs(talk, method, getattr(talk.session, method))
 
 
 def test_a_class_whose_reward_hangs_is_named_at_its_deadline(monkeypatch):

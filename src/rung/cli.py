@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from rung import __version__
 from rung.errors import InputError, RunFailed, typed, unknown
-from rung.io.stopping import Stopped, Stopping, to_nothing
+from rung.io.stopping import Stopped, Stopping, lingering, to_nothing
 from rung.io.waiting import waiting
 from rung.shell.arguments import record, refuse_repeated
 from rung.shell.commands import COMMANDS, load
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with typed():
                 status = _run(words)
             sys.stdout.flush()
-            if argv is None and status > 128:  # a signal ended it, as of a training run that is saved
+            if argv is None and (status > 128 or lingering()):  # a signal ended a run that is saved, or a thread would go on
                 stop.leave(status)
             return status
         except InputError as error:

@@ -108,7 +108,7 @@ def test_one_place_makes_samplers_and_names_are_read_from_it(capsys):
         "rollout/samplers.py", "rollout/torch_sampler.py",
     }  # fmt: skip
     model = models.load(str(starter.path()))
-    assert isinstance(made := make_sampler(model), TorchSampler) and made.max_batch == SAMPLERS["torch"].at_once
+    assert isinstance(made := make_sampler(model).sampler, TorchSampler) and made.max_batch == SAMPLERS["torch"].at_once
     assert made.same_numbers and not TorchSampler(replace(model, hf=model.hf.to(torch.bfloat16))).same_numbers
     with pytest.raises(InputError, match=r"sampler 'touch'.*Did you mean 'torch'"):
         make_sampler(model, "touch")

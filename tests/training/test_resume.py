@@ -31,7 +31,7 @@ OTHER = {
     "weight_decay": 0.1, "dtype": "bfloat16", "trainable": "lm_head", "lora_rank": 3, "lora_alpha": 1.0, "lora_targets": "q",
     "gradient_checkpointing": True, "activation_gib": 0.5, "eval_problems": 3, "eval_samples": 2, "eval_every": 1,
     "save_every": 1, "save_rollouts": False, "seed": 5, "tracker": "tensorboard", "trust_remote_code": True, "threads": 2,
-    "keep_last": 2, "keep_best": True, "reward_deadline": 5.0, "ignore_memory": True,
+    "keep_last": 2, "keep_best": True, "keep_rollouts": 8, "reward_deadline": 5.0, "ignore_memory": True,
     "cluster": "ray", "cluster_options": {"samplers": 2}, "overrides": {"surrogate.high": 0.5},
 }  # fmt: skip
 

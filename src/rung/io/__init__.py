@@ -8,6 +8,7 @@ environment   Where a number came from: versions, commit, hardware, command line
 files         Files that a killed process cannot tear: another name, sync, rename. And JSON that is always valid.
 held_out      How a run's evaluations are read from its metrics: as accuracies if all of them are, else as mean rewards.
 hub           A trained model to the Hugging Face hub, with a card that says how it was trained and what it reached.
+lock          The lock of a directory that one process writes, and the mark by which that process knows it again.
 new_dir       Where a run may be written: an empty directory, or the next number of a name.
 notebook      A run in a notebook: a small table and one curve as HTML, with nothing to load and the page's own colours.
 origin        The files that a run's settings name: found from where it was started, and their hashes, to see that one was edited.

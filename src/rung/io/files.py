@@ -83,13 +83,13 @@ def replace_kept(path: Path, data: bytes) -> None:
     write_atomic(path, lambda file: file.write(data))
 
 
-def keep_backup(path: Path) -> None:
-    """Copies `path` to the first free `path.bak-N`, before it is replaced."""
+def keep_backup(path: Path, data: bytes | None = None) -> None:
+    """What `path` holds, or that of it which is lost, to the first free `path.bak-N`, before it is replaced."""
     if path.exists():
         n = 1
         while (backup := path.with_name(f"{path.name}.bak-{n}")).exists():
             n += 1
-        write_atomic(backup, lambda file: file.write(path.read_bytes()))
+        write_atomic(backup, lambda file: file.write(path.read_bytes() if data is None else data))
 
 
 @contextmanager

@@ -8,11 +8,8 @@ What is replaced on a resume stays beside it as `FILE.bak-N`.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,31 +20,14 @@ import tomli_w
 import zstandard
 
 from rung.advice import command
-from rung.errors import InputError, setting
+from rung.errors import InputError, RunFailed, setting
 from rung.io.answers import is_number
 from rung.io.checkpoints import Checkpoints, steps_in
 from rung.io.environment import describe_environment
 from rung.io.files import keep_backup, readable, replace_kept, to_json, write_atomic
+from rung.io.lock import Lock
 from rung.io.new_dir import empty, is_empty, not_empty, numbered
 from rung.settings import toml
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock, everything else works
-    fcntl = None  # type: ignore[assignment]
-
-_held: set[int] = set()  # descriptors of the locks that this process holds
-
-
-def _forget_locks_in_child() -> None:
-    """A forked child shares the lock; if it outlived us, the run could not be resumed."""
-    for fd in _held:
-        os.close(fd)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks_in_child)
 
 
 class RunDir:
@@ -58,9 +38,10 @@ class RunDir:
 
     def __init__(self, path: Path, made: bool = False) -> None:
         self.path, self._made = path, made
-        self._lock: int | None = None
+        self.root = path.absolute()  # a reward may change the directory that a process is in
+        self._lock: Lock | None = None
         self._metrics: IO[bytes] | None = None
-        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.checkpoints = Checkpoints(self.root / "checkpoints")
         self._resumed: Path | None = None  # the checkpoint that this process went on from
 
     @classmethod
@@ -95,30 +76,8 @@ class RunDir:
         return run
 
     def _acquire(self) -> None:
-        try:
-            fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(
-                f"cannot write in {self.path}: {error.strerror}. Start another run with {setting('out')}."
-            ) from error
-        _held.add(fd)
-        self._lock = fd
-        try:
-            if fcntl is not None:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
-            self.close()
-            raise InputError(
-                f"the run {self.path} is being written by {owner}. Two writers would mix their results: "
-                f"wait until it ends, stop it, or give another directory with {setting('out')}."
-            ) from error
-        except OSError:
-            pass  # a file system that knows no locks (some network mounts): the run is worth more than its lock
-        with contextlib.suppress(OSError):  # a full disk: only the name of the owner is lost
-            os.ftruncate(fd, 0)
-            os.write(fd, f"process {os.getpid()} on {platform.node()}\n".encode())
-        for folder in (self.path, self.path / "rollouts", self.path / "evaluations"):  # nobody writes them now
+        self._lock = Lock(self.root, self.path)
+        for folder in (self.root, self.root / "rollouts", self.root / "evaluations"):  # nobody writes them now
             for torn in folder.glob(".tmp-*"):
                 torn.unlink(missing_ok=True)
 
@@ -128,12 +87,7 @@ class RunDir:
             self._metrics.close()
             self._metrics = None
         if self._lock is not None:
-            if self._lock in _held:  # not so in a forked child
-                _held.discard(self._lock)
-                with contextlib.suppress(OSError):  # file systems without locks
-                    if fcntl is not None:  # at once, even if a child has not let go of its copy yet
-                        fcntl.flock(self._lock, fcntl.LOCK_UN)
-                os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def __enter__(self) -> RunDir:
@@ -142,31 +96,43 @@ class RunDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and self._made and not self._begun():
-            shutil.rmtree(self.path, ignore_errors=True)
+        if kind is not None and self._made and self.here() and not self.begun():
+            shutil.rmtree(self.root, ignore_errors=True)
         self.close()
 
-    def _begun(self) -> bool:
-        """Whether a step was done."""
-        return any(_after(row, 0) for row in self.metrics()) or self.latest_checkpoint() is not None
+    def here(self) -> bool:
+        """Whether what lies at `path` is still the directory that this process writes: nobody has moved or deleted it."""
+        return self._lock is not None and self._lock.here()
+
+    def gone(self) -> RunFailed:
+        """What is said where it is not."""
+        return RunFailed(
+            f"the run's directory {self.path} was moved or deleted while it was written, so nothing more can be kept there. If it "
+            f"was moved, go on with it where it lies now: {command('train', '--resume', 'RUN')}. If it was deleted, begin again."
+        )
+
+    def begun(self) -> bool:
+        """Whether a step was done, or answers of the first one are kept."""
+        kept = any((self.root / "kept").glob("*.json"))
+        return kept or any(_after(row, 0) for row in self.metrics()) or self.latest_checkpoint() is not None
 
     # ---- config and environment
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.toml. TOML has no null: fields that are None are left out."""
-        self._replace(self.path / "config.toml", tomli_w.dumps(_toml(config)).encode())
+        self._replace(self.root / "config.toml", tomli_w.dumps(_toml(config)).encode())
 
     def config(self) -> dict[str, Any]:
-        path = self.path / "config.toml"
+        path = self.root / "config.toml"
         with readable(path):
             return toml.loads(path.read_text(encoding="utf-8"))
 
     def write_environment(self, device: str | None = None) -> None:
         """environment.json: device, versions, commit, hardware and command line, to say later where a number came from."""
-        self._replace(self.path / "environment.json", (to_json(describe_environment(device), indent=2) + "\n").encode())
+        self._replace(self.root / "environment.json", (to_json(describe_environment(device), indent=2) + "\n").encode())
 
     def environment(self) -> dict[str, Any]:
-        path = self.path / "environment.json"
+        path = self.root / "environment.json"
         if not path.exists():
             return {}
         with readable(path):
@@ -183,13 +149,18 @@ class RunDir:
     # ---- metrics
 
     def log(self, metrics: Mapping[str, float | int]) -> None:
-        """One JSON line, flushed at once. NaN and infinity become null."""
+        """One JSON line, flushed at once. NaN and infinity become null.
+
+        Raises: RunFailed: the directory is not there any more, which an open file would not notice.
+        """
+        if self._lock is not None and not self.here():
+            raise self.gone()
         if self._metrics is None:
             assert self._lock is not None, "this run is open for reading only"
             whole, torn = self._metric_lines()
             if torn:  # a killed writer left half a line: the next one must not continue it
                 self._rewrite_metrics(whole)
-            self._metrics = (self.path / "metrics.jsonl").open("ab")
+            self._metrics = (self.root / "metrics.jsonl").open("ab")
         self._metrics.write(to_json(dict(metrics)).encode() + b"\n")
         self._metrics.flush()
 
@@ -206,7 +177,7 @@ class RunDir:
         return len(whole) - len(kept)
 
     def _metric_lines(self) -> tuple[list[tuple[bytes, dict[str, Any]]], bool]:
-        path, rows, torn = self.path / "metrics.jsonl", list[tuple[bytes, dict[str, Any]]](), False
+        path, rows, torn = self.root / "metrics.jsonl", list[tuple[bytes, dict[str, Any]]](), False
         with readable(path):
             data = path.read_bytes() if path.exists() else b""
         lines = data.split(b"\n")
@@ -229,9 +200,10 @@ class RunDir:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
-        path = self.path / "metrics.jsonl"
-        keep_backup(path)
-        write_atomic(path, lambda file: file.write(b"".join(line + b"\n" for line, _ in kept)))
+        path = self.root / "metrics.jsonl"
+        data = b"".join(line + b"\n" for line, _ in kept)
+        keep_backup(path, path.read_bytes().removeprefix(data))  # not all of it each time: a run may go on a hundred times
+        write_atomic(path, lambda file: file.write(data))
 
     # ---- rollouts
 
@@ -260,10 +232,10 @@ class RunDir:
             return [dict(json.loads(line)) for line in io.TextIOWrapper(stream, encoding="utf-8")]
 
     def rollout_steps(self) -> list[int]:
-        return steps_in(self.path / "rollouts", r"step_(\d{6,})\.jsonl\.zst")
+        return steps_in(self.root / "rollouts", r"step_(\d{6,})\.jsonl\.zst")
 
     def _rollout_path(self, step: int) -> Path:
-        return self.path / "rollouts" / f"step_{step:06d}.jsonl.zst"
+        return self.root / "rollouts" / f"step_{step:06d}.jsonl.zst"
 
     # ---- checkpoints
 

@@ -96,6 +96,11 @@ def to_nothing(stream: IO[str]) -> None:
         os.close(nothing)
 
 
+def lingering() -> bool:
+    """Whether a thread of somebody's would keep the program alive after its end."""
+    return any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate())
+
+
 def leave_within(status: int, seconds: float = LEAVING) -> None:
     """Whatever still runs then (a thread of the user's, a library's cleaning up) ends with the program."""
     last = threading.Timer(seconds, os._exit, (status,))

@@ -1,6 +1,7 @@
 """From problems to a batch: draw, sample, score, lay out.
 
 ask            From problems to scored answers: one prompt and one answer, or a conversation with the environment.
+checked        A sampler whose answers are looked at before anything learns from them.
 collect        One step's answers: draw problems, sample answers to them, score them, and lay them out as a Batch.
 conversation   Conversations with an environment: the model's turns and what it is told between them, as one growing row of tokens.
 draws          Which chance each row of a step gets: its own, by (seed, row), whoever draws it and beside whatever else.

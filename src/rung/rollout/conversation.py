@@ -18,7 +18,7 @@ from rung.rollout.draws import Draws
 from rung.rollout.phases import Phase
 from rung.rollout.sampler import Sampler, keeping
 from rung.tasks.environments.protocol import Begins, Counts, Session, Waits, reward_of
-from rung.tasks.rewards.deadline import DEADLINE, Late, outcome, start, within
+from rung.tasks.rewards.deadline import DEADLINE, Late, Up, outcome, start, within
 from rung.text import Codec, begun, inside
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ def _turns(
 def _open(codec: Codec, law: SamplingLaw, group: Sequence[Talk]) -> None:
     """The first messages of all conversations about one task, which must be equal: their rewards are compared."""
     for talk in group:
-        talk.opening = _in_time(talk, "reset", talk.session.reset)
+        talk.opening = _theirs(talk, "reset", talk.session.reset)
         if talk.opening != group[0].opening:
             raise InputError(
                 f"problem {talk.task.id!r}: two sessions of {type(talk.session).__name__} began with different messages, but "
@@ -169,37 +169,17 @@ def _said(codec: Codec, talk: Talk) -> Completion | None:
     return None if talk.over else Completion(text, "stop", talk.said, tuple(talk.messages), talk.session)
 
 
-def _in_time(talk: Talk, method: str, call: Callable[[], T]) -> T:
-    """What the environment answers; a run does not wait forever for one that hangs."""
-    try:
-        return within(DEADLINE, call)
-    except Late as error:
-        raise InputError(
-            f"{type(talk.session).__name__}.{method} for problem {talk.task.id!r} has not answered within {error}. Mend what it "
-            "waits for, or let it give up by itself."
-        ) from error
-
-
 def _asked(talk: Talk, completion: Completion) -> Callable[[], Step]:
     """Let the environment answer: what waits goes on by itself, anything else is done now, conversation by conversation."""
     session = talk.session
     if isinstance(session, Begins):
-        return _in_time(talk, "step", partial(session.begin, completion))
+        return _theirs(talk, "step", partial(session.begin, completion))
     beside = isinstance(session, Waits) and bool(session.waits)
-    return _in_time(talk, "step", lambda: start(lambda: session.step(completion), beside=beside))
+    return _theirs(talk, "step", lambda: start(lambda: session.step(completion), beside=beside))
 
 
 def _ended(talk: Talk, asked: Callable[[], Callable[[], Step]]) -> Step:
-    try:
-        return _in_time(talk, "step", asked())
-    except InputError:
-        raise
-    except Exception as error:
-        name = f"{type(talk.session).__name__}.step"
-        raise InputError(
-            f"{name} for problem {talk.task.id!r} raised {type(error).__name__}: {error}. An environment must answer "
-            "anything that a model may say; return a message that tells it what was wrong."
-        ) from error
+    return _theirs(talk, "step", lambda: asked()())
 
 
 def _told(codec: Codec, law: SamplingLaw, talk: Talk, step: Step, *, last: bool) -> None:
@@ -220,6 +200,24 @@ def _told(codec: Codec, law: SamplingLaw, talk: Talk, step: Step, *, last: bool)
     talk.told(extension(codec, talk.opening, step.messages, talk.tokens[-1]))
     if talk.room(law, codec.context) < 1:
         talk.over, talk.cut = True, "tokens"
+
+
+def _theirs(talk: Talk, method: str, call: Callable[[], T]) -> T:
+    """What the environment answers: a run does not wait forever for one that hangs, and what it raises is said with its name."""
+    what = f"{type(talk.session).__name__}.{method} for problem {talk.task.id!r}"
+    try:
+        return within(DEADLINE, call)
+    except (InputError, KeyboardInterrupt, Up):
+        raise
+    except Late as error:
+        raise InputError(
+            f"{what} has not answered within {error}. Mend what it waits for, or let it give up by itself."
+        ) from error
+    except BaseException as error:
+        raise InputError(
+            f"{what} raised {type(error).__name__}: {error}. An environment must answer anything that a model may say; return a "
+            "message that tells it what was wrong."
+        ) from error
 
 
 def extension(codec: Codec, opening: Prompt, observation: Sequence[Message], last: int) -> list[int]:

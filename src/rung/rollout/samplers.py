@@ -53,11 +53,13 @@ else:
 
 
 def make_sampler(model: Model, name: str = USUAL) -> Sampler:
-    """The sampler of this name, with the model's weights of now."""
+    """The sampler of this name, with the model's weights of now; what it returns is looked at."""
+    from rung.rollout.checked import Checked
+
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)
     kind = SAMPLERS[name]
-    sampler = kind.make(model, kind.at_once)
+    sampler = Checked(kind.make(model, kind.at_once), int(model.hf.get_input_embeddings().weight.shape[0]))
     sampler.load(model.hf.state_dict().items(), 0)
     return sampler
 

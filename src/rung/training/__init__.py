@@ -6,7 +6,9 @@ checkpoint    What a checkpoint holds, written and read in one place.
 config        The settings of a run: one frozen dataclass, written by flags, a TOML file or Python, and stored with the run.
 critic        The critic: V(s_t), the return still to come, read where the model predicts token t. Its head starts at zero.
 defaults      Defaults that the user did not set.
+drawn         Answers kept on disk, some at a time, until a checkpoint holds the step that they belong to.
 evaluation    Held-out problems, with a confidence interval: the same problems, law and seed before and after.
+guests        Code of the user's in this process (rewards, environments): what it leaves behind is put back, or ends there.
 health        Failing loudly: what goes wrong is said while it trains, with its likely cause and what to do.
 held_out      The evaluations of one run.
 learner       One training step, the story of the project in order: rewards -> credit -> objective -> update -> what happened.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def write(setup: Setup, done: Finished, directory: Path) -> None:
         save_state(directory, done.progress, "progress")
     except SafetensorError as error:
         if found := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(found[1]), str(error)) from error
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(directory)) from error
         raise
 
 

@@ -116,14 +116,15 @@ class TrainConfig(Weights, Problems, Settings):
     eval_samples: Answers | None = None
     """answers per held-out problem; None: 1, or more where the task has fewer problems than asked for"""
     eval_every: Natural | None = None
-    """steps between evaluations, 0: only before and after; None: a tenth of the run (of --tokens, where they end it), or more
-    where evaluations would take more than about that"""
+    """steps between evaluations, 0: only before and after; None: a tenth of the run, more where they would take more than that"""
     save_every: Natural | None = None
     """steps between checkpoints, 0: only at the end; None: one every two minutes, or every twenty times as long as one takes"""
     keep_last: Natural | None = None
     """newest checkpoints that stay, older ones are removed, 0: all; None: 2 where the clock makes them, else all"""
     keep_best: bool = False
     """keep the checkpoint that did best on the held-out problems besides"""
+    keep_rollouts: Natural = 0
+    """sample so many answers at a time, and keep them until a checkpoint holds their step; 0: all at once, and keep none"""
     save_rollouts: bool = True
     """write all answers with rewards, log-probabilities and advantages"""
 
@@ -145,7 +146,6 @@ class TrainConfig(Weights, Problems, Settings):
     """who computes: this process, or actors of Ray (docs/scale.md); on the cluster of RAY_ADDRESS, else on this machine"""
     cluster_options: Hidden[dict[str, Any]] = field(default_factory=dict)
     """how many they are, e.g. learners=2; on the command line --cluster.learners 2"""
-
     overrides: dict[str, Any] = field(default_factory=dict)
     """fields of the recipe, by path: {"surrogate.high": 0.28}; on the command line --recipe.surrogate.high 0.28"""
 

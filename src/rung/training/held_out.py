@@ -54,6 +54,14 @@ class HeldOut:
             self.log({"step": step, **result.metrics()})
         return result
 
+    def owes(self, step: int, tokens: int) -> bool:
+        """Whether a process before this one was ended between the run's newest step and the evaluation that follows it."""
+        config, rows = self.setup.config, self.run.metrics()
+        if not 0 < step < (config.steps or 0) or any(row["step"] == step for row in evaluations(rows)):
+            return False
+        before = next((row["num_tokens"] for row in rows if row["step"] == step - 1 and "num_tokens" in row), 0)
+        return config.evaluates_after(step, tokens, int(before), self.size)
+
     def before(self) -> Evaluation | None:
         """The run's first evaluation, read back; None where it was not kept."""
         first = next(iter(evaluations(self.run.metrics())), None)
@@ -79,7 +87,7 @@ class HeldOut:
 
 
 def _path(run: RunDir, step: int) -> Path:
-    return run.path / "evaluations" / f"step_{step:06d}.jsonl"
+    return run.root / "evaluations" / f"step_{step:06d}.jsonl"
 
 
 def stored(run: RunDir, step: int) -> Evaluation | None:

@@ -26,14 +26,16 @@ from rung.training.answers import Watched, examples, rollout_rows
 from rung.training.callbacks import Listeners, StepRecord
 from rung.training.checkpoint import go_on
 from rung.training.config import TrainConfig, to_toml
+from rung.training.drawn import forget, keep
 from rung.training.evaluation import Evaluation
+from rung.training.guests import guests
 from rung.training.health import Finding, Health, refuse_unscored
 from rung.training.held_out import HeldOut
 from rung.training.memory_watch import MemoryWatch
 from rung.training.metrics import reward_metrics
 from rung.training.next_steps import when_done
 from rung.training.resume import agreed
-from rung.training.saving import Saving, explained, halved
+from rung.training.saving import Saving, explained, writing
 from rung.training.seen import Facts
 from rung.training.setup import Engine, Here, Setup, plain_prompts, prepare, unread_letters
 
@@ -82,14 +84,15 @@ def train(
         run = RunDir.create(
             Path("runs"), f"{setup.recipe.name}-{Path(config.model.removeprefix(MADE)).name}", config.out
         )
-    with run, console:
+    with run, console, writing(run):
+        keep(setup, run)
         first, tokens = go_on(setup, run) if config.resume else (0, 0)
         if changes or not config.resume:
             run.write_config(to_toml(replace(config, resume=False), setup.recipe))
         for change in changes:
             console.message(f"note: {change}")
         run.write_environment(title(setup.model.device))
-        with open_tracker(config.tracker, to_toml(config, setup.recipe), run.path, console.message) as tracker:
+        with open_tracker(config.tracker, to_toml(config, setup.recipe), run.root, console.message) as tracker:
             return _Loop(setup, run, console, tracker, listeners, tokens=tokens).go(first)
 
 
@@ -136,9 +139,9 @@ class _Loop:
             except Stopped:
                 pass  # what it broke off is done again by whoever goes on
             except BaseException as error:
-                told, done = explained(error, config, self.saving.done.step + 1), self.saving.done.step
+                told = explained(error, self.run, self.saving.done.step + 1)
                 self.console.finish("ended")
-                self.saving.leave(begun=done > first or config.resume)
+                self.saving.leave(begun=self.run.begun() or config.resume)
                 if told is None:
                     raise
                 raise told from error
@@ -156,6 +159,8 @@ class _Loop:
         config = self.setup.config
         assert config.steps is not None
         self.before = self._before(first)
+        if self.held_out.owes(first, self.tokens):
+            self._evaluate(first)
         for step in range(first, config.steps):
             if self._over():
                 break
@@ -204,7 +209,7 @@ class _Loop:
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         breakable = nullcontext() if name in WHOLE else self.stop.open()
-        with self.console.phase(name), self.memory.phase(name), breakable:
+        with self.console.phase(name), self.memory.phase(name), breakable, guests():
             yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
@@ -235,8 +240,7 @@ class _Loop:
         if config.save_rollouts:
             self.run.write_rollouts(step + 1, rollout_rows(collected, result))
         self.console.step(row)
-        if row.get("update/halved"):
-            self.console.message(halved(row, config.activation_gib))
+        self.saving.tell_memory(row)
         self._say(found)
         self.listeners.step(StepRecord(step + 1, dict(row), collected.scored, result))
 
@@ -298,6 +302,7 @@ class _Loop:
     def _conclude(self) -> None:
         assert self.before is not None and self.after is not None
         self.console.finish("finished")
+        forget(self.setup, self.setup.learner.version + 1)
         if self.listeners.ended:
             self.console.message(f"{self.listeners.ended} ended the run after step {self.saving.done.step}")
         before, after = self.held_out.settled(self.before), self.held_out.settled(self.after)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,13 @@ from rung.io.console import Console
 from rung.io.run_dir import RunDir
 from rung.io.terminal import counted
 from rung.training.checkpoint import Finished, finished, kept, write
-from rung.training.config import TrainConfig
+from rung.training.drawn import forget
 from rung.training.next_steps import resuming
 from rung.training.setup import Setup
 
 EVERY = 120.0  # seconds between checkpoints where no number of steps is given,
 SHARE = 20  # or so many times as long as one takes
+TEMPORARY = re.compile(r"\.tmp-\d+-")  # what stands before a file's name until it is whole
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -52,6 +56,7 @@ class Saving:
         """A checkpoint of the last finished step, and where it lies. best: one that stays whatever its age."""
         config, begun, step = self.setup.config, time.monotonic(), self.done.step
         path = self.run.checkpoint(step, lambda d: write(self.setup, self.done, d), kept(config), best)
+        forget(self.setup, self.setup.learner.version)
         self._clock = time.monotonic()
         self._took = self._clock - begun
         if config.save_every is None and step < (config.steps or 0) and not self._said:
@@ -68,7 +73,7 @@ class Saving:
 
         begun: there is something to go on from; a start that failed leaves nothing.
         """
-        if not begun:
+        if not begun or not self.run.here():  # what ended the run says the latter
             return
         self._said = True
         why, step = "", self.done.step
@@ -86,9 +91,19 @@ class Saving:
         again = resuming(self.run.path, self.setup.config)
         self.console.message(f"the run lies in {self.run.path} {at}; go on with: {again}")
 
+    def tell_memory(self, row: Mapping[str, Any]) -> None:
+        """Say so where a step did not fit into memory at once."""
+        times = int(row.get("update/halved", 0))
+        if times:
+            less = setting("activation_gib", float(f"{self.setup.config.activation_gib / 2**times:.2g}"))
+            self.console.message(
+                f"memory ran out in step {row['step']}: it was computed again with half as much at a time "
+                f"({counted(times, 'halving')}), which changes no result. The rest of this run takes no more; {less} begins so."
+            )
+
     def refuse_full_disk(self) -> None:
         """Refuse what cannot be written, before the work whose result it would be."""
-        one, free, stay = self.setup.learner.size(), shutil.disk_usage(self.run.path).free, kept(self.setup.config)
+        one, free, stay = self.setup.learner.size(), shutil.disk_usage(self.run.root).free, kept(self.setup.config)
         takes = f"a checkpoint takes about {one / 2**30:.2g} GiB"
         if free < one:
             raise InputError(
@@ -102,25 +117,43 @@ class Saving:
             )
 
 
-def explained(error: BaseException, config: TrainConfig, step: int) -> RunFailed | None:
-    """Memory or disk that ran out, in words; None: something else. What the step held in memory is given back first."""
+def explained(error: BaseException, run: RunDir, step: int) -> RunFailed | None:
+    """Memory that ran out or a run that cannot be written, in words; None: something else.
+
+    What the step held in memory is given back first.
+    """
     if memory_ran_out(error):
         traceback.clear_frames(error.__traceback__)
         return RunFailed(
             f"memory ran out in step {step} ({first_line(error)}). Use less at a time: fewer {setting('prompts_per_step')} or "
             f"{setting('samples_per_prompt')}, a lower {setting('max_new_tokens')}, or an adapter ({setting('lora_rank', 8)})."
         )
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
-        where = f" ({error.filename})" if error.filename else ""
-        return RunFailed(f"the disk is full: step {step} could not be written{where}. Make room, then go on.")
+    return unwritten(error, run, f"step {step}") if isinstance(error, OSError) else None
+
+
+@contextmanager
+def writing(run: RunDir) -> Iterator[None]:
+    """Inside, the run is written: what keeps it from that is one message."""
+    try:
+        yield
+    except OSError as error:
+        told = unwritten(error, run, "the run")
+        if told is None:
+            raise
+        raise told from error
+
+
+def unwritten(error: OSError, run: RunDir, what: str) -> RunFailed | None:
+    """Why something of the run could not be written; None: the error is about another file."""
+    file = None if error.filename is None else Path(os.fsdecode(error.filename))
+    ours = file is not None and file.absolute().is_relative_to(run.root)
+    if ours and not run.here():
+        return run.gone()
+    named = "" if file is None else f" ({TEMPORARY.sub('', str(file))})"
+    if error.errno in NO_ROOM:
+        return RunFailed(f"the disk is full: {what} could not be written{named}. Make room, then go on.")
+    if ours:
+        return RunFailed(
+            f"{what} could not be written: {error.strerror}{named}. See that the run can be written, then go on."
+        )
     return None
-
-
-def halved(row: Mapping[str, Any], gib: float) -> str:
-    """What is said of a step that did not fit into memory at once. gib: activation_gib as it is."""
-    times = int(row["update/halved"])
-    less = setting("activation_gib", float(f"{gib / 2**times:.2g}"))
-    return (
-        f"memory ran out in step {row['step']}: it was computed again with half as much at a time ({counted(times, 'halving')}), "
-        f"which changes no result. The rest of this run takes no more; {less} begins so."
-    )

@@ -27,7 +27,7 @@ class Late(Exception):
     """A call's time was up."""
 
 
-class _Up(BaseException):
+class Up(BaseException):
     """Raised inside the call: no handler of Exception is meant."""
 
 
@@ -72,13 +72,13 @@ def _here(seconds: float, call: Callable[[], T]) -> T:
 
     def ended(number: int, frame: Any) -> None:
         if watcher.up():
-            raise _Up(f"{seconds:g} s")
+            raise Up(f"{seconds:g} s")
 
     before, outer = signal.signal(signal.SIGURG, ended), watcher.due
     watcher.due = time.monotonic() + seconds
     try:
         return call()
-    except _Up as error:
+    except Up as error:
         raise Late(*error.args) from error
     finally:
         watcher.due = outer
@@ -155,7 +155,9 @@ def outcome(call: Callable[[], T]) -> Callable[[], T]:
     """Make a call now; what comes back returns or raises what it did."""
     try:
         value = call()
-    except (Exception, SystemExit) as error:  # noqa: BLE001  raised where it is asked for
+    except (KeyboardInterrupt, Up):
+        raise
+    except BaseException as error:  # noqa: BLE001  raised where it is asked for
         return partial(_raise, error)
     return lambda: value
 

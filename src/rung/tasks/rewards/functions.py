@@ -27,7 +27,7 @@ from rung.tasks.environments.protocol import (
 from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.rewards.arguments import Progress, arguments, name_of, plain
 from rung.tasks.rewards.coroutines import Begun, is_async
-from rung.tasks.rewards.deadline import DEADLINE, LOOK, Late, outcome, within
+from rung.tasks.rewards.deadline import DEADLINE, LOOK, Late, Up, outcome, within
 from rung.tasks.rewards.foreign import form_of
 from rung.tasks.rewards.python_file import folder_of, line_of, load_object
 from rung.tasks.sources.given import weighted
@@ -91,14 +91,14 @@ class Rewarded(Wrapper):
             except Late:
                 begun.cancel()
                 raise
-        except InputError:
+        except (InputError, KeyboardInterrupt, Up):
             raise
         except Late as error:
             return self._unscored(
                 group, name, f"{where} has not answered within {self.deadline:g} s.",
                 f"Mend what it waits for, give it longer with {setting('reward_deadline')},", error,
             )  # fmt: skip
-        except (Exception, SystemExit) as error:  # noqa: BLE001  raised in `_unscored`, or told there
+        except BaseException as error:  # noqa: BLE001  exits and cancelled coroutines too: raised in `_unscored`, or told there
             line = line_of(error, folder_of(plain(self.function)))
             said = f"{where} raised {type(error).__name__}: {error}. {line}"
             return self._unscored(group, name, said, "Mend it,", error)
