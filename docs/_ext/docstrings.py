@@ -1,7 +1,7 @@
 """Docstrings are plain text with equations; here they become reST that says the same, for the pages of the API.
 
 A first line with an equation in it, and what is indented    set in a fixed width
-`name: meaning`, a line or several                           a list
+`name: meaning` or `name    meaning`, a line or several      a list
 all else                                                     paragraphs, with nothing in them that reST would take for markup
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 ENTRY = re.compile(r"(\*{0,2}[A-Za-z_][\w.]*(?:, \w+)*):(?:\s+(\S.*))?$")
+COLUMN = re.compile(r"([a-z_]\w*(?:, \w+)*) {2,}([^\s=].*)$")
 EQUATION = re.compile(r"\S+(,? +\S+){0,3} +(=|<-|->|<=) ")
 
 
@@ -62,6 +63,8 @@ def _text(lines: list[str], entries: bool = True) -> list[str]:
 
 
 def _entry(lines: list[str], at: int) -> tuple[str, str] | None:
+    if column := COLUMN.match(lines[at]):
+        return column[1], column[2]
     found = ENTRY.match(lines[at])
     if found is None or not (found[2] or (at + 1 < len(lines) and lines[at + 1].startswith(" "))):
         return None
@@ -77,7 +80,8 @@ def _plain(text: str) -> str:
 
 
 def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = rest("\n".join(lines))
+    told = not isinstance(obj, property) or obj.__doc__  # one without words would get those of its value's type
+    lines[:] = rest("\n".join(lines)) if told else []
 
 
 RANGE = re.compile(r"~?(?:typing\.)?Annotated\[(.+?),\s+~?(?:rung\.settings\.ranges\.)?Range\(.*?\)\]", re.DOTALL)
@@ -87,7 +91,10 @@ def _plain_types(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     """Types without the ranges that are checked when a part is made; its message says them."""
-    return (RANGE.sub(r"\1", signature) if signature else signature), returns
+    plain = (
+        RANGE.sub(r"\1", signature).replace("<factory>", "...") if signature else signature
+    )  # <factory> is no Python
+    return plain, returns
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -113,7 +113,9 @@ def test_a_good_page_is_built_without_a_word_and_its_links_lead_to_the_repositor
     assert 'href="files/src/code.py.html"' in page and 'href="files/src.html"' in page
     assert 'href="files/CHANGES.md.html"' in page
     assert page.count("<math") == 2 and "<munderover><mo>∑" in page and 'src="https://' not in page
-    assert "for $5, with --steps 3 and \u201cquotes\u201d: a \u2192 b." in page and "<summary>Solution</summary>" in page
+    assert (
+        "for $5, with --steps 3 and \u201cquotes\u201d: a \u2192 b." in page and "<summary>Solution</summary>" in page
+    )
     assert 'data-line="2"' in code and "second" in code and 'href="src/code.py.html"' in folder
     assert (tmp_path / "out" / "files" / "src" / "a.png").exists()
 
@@ -189,6 +191,10 @@ def test_a_docstring_says_the_same_as_rest():
             of a batch.
         eps: small; a part: of it.
 
+        low        the lower bound,
+                   with a second line.
+        wide, far  two more.
+
         Args:
             a: one.  b is not another.
         """
@@ -198,7 +204,9 @@ def test_a_docstring_says_the_same_as_rest():
     assert "Plain \\*text\\* with \\ ``code``\\ , \\|bars\\| and under\\_scores\\_." in text
     assert ".. code-block:: text\n\n    x = 1\n" in text and "\n``rate``\n    the share of a batch.\n" in text
     assert (
-        "\n``eps``\n    small; a part\\: of it." in text and "**Args**\n\n\n``a``\n    one.  b is not another." in text
+        "\n``low``\n    the lower bound, with a second line.\n\n\n``wide``, ``far``\n    two more.\n" in text
+        and "\n``eps``\n    small; a part\\: of it." in text
+        and "**Args**\n\n\n``a``\n    one.  b is not another." in text
     )
 
 
@@ -227,7 +235,11 @@ def test_every_page_is_in_the_site_and_can_be_found(site, browser):
     assert {p.relative_to(DOCS).with_suffix(".html") for p in PAGES} <= {
         p.relative_to(site) for p in site.rglob("*.html")
     }
-    assert not any(word in p.read_text() for p in (site / "api").glob("*.html") for word in ("Annotated", "Range("))
+    assert not any(
+        word in p.read_text()
+        for p in (site / "api").glob("*.html")
+        for word in ("Annotated", "Range(", "factory", "~typing", "~collections")
+    )
     browser.open(site / "search.html", "?q=pessimistic")
     found = browser.run(
         "new Promise((done) => { const look = () => { const found = document.querySelectorAll('#search-results li a');"

@@ -31,7 +31,7 @@ class Whiten(Checked):
     advantages (zeros) are returned.
 
     signal: whether the batch's rewards differ at all (`rung.maths.returns.varies`). If not, what varies in A is the error
-    of a critic or a KL of next to nothing, and dividing by its std would make it a step of full size: A is 0.
+        of a critic or a KL of next to nothing, and dividing by its std would make it a step of full size: A is 0.
     """
 
     shift: bool = True
