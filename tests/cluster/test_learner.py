@@ -25,7 +25,7 @@ EVERYTHING = replace(
 )  # fmt: skip
 ADAPTS = replace(find("ppo"), name="adapts", kl=p.K1(0.05, target=0.1, horizon=100))
 QUICK = [
-    Case(find("reinforce_pp"), "lopsided"), Case(find("a2c"), "idle"), Case(STOPS, "fair"), Case(find("trpo"), "lopsided"),
+    Case(find("reinforce_pp"), "lopsided"), Case(find("a2c"), "fair"), Case(STOPS, "idle"), Case(find("trpo"), "lopsided"),
 ]  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_two_processes_take_the_step_of_one(quick, name):
 
 
 def test_the_kl_that_stops_is_that_of_all_processes(quick):
-    one, _ = quick[f"{STOPS.name}: fair"]
+    one, _ = quick[f"{STOPS.name}: idle"]
     stopped = [row["update/stopped_early"] for row in one.metrics]
     assert 1.0 in stopped and one.metrics[stopped.index(1.0)]["update/steps"] >= 2, "not at once, and not never"
 
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_one_message(one_process, quick, folder, tmp_pat
 
 # -- slow: everything --------------------------------------------------------------------------------------------------
 EVERY = [*all_recipes().values(), STOPS, OWN, EVERYTHING, ADAPTS]
-SPLITS = [Case(r, owners) for r in EVERY for owners in ("fair", "lopsided" if r.update.leashed else "idle")]
+SPLITS = [Case(recipe, ("fair", "lopsided", "idle")[i % 3]) for i, recipe in enumerate(EVERY)]
 KINDS = [
     Case(find(name), "fair", kind=kind)
     for name, kind in (
@@ -133,15 +133,27 @@ SAVED = [Case(find("ppo")), Case(OWN), Case(find("trpo")), Case(find("a2c"), kin
 
 @pytest.fixture(scope="module")
 def every(tmp_path_factory):
-    return compared([1, 2, 4], SPLITS + KINDS, tmp_path_factory.mktemp("every"))
+    return compared([4, 2], SPLITS, tmp_path_factory.mktemp("every"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 2, 4])
-@pytest.mark.parametrize("name", [str(case) for case in SPLITS + KINDS])
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("name", map(str, SPLITS))
 def test_any_number_of_processes_takes_the_step_of_one(every, name, size):
     one, found = every[name]
     same(one, found[size])
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    return compared([2], KINDS, tmp_path_factory.mktemp("kinds"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", map(str, KINDS))
+def test_models_of_all_kinds_are_dealt_out(kinds, name):
+    one, found = kinds[name]
+    same(one, found[2])
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "training/critic.py": ["tests/training/test_critic_masks.py", "tests/training/test_needs.py"],
     "training/needs.py": ["tests/training/test_needs.py"],
     "tasks/rewards/": ["tests/tasks/test_together.py"],
+    "cluster/": ["tests/cluster/test_learner.py"],
     "tasks/sandbox/pool.py": ["tests/tasks/test_pool.py", "tests/tasks/test_sandbox.py"],
     "tasks/sandbox/worker.py": ["tests/tasks/test_pool.py", "tests/tasks/test_sandbox.py"],
     "tasks/": ["tests/tasks/test_sandbox.py"],

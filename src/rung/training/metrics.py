@@ -79,7 +79,8 @@ class Drift:
         if not tokens:
             return {}
         # scored before any step: the sampler's gap, nothing else
-        first = self.ranks.every([row for row in rows if row["tokens"]][:1])
+        at = min(self.ranks.every([i for i, row in enumerate(rows) if row["tokens"]][:1]))
+        first = self.ranks.every(rows[at : at + 1])
         masks = flat[1::3]
         rho = self._all([d_BT[mask_BT] for d_BT, mask_BT in zip(flat[::3], masks, strict=True)]).exp()
         sums_B = self._all([d_B[mask_BT.any(1)] for d_B, mask_BT in zip(flat[2::3], masks, strict=True)])
