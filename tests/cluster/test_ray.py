@@ -109,7 +109,8 @@ def test_answers_that_died_with_their_sampler_are_drawn_again_and_are_the_same(t
     )
 
 
-@pytest.mark.parametrize(("learners", "rows"), [(1, 1), (2, 4)], ids=["before a checkpoint", "one of two, behind one"])
+# Rows of metrics there are before it: an evaluation and a step; or those, a step, an evaluation with its checkpoint, and a step.
+@pytest.mark.parametrize(("learners", "rows"), [(1, 2), (2, 5)], ids=["before a checkpoint", "one of two, behind one"])
 def test_a_learner_that_died_in_its_step_leaves_no_trace(tmp_path, learners, rows, here, two):
     cut, whole = tmp_path / "cut", here() if learners == 1 else two
     with Killer("ray::LearnerActor.step", lambda: len(metrics(cut)) >= rows) as killer:
