@@ -7,6 +7,8 @@ CORE := .venv/.core
 READY := .venv/.ready
 PEER := .venv-conformance
 TRAINERS := .venv-exports
+BESIDE := accelerate aiohttp cloudpickle httpx opentelemetry-sdk pandas pillow prometheus_client psutil python-multipart requests \
+	uvicorn uvloop wandb
 VLLM := .venv-vllm
 SPREAD := .venv-cluster
 FIELD := .venv-field
@@ -113,7 +115,7 @@ exports: $(TRAINERS)/.ready ## execute every export in TRL, verl and SkyRL, whic
 $(TRAINERS)/.ready: pyproject.toml $(LOCK) tests/export/inside/requirements.txt
 	@echo "setting up $(TRAINERS) (a few minutes, once)"
 	@test -x $(TRAINERS)/bin/python || $(PYTHON) -m venv $(TRAINERS)
-	@$(TRAINERS)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[peft,datasets]' accelerate aiohttp pytest
+	@$(TRAINERS)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[peft,datasets]' $(BESIDE) pytest
 	@$(TRAINERS)/bin/python -m pip $(QUIET) install --no-deps --requirement tests/export/inside/requirements.txt
 	@touch $@
 
