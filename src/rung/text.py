@@ -154,7 +154,7 @@ def end_tokens(*sources: Any) -> frozenset[int]:
         raise InputError(
             "the model names no end token (eos_token_id), so no answer could ever end. Set it in generation_config.json."
         )
-    if odd := [x for x in found if type(x) is not int]:
+    if odd := [x for x in found if type(x) is not int or abs(x) >= 2**31]:
         raise InputError(
             f"the model's end token (eos_token_id) {listed(odd)} is no token's id. Set it to a whole number in "
             "generation_config.json."

@@ -82,7 +82,7 @@ def case(place, name, data, **options):
     path.write_bytes(data)
     splits, said = ended(lambda: judged(path, **options))
     assert splits is None or (len(splits.train) + len(splits.eval) > 0)
-    assert said is None or name in said or "verifier" in said or "eval_share" in said, said
+    assert said is None or name in said or "verifier" in said or "eval_share" in said or "task_options" in said, said
     return splits
 
 
