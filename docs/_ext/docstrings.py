@@ -84,6 +84,7 @@ def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: l
     lines[:] = rest("\n".join(lines)) if told else []
 
 
+DEFAULT = re.compile(r"= <.*?>+(?=[,)])")  # <factory>, <function <lambda>>: no Python, so that a signature is not read
 RANGE = re.compile(r"~?(?:typing\.)?Annotated\[(.+?),\s+~?(?:rung\.settings\.ranges\.)?Range\(.*?\)\]", re.DOTALL)
 
 
@@ -91,10 +92,9 @@ def _plain_types(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
     """Types without the ranges that are checked when a part is made; its message says them."""
-    plain = (
-        RANGE.sub(r"\1", signature).replace("<factory>", "...") if signature else signature
-    )  # <factory> is no Python
-    return plain, returns
+    if signature:
+        signature = DEFAULT.sub("= ...", RANGE.sub(r"\1", signature))
+    return signature, returns
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
