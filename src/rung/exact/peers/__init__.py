@@ -3,6 +3,7 @@
 compare      Is a peer one of our recipes? Batch by batch, the two gradients at the logits are laid side by side.
 controls     The instrument tests itself before it says anything of others: for every check, a function that must fail it.
 field        All algorithms of a project, one after the other: what each computes, and which recipe of ours it is.
+openrlhf_0_11  OpenRLHF 0.11: its `PolicyLoss`, under the counts that it makes of an optimizer step.
 ours         Our recipes as functions of somebody else's, which ask by name for what their parts need.
 page         docs/field.md: a table for each project, in words, with the command that reproduces each line.
 peer         What an adapter says of a project: its algorithms as functions of ours, by name, and what could not be run.

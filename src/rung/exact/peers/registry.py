@@ -14,6 +14,7 @@ ADAPTERS = {  # project: (module, package, version)
     "trl": ("trl_1_16", "trl", "1.16.0"),
     "verl": ("verl_0_9", "verl", "0.9.1"),
     "skyrl": ("skyrl_0_3", "skyrl", "0.3.0"),
+    "openrlhf": ("openrlhf_0_11", "openrlhf", "0.11.2"),
 }
 
 
