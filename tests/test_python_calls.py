@@ -285,6 +285,8 @@ def test_a_setting_is_spelled_for_its_reader():
             "--task-options.drop true", "--recipe.kl.coef 0.1", "--task-options.config", "--task-path x",
         ]  # fmt: skip
     assert setting("out") == "out=...", "and as before behind it"
+    with typed():
+        assert setting("chat", False) == "--no-chat" and setting("recipe.debias", False) == "--recipe.debias false"
 
 
 # Rooms that only a command reaches, and flags that only a command has; everything else may be refused in Python, too.

@@ -122,6 +122,8 @@ def setting(name: str, value: Any = ...) -> str:
         flag = f"--{table.replace('_', '-')}" + (f".{key}" if key else "")
         if value is ... or (value is True and not key):
             return flag
+        if value is False and not key:
+            return f"--no-{flag.removeprefix('--')}"
         text = str(value).lower() if isinstance(value, bool) else str(value)
         return f"{flag} {text if text and text.split() == [text] else repr(text)}"
     said = "..." if value is ... else repr(str(value) if isinstance(value, Path) else value)
