@@ -68,7 +68,7 @@ def test_help_names_the_defaults_that_a_run_has():
     flags = flags_of(TrainConfig, said)
     assert flags["samples_per_prompt"].usual == "8" and flags["max_total_tokens"].usual == "the model's context"
     assert flags["save_rollouts"].name == "--no-save-rollouts" and flags["steps"].takes == "INT"
-    assert flags["dtype"].takes == "float32|bfloat16" and "task_options" not in flags
+    assert flags["dtype"].takes == "float32|bfloat16|auto" and "task_options" not in flags
 
 
 def test_every_group_of_flags_begins_at_a_field():
