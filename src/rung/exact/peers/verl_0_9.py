@@ -16,7 +16,10 @@ import rung.parts as p
 from rung.exact.peers.peer import Peer, Project, asking
 from rung.exact.peers.stand_ins import stand_in_for
 
-ABSENT = ("ray", "fastapi", "cachetools", "torchdata", "vllm", "transfer_queue", "flash_attn", "aiohttp", "openai")
+ABSENT = (
+    "ray", "fastapi", "cachetools", "torchdata", "vllm", "transfer_queue", "flash_attn", "aiohttp", "openai",
+    "uvicorn", "starlette", "zmq", "prometheus_client", "requests_toolbelt", "pybase64",
+)  # fmt: skip
 EPS = "eps is 1e-6, 1e-4 here"
 NO_KL = (p.NoKL(), "none by default (use_kl_in_reward, use_kl_loss)")
 TOKENS = (p.TokenMean(), 'loss_agg_mode is "token-mean" by default')
