@@ -149,7 +149,7 @@ def test_completion_knows_every_command_and_flag(shell, capsys):
 
 ASKED = [
     (("rung", "tr"), {"train"}), (("rung", "train", "--learn"), {"--learning-rate"}),
-    (("rung", "train", "dr_"), {"dr_grpo"}), (("rung", "train", "--dtype", ""), {"float32", "bfloat16"}),
+    (("rung", "train", "dr_"), {"dr_grpo"}), (("rung", "train", "--dtype", ""), {"float32", "bfloat16", "auto"}),
     (("rung", "completion", "z"), {"zsh"}), (("rung", "eval", "--no-such"), set()),
 ]  # fmt: skip
 
