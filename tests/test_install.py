@@ -101,7 +101,7 @@ def test_what_is_imported_is_declared():
                 continue
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [x.name for x in node.names]
             for name in {module.partition(".")[0] for module in modules} - core:
-                assert name in OPTIONAL or place.startswith(ELSEWHERE), f"{place} imports {name}, which pyproject.toml does not name"
+                assert name in OPTIONAL or place.startswith(ELSEWHERE), f"{place} imports {name}, which pyproject.toml lacks"
                 assert node not in tree.body or place in ONLY_AFTER_A_CHECK, (
                     f"{place} cannot be imported without {name}"
                 )

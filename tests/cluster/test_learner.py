@@ -17,7 +17,7 @@ from rung.recipe_io import all_recipes, find, override
 from rung.recipes import GRPO
 
 torch.set_num_threads(1)
-STOPS = override(find("ppo"), {"update.epochs": 4, "update.target_kl": 0.02})
+STOPS = replace(override(find("ppo"), {"update.epochs": 4, "update.target_kl": 0.02}), name="stops")
 OWN = replace(GRPO, name="momentum", kl=p.NoKL(), update=Momentum())
 EVERYTHING = replace(
     override(find("ppo"), {"entropy": 0.01}), name="everything", imitation=0.1, kl=p.FullKL(0.1), trust=p.OldKL(0.5, 0.01),
