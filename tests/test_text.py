@@ -78,15 +78,16 @@ def test_letters_read_as_the_unknown_token_are_said_once(model, kind):
 
 
 def test_text_and_tokens_meet_in_one_place():
-    """Whoever makes a tokenizer may use it, to make and to measure the model that it belongs to."""
+    """Whoever makes a tokenizer may use it, to make and to measure the model that it belongs to; files are tried."""
     source = Path(rung.__file__).parent
     crossing = re.compile(r"tok(enizer)?(\.(decode|encode|batch_decode|apply_chat_template)\(|\()|Tokenizer\.from_file")
+    loading = r"def _?\w*tokenizer\(|build_tokenizer\(\)|_tokenizer\(\w+\)|[,=] tokenizer\((run)?\)"
     files = {str(p.relative_to(source)): p.read_text(encoding="utf-8") for p in source.rglob("*.py")}
     found = {name for name, text in files.items() if any(
-        crossing.search(line) and not re.search(r"def _?\w*tokenizer\(|build_tokenizer\(\)|_tokenizer\(\w+\)|, tokenizer\(\)", line)
+        crossing.search(line) and not re.search(loading, line)
         for line in text.splitlines()
     )}  # fmt: skip
-    assert found == {"text.py", "models/starter/make.py"}
+    assert found == {"text.py", "models/starter/make.py", "network/readers.py"}
 
 
 def test_a_report_reads_tokens_as_the_codec_does(model, tmp_path):
@@ -154,7 +155,7 @@ def test_a_tool_is_called_by_tags_that_are_special_tokens(tagged):
     text = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 2}}</tool_call>'
     said = tagged.decode((*tagged.ids(text), tagged.tokenizer.eos_token_id))
     (call,) = tools.parse(said)
-    assert call.error is None and tools.run({"add": lambda a, b: a + b}, call) == (True, "3")
+    assert call.error is None and tools.begin({"add": lambda a, b: a + b}, call, beside=False)() == (True, "3")
 
 
 # -- an answer that the prompt has begun -------------------------------------------------------------------------------

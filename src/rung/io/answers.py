@@ -54,8 +54,18 @@ COLUMNS: dict[str, Check] = {
     "actions": _are(_is_count),
     "ratios": _are(is_number),
     "clipped": _are(_is_count),
+    "ref_logp": _are(is_number),
+    "values": _are(is_number),
 }
-OF_TOKENS = ("logp", "advantages", "actions", "ratios", "clipped")  # as many as the row has tokens
+OF_TOKENS = (
+    "logp",
+    "advantages",
+    "actions",
+    "ratios",
+    "clipped",
+    "ref_logp",
+    "values",
+)  # as many as the row has tokens
 
 
 def looked_at(rows: Iterable[Any]) -> list[dict[str, Any]]:
