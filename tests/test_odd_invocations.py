@@ -189,3 +189,25 @@ def test_an_odd_invocation_is_refused_with_one_message(case, place, monkeypatch,
 
 def test_there_are_many():
     assert len(set(CASES)) == len(CASES) >= 300
+
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--model", LONG), ("train", "--task", LONG), ("train", "--config", LONG), ("train", "--resume", LONG),
+        ("train", "--reward", f"{LONG}.py:f"), ("train", "--out", LONG), ("train", "--task-path", LONG), ("eval", LONG),
+        ("ask", LONG, "1+1="), ("report", LONG), ("explain", LONG), ("diff", LONG, "grpo"), ("variance", LONG), ("data", LONG),
+        ("plan", "--model", LONG), ("verify", "--task", f"{LONG}.jsonl"), ("audit", "--of", f"{LONG}.py:f"),
+        ("why", "grpo", "--out", LONG), ("export", "grpo", "--to", "trl", "--out", LONG), ("import", "trl", LONG),
+        ("train", "--model", f"x/{LONG[:300]}"),
+    ],
+    ids=lambda words: " ".join(word[:12] for word in words),
+)  # fmt: skip
+def test_a_name_that_no_file_can_have_is_one_message(words, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(list(words)) == 2
+    said = capsys.readouterr().err
+    assert said.count("rung: ") == 1 and "Traceback" not in said

@@ -48,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             with typed():
                 status = _run(words)
             sys.stdout.flush()
-            if argv is None and (status > 128 or lingering()):  # a signal ended a run that is saved, or a thread would go on
+            if argv is None and (
+                status > 128 or lingering()
+            ):  # a signal ended a run that is saved, or a thread would go on
                 stop.leave(status)
             return status
         except InputError as error:
@@ -64,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             to_nothing(sys.stdout)
             return 0
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                said = f"{error.filename or 'the name'!s:.60}"
+                return _ended(f"rung: no file or folder can have so long a name: {said}... Use a shorter one.", 2)
             if error.errno not in FULL:
                 raise
             to_nothing(sys.stdout)

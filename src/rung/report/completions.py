@@ -119,18 +119,24 @@ class _Sample:
         return row
 
 
+def _rounded(x: float | None, digits: int) -> float | None:
+    """None: it was NaN."""
+    return None if x is None else round(x, digits)
+
+
 def _per_token(a: dict[str, Any], keep: Sequence[int]) -> dict[str, Any]:
     """What is stored of each token; one number where it is the same for all."""
     out: dict[str, Any] = {}
     if adv := a.get("advantages"):
-        values = [round(adv[i], 3) for i in keep]
+        values = [_rounded(adv[i], 3) for i in keep]
         out["ad"] = values[0] if len(set(values)) == 1 else values
     if logp := a.get("logp"):
-        out["lp"] = [round(logp[i], 2) for i in keep]
+        out["lp"] = [_rounded(logp[i], 2) for i in keep]
     if (ref := a.get("ref_logp")) and logp:
-        out["u"] = [round(logp[i] - ref[i], 3) for i in keep]
+        pairs = [(logp[i], ref[i]) for i in keep]
+        out["u"] = [None if p is None or r is None else round(p - r, 3) for p, r in pairs]
     if expected := a.get("values"):
-        out["v"] = [round(expected[i], 3) for i in keep]
+        out["v"] = [_rounded(expected[i], 3) for i in keep]
     if ratios := a.get("ratios"):
         out["ra"] = [ratios[i] for i in keep]
         if any(clipped := [a["clipped"][i] for i in keep]):

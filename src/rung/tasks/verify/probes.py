@@ -138,7 +138,7 @@ def _without_gold(question: str, gold: str = "") -> Iterator[tuple[str, str]]:
     yield "prompt echo", question
     yield "prompt echo twice", f"{question}\n{question}"
     for number, said in enumerate(MALFORMED, 1):
-        if not _same(said, gold):
+        if not _same(said.rpartition("= ")[2], gold):
             yield f"malformed {number:2}", f"<answer>{said}</answer>"
     for mark in ("\\boxed{}", "<answer></answer>", "####", "<answer>", "\\boxed{"):
         yield f"empty {mark}", mark
