@@ -56,8 +56,8 @@ lint: $(READY)
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
-slow: $(READY) ## the slow tests
-	@$(PYTEST) -m "slow and $(MARKS)"
+slow: $(READY) ## the slow tests (those of several processes: make cluster)
+	@$(PYTEST) -m "slow and $(MARKS)" --ignore tests/cluster
 
 faults: $(READY) ## kill, fill, damage: what a run survives, with counts (ARGS="--only reward" for some)
 	@$(BIN)/python tests/faults/run.py $(ARGS)
