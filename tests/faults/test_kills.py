@@ -157,8 +157,8 @@ PIPED = {
     "verify": ["verify", "--task", "chained_arithmetic", "--problems", "2", "--all"],
     "audit": ["audit", "grpo"], "eval": ["eval", "starter", "--problems", "4"], "report": ["report", "run"],
     "ask": ["ask", "starter", "1+1=", "2+2=", "3+3="],
-    "variance": ["variance", "starter", "--batches", "2", "--warmup-batches", "1", "--recipes", "reinforce"],
-    "ladder": [*LADDER, "--tokens", "60", "--out", "L"],
+    "variance": ["variance", "starter", "--batches", "3", "--warmup-batches", "1", "--recipes", "reinforce"],
+    "ladder": [*LADDER, "--tokens", "1024", "--out", "L"],
 }  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def result(place, out):
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["TERM", "KILL"])
 def test_a_ladder_that_was_ended_goes_on_to_the_same_result(place, end):
-    words = [*LADDER, "--tokens", "600", "--jobs", "2", "--out"]
+    words = [*LADDER, "--tokens", "2048", "--jobs", "2", "--out"]
     process = program(place, [*words, "L"], stdin=subprocess.DEVNULL)
     wait_for(lambda: list((place / "L" / "runs").glob("*/result.json")), process)
     process.send_signal(ENDS[end][0])
