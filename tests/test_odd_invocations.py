@@ -86,19 +86,9 @@ OPTIONS = {"train_size": ("nan", "NaN", "-1", "0", "x", "true", "null", "1.5", "
            "seed": ("nan", "x", "true", "1.5"),
            "eval_size": ("x", "9999", "null"), "reward_offset": ("NaN", "Infinity", "1e400", "x"), "unlearnable": ("2", "nan", "x"),
            "nope": ("1",)}  # fmt: skip
-SMALL = (
-    "train",
-    "--steps",
-    "1",
-    "--prompts-per-step",
-    "2",
-    "--samples-per-prompt",
-    "2",
-    "--eval-problems",
-    "2",
-    "--threads",
-    "1",
-)
+SMALL = ("train", "--steps", "1", "--prompts-per-step", "2", "--samples-per-prompt", "2", "--eval-problems", "2",
+    "--threads", "1",
+)  # fmt: skip
 
 CASES = [
     *[(*DRY, f"--{name}", value) for name in WHOLE for value in ("nan", "-1", "9" * 400)],

@@ -286,17 +286,8 @@ def test_no_secret_of_the_environment_is_kept(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, f"planted-{name.lower()}-7f3a")
     path = tmp_path / "run"
     words = [
-        "--steps",
-        "1",
-        "--prompts-per-step",
-        "2",
-        "--samples-per-prompt",
-        "2",
-        "--eval-problems",
-        "2",
-        "--threads",
-        "1",
-    ]
+        "--steps", "1", "--prompts-per-step", "2", "--samples-per-prompt", "2", "--eval-problems", "2", "--threads", "1",
+    ]  # fmt: skip
     assert main(["train", "grpo", *words, "--out", str(path)]) == 0
     assert main(["report", str(path)]) == 0
     assert main(["eval", str(path), "--problems", "2", "--threads", "1"]) == 0

@@ -16,17 +16,8 @@ from rung.settings.shared import Problems, Weights, as_typed, given, settings_of
 from rung.training.config import TrainConfig
 
 STEP = [
-    "--steps",
-    "1",
-    "--prompts-per-step",
-    "2",
-    "--samples-per-prompt",
-    "2",
-    "--eval-problems",
-    "4",
-    "--max-new-tokens",
-    "4",
-]
+    "--steps", "1", "--prompts-per-step", "2", "--samples-per-prompt", "2", "--eval-problems", "4", "--max-new-tokens", "4",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -30,19 +30,9 @@ FILES = {
     "def much(completions, **k): return [1e308] * len(completions)\n"
     "def lazy(completions, **k): return (1 / 0 for _ in completions)\n",
 }
-SMALL = [
-    "train",
-    "--steps",
-    "1",
-    "--prompts-per-step",
-    "2",
-    "--samples-per-prompt",
-    "2",
-    "--eval-problems",
-    "2",
-    "--threads",
-    "1",
-]
+SMALL = ["train", "--steps", "1", "--prompts-per-step", "2", "--samples-per-prompt", "2", "--eval-problems", "2",
+    "--threads", "1",
+]  # fmt: skip
 LINES = [
     ["verify", "--task", "digits.jsonl"],
     ["train", "--dry-run", "--config", "dots.toml"],

@@ -25,6 +25,7 @@ NO_KL = (p.NoKL(), "none by default (use_kl_in_reward, use_kl_loss)")
 TOKENS = (p.TokenMean(), 'loss_agg_mode is "token-mean" by default')
 DUAL = (p.Clip(dual=3.0), "clip_ratio_c=3, a dual clip, always")
 PPO: dict[str, tuple[Any, str]] = {"kl": NO_KL, "surrogate": DUAL}
+PLAIN: dict[str, tuple[Any, str]] = {"kl": NO_KL, "aggregate": TOKENS}
 
 
 class Rows(dict[str, Any]):
@@ -155,64 +156,46 @@ def _aggregations() -> list[Peer]:
 
 
 def _policy_losses() -> list[Peer]:
-    plain = {"kl": NO_KL, "aggregate": TOKENS}
+    """The other surrogates."""
     clip = {"surrogate": (p.Clip(), "clip_ratio .2 for ratios of answers, where the paper has 3e-4")}
-    score = {**plain, "ratio, surrogate": ((p.NoRatio(), p.ScoreFunction()), "no ratio and no clip")}
+    score = {**PLAIN, "ratio, surrogate": ((p.NoRatio(), p.ScoreFunction()), "no ratio and no clip")}
     width = {"surrogate": (p.GMPO(width=0.2), "clip_ratio .2, .4 in the paper")}
     cispo = {"surrogate": (p.CISPO(low=0.8, high=1.2), "two-sided, 1 - .2 and 1 + .2; the paper has no lower one")}
-    trust = "off-policy, tokens are masked by a divergence of their probability and weighed by a capped ratio"
-    covs = "the covariances are those of a micro-batch, of which one token at least is taken"
-    corrected = {
-        **plain,
-        "ratio, surrogate": (
-            (p.TokenRatio(), p.CISPO(high=2.0)),
-            "REINFORCE, with the ratio to the sampler as a weight, cut at 2",
-        ),
-    }
-    reinforce = {"loss_type": "reinforce", "rollout_is": "token"}
+    held = "off-policy, a squared log-ratio of each token holds it back"
+    grows = "grows with the number of micro-batches"
     return [
         _loss("gspo", "gspo", {**clip, "aggregate": TOKENS}, mode="gspo", paper="the paper averages each answer first"),
         _loss("gspo_seq_mean", "gspo", clip, mode="gspo", loss_agg_mode="seq-mean-token-mean"),
         _loss("sapo", "sapo", {}, mode="sapo", paper=""),
         _loss("gpg_loss", "grpo", score, mode="gpg"),
-        _loss(
-            "geo_mean",
-            "gmpo",
-            width,
-            mode="geo_mean",
-            issue="verl-geo-mean",
-            paper="grows with the number of micro-batches",
-        ),
+        _loss("geo_mean", "gmpo", width, mode="geo_mean", issue="verl-geo-mean", paper=grows),
         _loss("cispo", "cispo", cispo, mode="cispo"),
-        _loss(
-            "dro",
-            "grpo",
-            plain,
-            mode="dro",
-            dro_beta=0.1,
-            rest="off-policy, a squared log-ratio of each token holds it back",
-        ),
-        _loss("dppo_tv", "grpo", plain, mode="dppo_tv", rest=trust),
-        _loss("dppo_kl", "grpo", plain, mode="dppo_kl", rest=trust),
-        _loss(
-            "clip_cov",
-            "grpo",
-            plain,
-            mode="clip_cov",
-            clip_cov_lb=-1e9,
-            paper=covs,
-            rest="leaves a token out, drawn at random",
-        ),
-        _loss(
-            "kl_cov",
-            "grpo",
-            plain,
-            mode="kl_cov",
-            paper=covs,
-            rest="no clip; the tokens of largest covariance get |log ratio|",
-        ),
+        _loss("dro", "grpo", PLAIN, mode="dro", dro_beta=0.1, rest=held),
+        *_some_tokens(),
+        *_corrected(),
+    ]
+
+
+def _some_tokens() -> list[Peer]:
+    """Those that treat some tokens of a micro-batch otherwise than the rest."""
+    trust = "off-policy, tokens are masked by a divergence of their probability and weighed by a capped ratio"
+    covs = "the covariances are those of a micro-batch, of which one token at least is taken"
+    drawn, held = "leaves a token out, drawn at random", "no clip; the tokens of largest covariance get |log ratio|"
+    return [
+        _loss("dppo_tv", "grpo", PLAIN, mode="dppo_tv", rest=trust),
+        _loss("dppo_kl", "grpo", PLAIN, mode="dppo_kl", rest=trust),
+        _loss("clip_cov", "grpo", PLAIN, mode="clip_cov", clip_cov_lb=-1e9, paper=covs, rest=drawn),
+        _loss("kl_cov", "grpo", PLAIN, mode="kl_cov", paper=covs, rest=held),
+    ]
+
+
+def _corrected() -> list[Peer]:
+    """Those whose old policy is the sampler's."""
+    cut = (p.TokenRatio(), p.CISPO(high=2.0)), "REINFORCE, with the ratio to the sampler as a weight, cut at 2"
+    reinforce = {"loss_type": "reinforce", "rollout_is": "token"}
+    return [
         _loss("bypass_ppo", "grpo", {**PPO, "aggregate": TOKENS}, mode="bypass_mode", correction={}),
-        _loss("bypass_reinforce", "grpo", corrected, mode="bypass_mode", correction=reinforce),
+        _loss("bypass_reinforce", "grpo", {**PLAIN, "ratio, surrogate": cut}, mode="bypass_mode", correction=reinforce),
     ]
 
 

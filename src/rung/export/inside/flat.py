@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
+from rung.export.targets import refuse
 from rung.maths.aggregate import Aggregate
 from rung.maths.assess import advantages
 from rung.maths.correction import Correction
@@ -43,6 +45,25 @@ def credited(recipe: Recipe, reward_BT: Tensor, mask_BT: Tensor, index: Any) -> 
     batch = flat(reward_BT.double().masked_fill(~mask_BT, 0.0), mask_BT, groups(index, mask_BT))
     adv_BT, _ = advantages(recipe, batch, batch)
     return adv_BT.to(reward_BT.dtype)
+
+
+def estimator(
+    recipe: Recipe, target: str, where: str, wanted: Mapping[str, Any]
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A registered advantage estimator: rewards, mask [B, T] -> (A, returns), float[B, T] each; nobody asks for returns apart.
+
+    where: the section of the target's settings that holds `wanted`, those which the recipe needs.
+    """
+    refuse(recipe, target)
+
+    def estimate(
+        token_level_rewards: Tensor, response_mask: Tensor, index: Any = None, config: Any = None, **others: Any
+    ) -> tuple[Tensor, Tensor]:
+        refuse_other(recipe, where, dict(wanted), config)
+        adv_BT = credited(recipe, token_level_rewards, response_mask, index)
+        return adv_BT, adv_BT
+
+    return estimate
 
 
 def groups(index: Any, mask_BT: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rung.errors import InputError
-from rung.export.inside.flat import PolicyTerm, credited, flat, refuse_other
+from rung.export.inside.flat import PolicyTerm, estimator, flat, refuse_other
 from rung.export.targets import refuse
 from rung.maths.aggregate import Aggregate
 from rung.maths.objective import objective
@@ -33,16 +33,7 @@ class InAdvantage(Aggregate):
 
 def advantage_estimator(recipe: Recipe, wanted: Mapping[str, Any]) -> Callable[..., tuple[Tensor, Tensor]]:
     """What AdvantageEstimatorRegistry takes. wanted: settings of `trainer.algorithm` that the recipe needs."""
-    refuse(recipe, "skyrl")
-
-    def estimate(
-        token_level_rewards: Tensor, response_mask: Tensor, index: Any = None, config: Any = None, **others: Any
-    ) -> tuple[Tensor, Tensor]:
-        refuse_other(recipe, "trainer.algorithm", dict(wanted), config)
-        adv_BT = credited(recipe, token_level_rewards, response_mask, index)
-        return adv_BT, adv_BT
-
-    return estimate
+    return estimator(recipe, "skyrl", "trainer.algorithm", wanted)
 
 
 def policy_loss(recipe: Recipe, wanted: Mapping[str, Any]) -> Callable[..., tuple[Tensor, dict[str, float]]]:

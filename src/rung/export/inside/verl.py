@@ -15,7 +15,7 @@ from torch import Tensor
 
 import rung.parts as p
 from rung.errors import InputError
-from rung.export.inside.flat import PolicyTerm, credited, flat, refuse_other
+from rung.export.inside.flat import PolicyTerm, estimator, flat, refuse_other
 from rung.export.targets import refuse
 from rung.maths.correction import Correction
 from rung.maths.objective import objective
@@ -38,16 +38,7 @@ class Given(Correction):
 
 def advantage_estimator(recipe: Recipe, wanted: Mapping[str, Any]) -> Callable[..., tuple[Tensor, Tensor]]:
     """What `register_adv_est` takes. wanted: settings of `algorithm` that the recipe needs."""
-    refuse(recipe, "verl")
-
-    def estimate(
-        token_level_rewards: Tensor, response_mask: Tensor, index: Any = None, config: Any = None, **others: Any
-    ) -> tuple[Tensor, Tensor]:
-        refuse_other(recipe, "algorithm", dict(wanted), config)
-        adv_BT = credited(recipe, token_level_rewards, response_mask, index)
-        return adv_BT, adv_BT
-
-    return estimate
+    return estimator(recipe, "verl", "algorithm", wanted)
 
 
 def policy_loss(recipe: Recipe, wanted: Mapping[str, Any]) -> Callable[..., Loss]:
