@@ -53,7 +53,7 @@ NAVIGATION = {  # page: (caption, the pages below it; * for all that match)
         ("Guides", ["tasks", "environments", "models", "vllm", "evaluation", "python", "report", "terminal", "plan", "scale",
                     "reliability", "port_from_trl", "export"]),
         ("Results and proof", ["results", "evidence", "proof", "audit", "audit_yours", "field", "field/issues", "conformance",
-                               "performance", "devices"]),
+                               "performance", "speedrun", "devices"]),
         ("Python API", ["api/index"]),
     ],
     "book/index": [("", ["[0-9]*", "toy"])],

@@ -129,6 +129,10 @@ CASES = [
       for value in ("nan", "-1") if (name, value) != ("bounds", "nan")],
     *[("variance", "starter", f"--{name}", value) for name in ("batches", "warmup-batches", "learning-rate", "seed")
       for value in ("nan", "-1")],
+    *[("speedrun", f"--{name}", value) for name in ("seeds", "seed", "target", "steps", "eval-every", "threads")
+      for value in ("nan", "-1")],
+    ("speedrun", "--out", "rows.jsonl/x"), ("speedrun", "nope"), ("speedrun", "--target", "1.5"), ("speedrun", "--steps", "5"),
+    ("speedrun", "--model", "gone/x"), (*DRY, "--until", "nan"), (*DRY, "--until", "0.9", "--eval-every", "0"),
     *[("audit", "grpo", f"--{name}", value) for name in ("old-kl", "temperature", "vocabulary", "horizon", "samples", "seed")
       for value in ("nan", "-1", "9" * 30)],
     *[("plan", "--answer-tokens", value) for value in ("NaN", "Infinity", "-1", "0", "1e400", "[1]", "true", "many", "")],

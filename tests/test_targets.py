@@ -11,6 +11,7 @@ LEAST = {
     "verify": ["--task", "chained_arithmetic"], "recipes": [], "explain": ["grpo"], "diff": ["grpo", "dr_grpo"],
     "export": ["grpo", "--to", "trl"], "import": ["trl", "config.yaml"],
     "audit": ["reinforce"], "why": ["gspo"], "ladder": [], "variance": ["starter"], "report": ["run"],
+    "speedrun": [],
     "train": ["--steps", "1"], "starter": [], "smollm2": [],
 }  # fmt: skip
 FILES = ("json", "markdown", "out")

@@ -24,7 +24,7 @@ RANGES = {
     "decay_steps": (0, HUGE), "clip_norm": (0.0, 1e9), "weight_decay": (0.0, 1e9), "lora_rank": (0, HUGE),
     "adam_beta1": (0.0, 1 - 1e-9),
     "adam_beta2": (0.0, 1 - 1e-9), "adam_epsilon": (1e-9, 1e9), "lora_alpha": (1e-9, 1e9), "activation_gib": (1e-9, 1e9),
-    "eval_problems": (1, HUGE), "eval_samples": (1, 10**6),
+    "until": (-1e6, 1e6), "eval_problems": (1, HUGE), "eval_samples": (1, 10**6),
     "eval_every": (0, HUGE), "save_every": (0, HUGE), "keep_last": (0, HUGE), "keep_rollouts": (0, HUGE),
     "seed": (0, HUGE), "threads": (0, 1024),
     "reward_deadline": (1e-9, 1e9),

@@ -24,7 +24,7 @@ FLAGS = ["--prompts-per-step", "2", "--samples-per-prompt", "4", "--eval-problem
 OTHER = {
     "recipe": "ppo", "model": "other", "task": "gsm8k", "task_path": Path("there"), "reward": "a.py:f", "environment": "a.py:E",
     "prompt_column": "p", "answer_column": "a", "verifier": "exact", "system": "s", "chat": True, "prompt_template": "{prompt}!",
-    "task_options": {"a": 1}, "template_options": {"a": 1}, "steps": 7, "tokens": 5000, "prompts_per_step": 3,
+    "task_options": {"a": 1}, "template_options": {"a": 1}, "steps": 7, "tokens": 5000, "until": 0.5, "prompts_per_step": 3,
     "samples_per_prompt": 2, "max_new_tokens": 9, "max_turns": 3, "max_turn_tokens": 4, "max_total_tokens": 99,
     "temperature": 0.5, "top_p": 0.5, "top_k": 2, "learning_rate": 1.0, "warmup_steps": 1, "decay_steps": 1,
     "decay_shape": "cosine", "adam_beta1": 0.5, "adam_beta2": 0.5, "adam_epsilon": 1e-6, "clip_norm": 2.0,
@@ -120,6 +120,12 @@ def test_every_setting_is_restored_and_may_change_or_is_refused(tmp_path, name):
             agreed(given)
     other, _ = begun(stored(tmp_path / "other", **{name: OTHER[name]}))
     assert getattr(other, name) == OTHER[name]
+
+
+def test_auto_is_the_precision_in_which_the_run_began(tmp_path):
+    before, _ = begun(stored(tmp_path / "run", dtype="bfloat16"))
+    now, _, said = agreed(replace(before, dtype="auto"))
+    assert now.dtype == "bfloat16" and said == []
 
 
 def test_how_many_processes_there_are_may_change_and_how_stale_answers_are_may_not(tmp_path):

@@ -30,6 +30,7 @@ from rung.settings.flags import (
     Why,
 )
 from rung.settings.ranges import above, refuse
+from rung.settings.speedrun import Speedrun
 from rung.shell.arguments import flag, literal, settings, take
 from rung.training.config import TrainConfig
 
@@ -256,6 +257,12 @@ def _variance(args: Variance) -> int:
     return run_variance(args)
 
 
+def _speedrun(args: Speedrun) -> int:
+    from rung.experiments.speedrun import run_speedrun
+
+    return run_speedrun(args)
+
+
 def _starter(args: Starter) -> int:
     from rung.models.starter.make import make
 
@@ -307,6 +314,7 @@ COMMANDS: dict[str, Command] = {
         "rung.experiments.variance_frozen",
         "how noisy each recipe's gradient is on your model and task",
     ),
+    "speedrun": Command(Speedrun, _speedrun, "rung.experiments.speedrun", "how soon a model calculates, over seeds"),
     "starter": Command(Starter, _starter, "rung.models.starter.make", "make the starter model from a seed"),
     "smollm2": Command(Smollm2, _smollm2, "", "fetch SmolLM2-135M-Instruct into the cache"),
     "completion": Command(

@@ -26,5 +26,6 @@ saving        When a run is saved: by the clock or by steps, at its end, and on 
 seen          What signs of trouble are read from: a run's rows so far, and what is known beside them.
 setup         From settings to a run's parts: everything is checked here, cheapest first, before anything is written.
 signs         How what goes wrong in a training shows in its metrics. health.py names each of these signs.
+together      Settings that do not go together, refused before anything is loaded.
 work          What an update rule works with: one batch in micro-batches, and their gradients.
 """

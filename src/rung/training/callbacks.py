@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from rung.errors import InputError, unknown
+from rung.io.held_out import NAMES
+from rung.io.terminal import figure
 from rung.records import Scored, StepResult
 from rung.training.evaluation import Evaluation
 
@@ -47,6 +49,18 @@ class Relay:
 
 
 @dataclass
+class Until(Relay):
+    """Ends the run with the first evaluation whose mean is at least `aim`."""
+
+    aim: float
+
+    def on_evaluate(self, evaluation: Evaluation) -> bool:
+        what = NAMES["accuracy" if evaluation.binary else "reward"]
+        self.spoke = f"held-out {what} {figure(evaluation.reward)}, at least {self.aim:g},"
+        return not evaluation.reward >= self.aim  # NaN is not
+
+
+@dataclass
 class Listeners:
     """All callbacks of a run. `ended`: which of them wanted it to end, once one did."""
 
@@ -61,6 +75,10 @@ class Listeners:
                 )
             if not any(callable(getattr(callback, hook, None)) for hook in HOOKS):
                 raise _deaf(callback)
+
+    def until(self, aim: float | None) -> Listeners:
+        """The same, and the run ends where its evaluation reaches `aim`; None: it does not."""
+        return self if aim is None else Listeners([*self.callbacks, Until(aim)])
 
     def step(self, record: StepRecord) -> None:
         self._tell("on_step", record)

@@ -36,12 +36,15 @@ from rung.settings.ranges import (
     refuse,
 )
 from rung.settings.shared import Problems, Weights
+from rung.training.together import refuse_together
 
 if TYPE_CHECKING:
     from rung.recipes import Recipe
 
 Beta = Annotated[float, between(0, 1, "a share of the past", below=True)]
 Threads = Annotated[int, between(0, 1024)]
+Aim = Annotated[float, between(-1e6, 1e6)]
+MOST = 9  # evaluations between the first and the last, where nobody says how many
 GROUPS = {  # of `rung train --help`: the first field of each
     "recipe": "what is trained",
     "task": "the problems, and who judges the answers",
@@ -69,6 +72,8 @@ class TrainConfig(Weights, Problems, Settings):
     """training steps"""
     tokens: Count | None = None
     """budget of sampled answer tokens: the run ends with the first step that reaches it; steps is then only a cap"""
+    until: Aim | None = None
+    """end the run with the first evaluation whose accuracy is at least this, or its mean reward; --resume goes on from there"""
     prompts_per_step: Count | None = None
     """problems per step"""
     samples_per_prompt: Answers = 8
@@ -189,22 +194,7 @@ class TrainConfig(Weights, Problems, Settings):
         config = replace(self, **filled)
         if config.eval_every is None and config.tokens is None:
             config = replace(config, eval_every=config.usual_eval_every())
-        if config.lora_rank and config.trainable is not None:
-            raise InputError(
-                f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: an adapter trains nothing but itself. Give "
-                "one of the two."
-            )
-        if config.decay_steps and config.tokens is not None:
-            raise InputError(
-                f"decay_steps {config.decay_steps} with tokens {config.tokens}: the end of a run with a budget of tokens is not "
-                f"known beforehand, so no learning rate can fall towards it. Give {setting('steps')} instead of "
-                f"{setting('tokens')}."
-            )
-        if config.steps is not None and config.decay_steps > config.steps:
-            raise InputError(
-                f"decay_steps is {config.decay_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
-                f"Give at most as many as {setting('steps')}."
-            )
+        refuse_together(config)
         return config
 
     def usual_eval_every(self) -> int:
@@ -213,7 +203,7 @@ class TrainConfig(Weights, Problems, Settings):
         An answer that is only evaluated counts like one that is also learned from, which it does for the smallest models.
         """
         assert self.steps is not None
-        between = min(9, self._affordable(self.steps))
+        between = min(MOST, self._affordable(self.steps))
         return -(-self.steps // (between + 1)) if between else 0
 
     def evaluates_after(self, step: int, tokens: int, before: int, answers: int | None = None) -> bool:
@@ -232,11 +222,16 @@ class TrainConfig(Weights, Problems, Settings):
     def evaluations_within(self, steps: int, answers: int | None = None) -> int:
         """How many there are in a run of so many steps, but for the first and the last."""
         if self.eval_every is None:
-            return min(9, self._affordable(steps, answers))
+            return min(MOST, self._affordable(steps, answers))
         return max(steps - 1, 0) // self.eval_every if self.eval_every else 0
 
     def _affordable(self, steps: int, answers: int | None = None) -> int:
-        """Evaluations that take about a tenth of so many steps. answers: of one; None: before the task is known."""
+        """Evaluations that take about a tenth of so many steps. answers: of one; None: before the task is known.
+
+        Where one of them is to end the run (`until`), they are made whatever they take.
+        """
+        if self.until is not None:
+            return MOST
         assert self.prompts_per_step is not None
         trained = steps * self.prompts_per_step * self.samples_per_prompt
         return trained // (10 * (answers or self.eval_problems * (self.eval_samples or 1)))

@@ -93,7 +93,7 @@ def train(
             console.message(f"note: {change}")
         run.write_environment(title(setup.model.device))
         with open_tracker(config.tracker, to_toml(config, setup.recipe), run.root, console.message) as tracker:
-            return _Loop(setup, run, console, tracker, listeners, tokens=tokens).go(first)
+            return _Loop(setup, run, console, tracker, listeners.until(config.until), tokens=tokens).go(first)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from rung.training.config import TrainConfig, from_toml, which
 from rung.training.next_steps import made as not_stored
 
 FREE = (
-    "steps", "tokens", "eval_every", "save_every", "keep_last", "keep_best", "reward_deadline", "save_rollouts", "tracker",
+    "steps", "tokens", "until", "eval_every", "save_every", "keep_last", "keep_best", "reward_deadline", "save_rollouts", "tracker",
     "threads", "ignore_memory", "activation_gib", "gradient_checkpointing", "cluster", "cluster_options",
 )  # fmt: skip
 HERE = ("out", "resume", "device")  # of the process and not of the run: never restored
@@ -66,7 +66,7 @@ def agreed(
 ) -> tuple[TrainConfig, Recipe, list[str]]:
     """The settings with which the run in `config.out` goes on, its recipe, and a sentence for each setting that changes.
 
-    What `config` leaves open (None) is as the run has it. own: a recipe made in Python; made: settings that Python
+    What `config` leaves open (None, dtype auto) is as the run has it. own: a recipe made in Python; made: settings that Python
     gives as objects, which no file holds.
 
     Raises:
@@ -83,6 +83,8 @@ def agreed(
             f"rung.train(resume={str(path)!r}, {again})."
         )
     left = {f.name: getattr(before, f.name) for f in fields(config) if getattr(config, f.name) is None}
+    if config.dtype == "auto":  # what that was where the run began
+        left["dtype"] = before.dtype
     now = replace(config, **{k: v for k, v in left.items() if k not in HERE})
     if now.cluster == "local" != before.cluster:  # what was said of several processes is of no account
         now = replace(now, cluster_options={})
