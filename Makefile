@@ -96,7 +96,7 @@ cluster: $(SPREAD)/.ready ## a run on several processes, with Ray, which is inst
 $(SPREAD)/.ready: pyproject.toml $(LOCK)
 	@echo "setting up $(SPREAD) (a few minutes, once)"
 	@test -x $(SPREAD)/bin/python || $(PYTHON) -m venv $(SPREAD)
-	@$(SPREAD)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[ray]' pytest
+	@$(SPREAD)/bin/python -m pip $(QUIET) install --constraint $(LOCK) --editable '.[ray,peft]' pytest
 	@touch $@
 
 field: $(FIELD)/.ready ## audit the losses of other projects, in their own code, into docs/field.md (ARGS="trl verl" for some)
