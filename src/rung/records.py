@@ -93,10 +93,11 @@ class Rollout:
     logp:    log mu(y_t | x, y_<t) under the SamplingLaw, one float a token.
     entropy: entropy in nats of the law at each token; None: the sampler does not say.
     stop:    from the sampler, never guessed from token ids.
-    version: how many updates the sampling weights had seen.
+    version: how many updates the sampling weights had seen; of several, the last ones.
     actions: True where the policy sampled the token; None means all of them.
     read:    tokens that the sampler read before those that it drew: of a prompt that several answers share at the first of
              them, of a conversation in all its turns; None: it does not say.
+    versions: the version that drew each token, where several did; None: `version` all of them.
     """
 
     prompt: tuple[int, ...]
@@ -107,6 +108,12 @@ class Rollout:
     version: int = 0
     actions: tuple[bool, ...] | None = None
     read: int | None = None
+    versions: tuple[int, ...] | None = None
+
+    @property
+    def drawn_by(self) -> tuple[int, ...]:
+        """The version that drew each token."""
+        return (self.version,) * len(self.tokens) if self.versions is None else self.versions
 
     @property
     def sampled(self) -> int:

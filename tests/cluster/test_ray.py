@@ -190,3 +190,19 @@ def test_two_steps_behind_are_the_same_run_each_time_and_resumed_from_fresh_weig
     assert [row["sampling/staleness_max"] for row in again.metrics if "reward" in row] == [0, 1, 2, 2, 0, 1]
     walk = json.loads((Path(again.model_path) / "progress.json").read_text())["state"]["walk"]
     assert walk["step"] == 6 and walk["inside"] == 24, "problems that were drawn ahead are drawn by whoever goes on"
+
+
+def test_answers_in_pieces_are_the_same_run_each_time_whoever_dies(tmp_path):
+    options = {"staleness": 2, "partial": 3, "samplers": 2}
+    train(tmp_path / "one", **LAG, cluster_options=options)
+    with Killer("ray::SamplerActor.generate", lambda: len(metrics(tmp_path / "two")) > 1) as killer:
+        train(tmp_path / "two", **LAG, cluster_options=options)
+    assert killer.killed
+    assert metrics(tmp_path / "one") == metrics(tmp_path / "two")
+    assert state(tmp_path / "one") == state(tmp_path / "two")
+    steps = [row for row in metrics(tmp_path / "one") if "reward" in row]
+    assert [row["sampling/staleness_max"] for row in steps] == [0, 1, 2, 2]
+    assert all(1 < row["sampling/staleness_mean"] < 2 for row in steps[2:])
+    run = RunDir.open(tmp_path / "one")
+    by = {tuple(r["versions"]) for k in run.rollout_steps()[2:] for r in run.read_rollouts(k) if "versions" in r}
+    assert by <= {(v,) * 3 + (v + 1,) * n for v in (0, 1) for n in range(1, 6)} and len(by) > 1

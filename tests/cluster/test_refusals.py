@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -11,12 +12,15 @@ from rung import advice
 from rung.cli import main
 from rung.cluster import connect
 from rung.cluster.connect import Capacity
-from rung.cluster.room import Demand, refuse_staleness, refuse_too_many, refuse_too_much
+from rung.cluster.room import Demand, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
 from rung.errors import InputError
 from rung.models import starter
 from rung.plan.fit import Room
 from rung.recipe_io import find, override
+from rung.records import Task
 from rung.settings.cluster import Cluster, spread
+from rung.tasks import registry
+from rung.tasks.sources.mixture import Mixture, Stage
 from rung.training.config import TrainConfig, from_toml
 
 HERE = Capacity(cpus=2, gpus=0, memory=8 * 2**30, machines=1, joined=False)
@@ -102,6 +106,42 @@ def test_older_weights_are_refused_where_nothing_corrects_for_them():
     refuse_staleness(override(grpo, {"correction": "TokenTIS"}), Cluster(staleness=1))
     with pytest.raises(InputError, match="older weights"):
         refuse_staleness(override(grpo, {"correction": "StaleNegativeMask"}), Cluster(staleness=1))
+
+
+class Talks:
+    """Problems whose answers are conversations."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        return Task("a", "a")
+
+    def session(self, task):
+        raise AssertionError("no conversation is begun")
+
+    def score(self, group):
+        return [{} for _ in group.completions]
+
+
+def test_pieces_are_refused_where_no_version_could_draw_the_next_one(capsys):
+    grpo, env = override(find("grpo"), {"correction": "TokenTIS"}), registry.load("chained_arithmetic").train
+    refuse_pieces(grpo, Cluster(), env)
+    refuse_pieces(grpo, Cluster(staleness=2, partial=4), env)
+    for behind in (0, 1):
+        with pytest.raises(
+            InputError, match=rf"'partial': 4.* with .*'staleness': {behind}.* no others than its first"
+        ):
+            refuse_pieces(grpo, Cluster(staleness=behind, partial=4), env)
+    pieces = Cluster(staleness=2, partial=4)
+    with pytest.raises(InputError, match="a conversation's sessions would have to wait"):
+        refuse_pieces(grpo, pieces, Talks())
+    with pytest.raises(InputError, match=r"recipe 'dapo' draws others after what those earned.*'data.resample': 0"):
+        refuse_pieces(find("dapo"), pieces, env)
+    with pytest.raises(InputError, match=r"the task chooses problems by what those earned.*take another task"):
+        refuse_pieces(grpo, pieces, Mixture({"a": env}, [Stage({"a": Fraction(1)})], repeat=True))
+    assert main(["train", "grpo", "--cluster", "ray", "--cluster.partial", "0"]) == 2
+    assert "cluster.partial is 0; it must be a whole number of at least 1" in capsys.readouterr().err
 
 
 # -- before anything is started ---------------------------------------------------------------------------------------

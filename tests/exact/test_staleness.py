@@ -1,6 +1,7 @@
 """What answers of earlier weights cost, exactly: the bias without a correction, and the variance with one."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from rung.cli import main
 from rung.exact.audit import WORLD as AUDITED
 from rung.exact.audit import audit
-from rung.exact.staleness import lag, lags
+from rung.exact.staleness import Mixed, lag, lags
 from rung.exact.world import Condition, Scene, World
 from rung.parts import NoCorrection, SequenceTIS, TokenTIS
 from rung.recipes import GRPO, REINFORCE, RLOO
@@ -53,6 +54,28 @@ def test_without_a_correction_the_bias_grows_a_tokens_weight_repairs_most_of_it_
     assert 1 > answer[0].ess > answer[1].ess > answer[2].ess > 0
 
 
+LONG = World(vocabulary=2, horizon=4, prompts=1, samples=2, policy="tabular", seed=1)
+
+
+@pytest.mark.parametrize("piece", [1, 2])
+def test_answers_that_several_versions_drew_are_repaired_by_the_weight_of_the_whole_answer(piece):
+    whole, mixed = (lag(RLOO, SequenceTIS(cap=100.0), 4, 0.02, LONG, n) for n in (None, piece))
+    assert mixed.relative_error < 1e-12
+    assert 0 < mixed.kl < whole.kl and mixed.ess > whole.ess, "later tokens are less stale"
+    for correction in (NoCorrection(), TokenTIS()):
+        assert lag(RLOO, correction, 4, 0.02, LONG, piece).relative_error > 1e-3
+
+
+def test_the_law_of_pieces_is_that_of_the_version_of_each_token():
+    condition = Condition("stale", staleness=3, step_kl=0.02)
+    at, versions = Mixed(LONG, condition, 1), [Scene(LONG, replace(condition, staleness=v)) for v in range(3)]
+    assert at.prob_PA.sum(1).tolist() == pytest.approx([1.0])
+    for t, v in enumerate((0, 1, 2, 2)):
+        assert (at.drawn[..., t] == at.logp(at.law(versions[v].theta))[..., t]).all()
+    assert lag(RLOO, TokenTIS(), 3, 0.02, LONG, LONG.horizon) == lag(RLOO, TokenTIS(), 3, 0.02, LONG)
+    assert lag(RLOO, TokenTIS(), 0, 0.02, LONG, 1).kl == 0
+
+
 def test_the_command_prints_each_staleness_under_each_correction(tmp_path, capsys):
     small = ["--vocabulary", "2", "--horizon", "2", "--prompts", "1"]
     assert main(["audit", "rloo", "--staleness", "3", *small, "--json", str(tmp_path / "lag.json")]) == 0
@@ -74,3 +97,6 @@ def test_the_page_says_what_the_command_finds():
         for x in lags([RLOO], 8, Condition().step_kl, AUDITED)
     ]
     assert len(found) == 15 and "\n".join(found) in page
+    mixed, whole = (lag(RLOO, NoCorrection(), 4, Condition().step_kl, AUDITED, n) for n in (1, None))
+    assert f"KL is {mixed.kl:.4f} instead of {whole.kl:.4f}" in page
+    assert f"{mixed.relative_error:.3f} instead of {whole.relative_error:.3f}" in page

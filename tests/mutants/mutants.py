@@ -63,7 +63,11 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "network/forward.py": ["tests/kernels/test_attention.py"],
     "network/probe.py": ["tests/network/test_ways.py"],
     "kernels/rope.py": ["tests/kernels/test_rope.py"],
-    "rollout/draws.py": ["tests/rollout/test_sampler.py", "tests/rollout/test_talk.py"],
+    "rollout/draws.py": [
+        "tests/rollout/test_sampler.py",
+        "tests/rollout/test_talk.py",
+        "tests/cluster/test_pieces.py",
+    ],
     "rollout/sampler.py": ["tests/kernels/test_attention.py", "tests/rollout/test_sampler.py"],
     "rollout/torch_sampler.py": [
         "tests/kernels/test_attention.py",
@@ -86,6 +90,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "training/critic.py": ["tests/training/test_critic_masks.py", "tests/training/test_needs.py"],
     "training/needs.py": ["tests/training/test_needs.py"],
     "tasks/rewards/": ["tests/tasks/test_together.py"],
+    "cluster/pieces.py": ["tests/cluster/test_pieces.py"],
     "cluster/": ["tests/cluster/test_learner.py"],
     "tasks/sandbox/pool.py": ["tests/tasks/test_pool.py", "tests/tasks/test_sandbox.py"],
     "tasks/sandbox/worker.py": ["tests/tasks/test_pool.py", "tests/tasks/test_sandbox.py"],

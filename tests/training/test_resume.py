@@ -137,6 +137,8 @@ def test_how_many_processes_there_are_may_change_and_how_stale_answers_are_may_n
         agreed(replace(before, cluster_options={"staleness": 2}))
     with pytest.raises(InputError, match=r"cluster.staleness is 1, not 0"):
         agreed(replace(before, cluster="local"))
+    with pytest.raises(InputError, match=r"cluster.partial is None, not 4"):
+        agreed(replace(before, cluster_options={"staleness": 1, "partial": 4}))
     fresh = begun(stored(tmp_path / "fresh", cluster="ray", cluster_options={"samplers": 2}))[0]
     assert agreed(replace(fresh, cluster="local"))[0].spread() == Cluster()
 

@@ -13,6 +13,7 @@ weights     Weights on their way between processes: names and plain arrays, whic
 pool        The samplers of a run as one: a step's prompts dealt out over them, and lost work given to the next one that is free.
 remote      The learner as the loop sees it, while other processes learn: whatever dies among them is made good without a trace.
 ahead       The answers of coming steps, drawn while the learner is at this one: sampling and learning side by side.
+pieces      Answers in pieces, each drawn by newer weights than the one before.
 group       The processes that share a step, over torch.distributed: whose rows are whose, sums, and weights dealt out.
 learner     The learner of several processes: `LocalLearner`, its weights dealt out over all of them.
 checkpoint  What a dealt out learner keeps, written by every process in its parts, and read by any number of processes.

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Self
 
 from rung.cluster.pool import SamplerPool
 from rung.records import State
@@ -31,6 +33,15 @@ class Drawn:
     end: float
 
 
+@dataclass(frozen=True)
+class Order:
+    """What may be drawn now. version: of the weights that are there.  steps: those that begin with them, and who waits for each."""
+
+    version: int
+    state: State
+    steps: Mapping[int, Future[Drawn]]
+
+
 @dataclass(kw_only=True)
 class Ahead(Collector):
     """A Collector that has at most `staleness` further steps under way. steps: of the run.  begun: when it began."""
@@ -43,34 +54,32 @@ class Ahead(Collector):
     _position: dict[str, Any] | None = field(default=None, init=False)
 
     @classmethod
-    def of(cls, plain: Collector, pool: SamplerPool, staleness: int, steps: int, begun: float) -> Ahead:
-        own = {f.name: getattr(plain, f.name) for f in fields(plain)}
-        return cls(**own, pool=pool, staleness=staleness, steps_in_all=steps, begun=begun)
+    def of(cls, plain: Collector, **more: Any) -> Self:
+        return cls(**{f.name: getattr(plain, f.name) for f in fields(plain)}, **more)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._inner = Collector(**{f.name: getattr(self, f.name) for f in fields(Collector)})
         self._inner.walk = self.walk
-        self._orders: SimpleQueue[tuple[int, int, State, Future[Drawn]] | None] = SimpleQueue()
+        self._orders: SimpleQueue[Order | None] = SimpleQueue()
         self._next: int | None = None
         self.drawing = threading.Thread(target=self._draw_ahead, name="rung-ahead", daemon=True)
         self.drawing.start()
 
     def collect(self, step: int, state: State) -> Collected:
         """The answers of one step, and the order for those of the step that may begin now."""
-        if self._next is None:
-            self._next = step
-        while self._next < min(step + self.staleness + 1, self.steps_in_all):
-            self._coming[self._next] = Future()
-            self._orders.put((self._next, step, state, self._coming[self._next]))
-            self._next += 1
+        end = min(step + self.staleness + 1, self.steps_in_all)
+        fresh = {k: Future[Drawn]() for k in range(step if self._next is None else self._next, end)}
+        self._next = end
+        self._coming |= fresh
+        self._orders.put(Order(step, state, fresh))
         with self.phase("sample"):
             drawn = self._coming.pop(step).result()
         self._position = drawn.position
-        behind = [step - row.rollout.version for row in drawn.collected.scored]
+        behind = [step - version for row in drawn.collected.scored for version in row.rollout.drawn_by]
         told = {
-            "sampling/staleness_mean": sum(behind) / len(behind),
-            "sampling/staleness_max": float(max(behind)),
+            "sampling/staleness_mean": sum(behind) / max(len(behind), 1),
+            "sampling/staleness_max": float(max(behind, default=0)),
             "cluster/sample_start": drawn.start,
             "cluster/sample_end": drawn.end,
         }
@@ -88,12 +97,30 @@ class Ahead(Collector):
 
     def _draw_ahead(self) -> None:
         while (order := self._orders.get()) is not None:
-            step, version, state, told = order
-            start = time.monotonic()
-            try:
-                self._inner.sampler = self.pool.at(version)
-                collected = self._inner.collect(step, state)
-                span = (start - self.begun, time.monotonic() - self.begun)
-                told.set_result(Drawn(collected, self._inner.position(), *span))
-            except BaseException as error:  # noqa: BLE001  raised where the answers are waited for
-                told.set_exception(error)
+            self._fill(order)
+
+    def _fill(self, order: Order) -> None:
+        """Draw what is ordered."""
+        for step, told in order.steps.items():
+            with telling(told):
+                told.set_result(self._whole(step, order))
+
+    def _whole(self, step: int, order: Order) -> Drawn:
+        """All answers of a step, by one version."""
+        start = time.monotonic()
+        self._inner.sampler = self.pool.at(order.version)
+        collected = self._inner.collect(step, order.state)
+        return self._drawn(collected, self._inner.position(), start)
+
+    def _drawn(self, collected: Collected, position: dict[str, Any], start: float) -> Drawn:
+        return Drawn(collected, position, start - self.begun, time.monotonic() - self.begun)
+
+
+@contextmanager
+def telling(*waiting: Future[Drawn]) -> Iterator[None]:
+    """An error of this block is raised where the answers are waited for."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001  raised there
+        for told in waiting:
+            told.set_exception(error)

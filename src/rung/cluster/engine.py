@@ -11,9 +11,10 @@ from rung.cluster.actors import LearnerActor, SamplerActor
 from rung.cluster.ahead import Ahead
 from rung.cluster.connect import Capacity
 from rung.cluster.order import Order, ordered, versions
+from rung.cluster.pieces import Pieces
 from rung.cluster.pool import SamplerPool, Seat
 from rung.cluster.remote import RemoteLearner
-from rung.cluster.room import Demand, refuse_staleness, refuse_too_many, refuse_too_much
+from rung.cluster.room import Demand, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
 from rung.errors import InputError, RunFailed
 from rung.network.model import Model
 from rung.recipes import Recipe
@@ -49,6 +50,7 @@ class Actors:
             )
         spread = self.spread = config.spread()
         refuse_staleness(recipe, spread)
+        refuse_pieces(recipe, spread, splits.train)
         here = connect.capacity_here() if not connect.asked() else None
         if here is not None:
             refuse_too_many(spread, here, config.device)
@@ -78,7 +80,15 @@ class Actors:
         if not self.spread.staleness:
             return collector
         assert self.pool is not None
-        self._ahead = Ahead.of(collector, self.pool, self.spread.staleness, self._steps, self.begun)
+        asked = {
+            "pool": self.pool,
+            "staleness": self.spread.staleness,
+            "steps_in_all": self._steps,
+            "begun": self.begun,
+        }
+        piece = self.spread.partial or collector.law.max_new_tokens
+        in_pieces = piece < collector.law.max_new_tokens
+        self._ahead = Pieces.of(collector, piece=piece, **asked) if in_pieces else Ahead.of(collector, **asked)
         return self._ahead
 
     def close(self) -> None:

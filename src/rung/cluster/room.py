@@ -11,7 +11,7 @@ from rung.plan.fit import estimate, resident_bytes
 from rung.plan.memory import GIB, Need, Workload, sketch
 from rung.recipes import Recipe
 from rung.settings.cluster import Cluster, counted
-from rung.tasks.environments.protocol import Splits
+from rung.tasks.environments.protocol import Conversational, Environment, Observes, Splits
 from rung.training.config import TrainConfig
 
 
@@ -51,6 +51,32 @@ def refuse_staleness(recipe: Recipe, spread: Cluster) -> None:
             "takes them for its own: its ratio compares with the policy at the update's beginning, not with the one that drew. "
             f"Correct for it, with {setting('recipe.correction', 'TokenTIS')} or another part of correction, or leave "
             f"{setting('cluster.staleness', 0)}."
+        )
+
+
+def refuse_pieces(recipe: Recipe, spread: Cluster, env: Environment) -> None:
+    """Answers of several versions: where there are several, and where a step's problems are known before others' answers."""
+    if spread.partial is None:
+        return
+    asked = setting("cluster.partial", spread.partial)
+    if spread.staleness < 2:
+        raise InputError(
+            f"{asked} lets an answer go on by the weights of the next update, and with "
+            f"{setting('cluster.staleness', spread.staleness)} no others than its first are there before it is learned from. Give "
+            f"{setting('cluster.staleness', 2)} or more, or leave {setting('cluster.partial')} out."
+        )
+    if isinstance(env, Conversational):
+        raise InputError(
+            f"{asked} is for answers to one prompt: a conversation's sessions would have to wait in the middle of a turn while "
+            f"others begin. Leave it out, or take another {setting('task')}."
+        )
+    curriculum = isinstance(env, Observes)
+    if curriculum or recipe.data.resample:
+        why = "the task chooses problems by" if curriculum else f"recipe {recipe.name!r} draws others after"
+        other = "take another task" if curriculum else f"give {setting('recipe.data.resample', 0)}"
+        raise InputError(
+            f"{asked} begins a step's problems before the answers of the steps before are whole, and {why} what those earned. "
+            f"Leave it out, or {other}."
         )
 
 

@@ -47,6 +47,15 @@ class Collected:
     counters: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Posed:
+    """A step's problems, before anything is said to them. too_long: those that were passed over.  told: of a curriculum."""
+
+    problems: Iterator[Task]
+    too_long: list[Task]
+    told: dict[str, float]
+
+
 @dataclass
 class Collector:
     """Draws `prompts` problems a step without repeating one before all were seen, and `samples` answers to each.
@@ -78,8 +87,17 @@ class Collector:
 
     def collect(self, step: int, state: State) -> Collected:
         """The answers of one step: problems drawn, answers sampled and scored, rows laid out."""
-        stage = self.env.begin_step(step) if isinstance(self.env, Staged) else {}  # it chooses this step's problems
-        chosen, counters, sampled = self._draw(step)
+        return self.answer(step, state, self.pose(step))
+
+    def pose(self, step: int) -> Posed:
+        """The problems of one step, drawn as they are asked for."""
+        told = self.env.begin_step(step) if isinstance(self.env, Staged) else {}  # it chooses this step's problems
+        too_long: list[Task] = []
+        return Posed(self._fitting(step, too_long), too_long, told)
+
+    def answer(self, step: int, state: State, posed: Posed) -> Collected:
+        """Answers to these problems, sampled and scored, rows laid out."""
+        chosen, counters, sampled = self._draw(step, posed)
         groups = [group for _, group in chosen]
         rows = [row for group in groups for row in group]
         greedy = self._greedy([task for task, _ in chosen]) if self.greedy else None
@@ -93,25 +111,27 @@ class Collector:
             ends=self._ends() if self.steps else None,
         )
         sampled += sum(row.rollout.sampled for row in greedy or ())
-        return Collected(rows, batch, sampled, {**counters, **stage, **self._counted(rows)})
+        return Collected(rows, batch, sampled, {**counters, **posed.told, **self._counted(rows)})
 
     def position(self) -> dict[str, Any]:
         """Where it stands among the problems, as plain data for a checkpoint."""
         curriculum = copy.deepcopy(self.env.state_dict()) if isinstance(self.env, Stateful) else {}
         return {"walk": self.walk.state_dict(), "curriculum": curriculum}
 
-    def _draw(self, step: int) -> tuple[list[tuple[Task, list[Scored]]], dict[str, float], int]:
+    def draws(self, step: int, prompts: int, rounds: int = 0) -> Draws:
+        """The random numbers of the answers to so many of a step's prompts, in each round of dynamic sampling."""
+        return Draws.whole(mix(self.seed, step, rounds), prompts * self.samples)
+
+    def _draw(self, step: int, posed: Posed) -> tuple[list[tuple[Task, list[Scored]]], dict[str, float], int]:
         """Problems with their answers, counts, and the tokens that these cost.
 
         Dynamic sampling draws further problems in place of zero-variance groups.
         """
         chosen: list[tuple[Task, list[Scored]]] = []
         dull: list[tuple[Task, list[Scored]]] = []
-        too_long: list[Task] = []
-        problems = self._fitting(step, too_long)
         rounds = 0
-        while tasks := list(islice(problems, self.prompts - len(chosen))):
-            scored = self._answers(tasks, seed=mix(self.seed, step, rounds))
+        while tasks := list(islice(posed.problems, self.prompts - len(chosen))):
+            scored = self._answers(tasks, self.draws(step, len(tasks), rounds))
             fresh = list(zip(tasks, scored, strict=True))
             chosen += [x for x in fresh if differs(x[1])]
             dull += [x for x in fresh if not differs(x[1])]
@@ -119,12 +139,12 @@ class Collector:
             if rounds > self.data.resample:
                 break
         if not rounds:
-            encode(self.codec, too_long[0], self.law.max_new_tokens)  # refuses, and says why
+            encode(self.codec, posed.too_long[0], self.law.max_new_tokens)  # refuses, and says why
         sampled = sum(row.rollout.sampled for _, group in chosen + dull for row in group)
         counters = {
             "sampling/rounds": float(rounds),
             "sampling/prompts_drawn": float(len(chosen) + len(dull)),
-            "sampling/prompts_too_long": float(len(too_long)),
+            "sampling/prompts_too_long": float(len(posed.too_long)),
         }
         return chosen + dull[: self.prompts - len(chosen)], counters, sampled
 
@@ -156,9 +176,9 @@ class Collector:
             else:
                 too_long.append(task)
 
-    def _answers(self, tasks: Sequence[Task], seed: int) -> list[list[Scored]]:
+    def _answers(self, tasks: Sequence[Task], draws: Draws) -> list[list[Scored]]:
         """Training answers, of which a curriculum is told what they earned; those of a greedy baseline are not among them."""
-        groups = self._ask(tasks, self.law, self.samples, seed)
+        groups = self._ask(tasks, self.law, draws)
         if isinstance(self.env, Observes):
             self.env.observe(tasks, [[row.task_reward for row in group] for group in groups])
         return groups
@@ -166,10 +186,9 @@ class Collector:
     def _greedy(self, tasks: Sequence[Task]) -> list[Scored]:
         """The greedy answer to each problem, for its reward R(x, y); these answers never enter the loss."""
         law = replace(self.law, temperature=0.0, top_p=1.0, top_k=0)
-        return [row[0] for row in self._ask(tasks, law, 1, 0)]
+        return [row[0] for row in self._ask(tasks, law, Draws.whole(0, len(tasks)))]
 
-    def _ask(self, tasks: Sequence[Task], law: SamplingLaw, samples: int, seed: int) -> list[list[Scored]]:
-        draws = Draws.whole(seed, len(tasks) * samples)
+    def _ask(self, tasks: Sequence[Task], law: SamplingLaw, draws: Draws) -> list[list[Scored]]:
         return ask(self.env, self.codec, self.sampler, law, tasks, draws, data=self.data, phase=self.phase)
 
     def _ends(self) -> StepEnds | None:

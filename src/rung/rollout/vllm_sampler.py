@@ -102,7 +102,8 @@ class VLLMSampler:
         """A request for each row with a seed of its own, so that a row's answer does not hang on what is asked beside it."""
         samples = draws.each(len(prompts))
         asked = [tuple(prompt) for prompt in prompts for _ in range(samples)]
-        laws = [self._law(law, mix(draws.seed, row) % (1 << 63)) for row in draws.rows]
+        later = (draws.start,) if draws.start else ()
+        laws = [self._law(law, mix(draws.seed, row, *later) % (1 << 63)) for row in draws.rows]
         found = self.llm.generate([{"prompt_token_ids": list(ids)} for ids in asked], laws, use_tqdm=False)
         return [self._rollout(ids, law, one.outputs[0]) for ids, one in zip(asked, found, strict=True)]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from rung.errors import InputError, setting
-from rung.settings.ranges import Natural, between, called
+from rung.settings.ranges import Count, Natural, between, called
 
 Processes = Annotated[int, between(1, 4096)]
 
@@ -22,6 +22,8 @@ class Cluster:
     """processes that draw answers, each with the whole model"""
     staleness: Natural = 0
     """steps that answers may be behind the weights; 0: none, as in one process; 1: sampling and learning overlap"""
+    partial: Count | None = None
+    """tokens that one version draws of an answer before the next one goes on with it; none: all of it. Needs a staleness of 2"""
 
     @property
     def said(self) -> str:

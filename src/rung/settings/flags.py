@@ -255,8 +255,7 @@ class Audit(Flags):
     recipes: Positional[tuple[str, ...]] = ()
     """names of recipes; none means all, in about a minute"""
     of: str | None = None
-    """a loss of your own instead: FILE.py:NAME, a function of logp, rewards, mask, ... by name (docs/audit_yours.md);
-    or of another project's: trl:dapo (docs/field.md)"""
+    """a loss of your own instead: FILE.py:NAME (docs/audit_yours.md); or of another project's: trl:dapo (docs/field.md)"""
     advantages: str | None = None
     """an advantage function of your own: FILE.py:NAME; alone, or for the loss of --of"""
     old_kl: Annotated[float, above(0, "at 0 the batch would be on-policy")] = 0.05
@@ -265,6 +264,8 @@ class Audit(Flags):
     """instead: what answers cost that are up to so many updates old, under each correction (docs/scale.md)"""
     step_kl: Annotated[float, above(0, "at 0 nothing would be stale")] = 0.01
     """staleness: how far each of these updates moves the policy, in nats an answer"""
+    partial: Count | None = None
+    """staleness: tokens that one version draws of an answer before the next one goes on with it; none: all"""
     temperature: Annotated[float, between(1e-3, 1e3)] = 2.0
     """wrong temperature: answers are drawn at this one and scored at 1"""
     vocabulary: Annotated[int, at_least(2, "the end token and another")] = 3

@@ -217,7 +217,7 @@ def _audit(args: Audit) -> int:
     if args.staleness is not None:
         from rung.exact.staleness import run_staleness
 
-        return run_staleness(args.recipes, args.staleness, args.step_kl, args.json, world)
+        return run_staleness(args.recipes, args.staleness, args.step_kl, args.json, world, args.partial)
     return run_audit(
         args.recipes, args.json, markdown=args.markdown, old_kl=args.old_kl, temperature=args.temperature, world=world
     )

@@ -66,10 +66,10 @@ def prompt_text(row: Scored) -> str:
 def answer_row(row: Scored) -> dict[str, Any]:
     """One answer as JSON: what was asked, what was said, what it earned."""
     prompt, episode = row.task.prompt, row.episode
-    talk: dict[str, Any] = {}
+    talk: dict[str, Any] = {} if row.rollout.versions is None else {"versions": list(row.rollout.versions)}
     if episode is not None:
         messages = [dict(m) for m in episode.messages]
-        talk = {"messages": messages, "turn_stops": list(episode.stops), "cut": episode.cut, **episode.counters}
+        talk |= {"messages": messages, "turn_stops": list(episode.stops), "cut": episode.cut, **episode.counters}
     return {
         **talk,
         "task": row.task.id,

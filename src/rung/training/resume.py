@@ -17,6 +17,7 @@ from rung.io.origin import edited, placed
 from rung.io.run_dir import RunDir
 from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override, strangers, to_dict
 from rung.recipes import Recipe
+from rung.settings.cluster import Cluster
 from rung.tasks.sources.given import MADE
 from rung.training.config import TrainConfig, from_toml, which
 from rung.training.next_steps import made as not_stored
@@ -109,8 +110,9 @@ def agreed(
 
 def _other_staleness(now: TrainConfig, before: TrainConfig) -> list[str]:
     """It decides what answers a step learns from; how many processes there are does not."""
-    then, wanted = (config.cluster_options.get("staleness", 0) for config in (before, now))
-    return [] if then == wanted else [f"cluster.staleness is {then}, not {wanted}"]
+    names = {name: getattr(Cluster(), name) for name in ("staleness", "partial")}
+    both = [(n, *(config.cluster_options.get(n, usual) for config in (before, now))) for n, usual in names.items()]
+    return [f"cluster.{name} is {then}, not {wanted}" for name, then, wanted in both if then != wanted]
 
 
 def _other_recipe(now: TrainConfig, before: TrainConfig, recipe: Recipe, own: Recipe | None) -> list[str]:
