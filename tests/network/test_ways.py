@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from transformers import BertConfig, LlamaConfig
 from transformers.cache_utils import DynamicLayer
 
@@ -56,6 +57,9 @@ def test_logits_that_are_not_the_heads_own_are_never_packed():
     assert ways_of(settled("llama", scale))[:2] == (False, "cache")
 
 
+@pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.19"), reason="Doge's mask is left out there, and the model refused"
+)
 def test_a_mask_of_the_models_own_keeps_our_attention_out():
     model = settled("doge")
     assert ways_of(model)[:2] == (False, "cache"), "its mask is learned, and zero in the beginning"

@@ -2,10 +2,13 @@
 
 import importlib.util
 import re
+import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rung
@@ -14,6 +17,7 @@ from rung.models import starter
 from rung.network import model as models
 from rung.records import SamplingLaw
 from rung.rollout import vllm_sampler
+from rung.rollout.checked import Checked
 from rung.rollout.draws import Draws
 from rung.rollout.samplers import make_sampler
 
@@ -67,9 +71,21 @@ def directory(tmp_path_factory):
     return where
 
 
+@real
+def test_what_rung_asks_for_stands_beside_it():
+    """One environment has both: nothing that vLLM holds back is older than rung wants."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for wanted in map(Requirement, project["dependencies"]):
+        found = metadata.version(wanted.name).partition("+")[0]
+        assert wanted.specifier.contains(found), f"{wanted}, and {found} is installed"
+
+
 @pytest.fixture(scope="module")
 def sampler(directory):
-    return make_sampler(models.load(str(directory)), "vllm")
+    """vLLM's own, out of what looks at its answers."""
+    checked = make_sampler(models.load(str(directory)), "vllm")
+    assert isinstance(checked, Checked)
+    return checked.sampler
 
 
 PROMPTS = [(5, 6, 7), (8, 9), (3, 4, 5, 6), (9,)]

@@ -106,6 +106,7 @@ def load(
         refuse_missing(name, info)
         if "gguf_file" in where.model:
             _forget_quantization(hf)
+            _take_ends(tokenizer, hf.config)
         hf = _with_adapters(hf, where, merge)
         hf.name_or_path = hf.config.name_or_path = where.name  # a new adapter writes down what it was trained on
     _refuse_pair(hf, tokenizer, f"model {name!r}", "Put the model's own tokenizer into its directory.")
@@ -164,6 +165,13 @@ def _forget_quantization(hf: Any) -> None:
     for owner, name in ((hf, "quantization_method"), (hf.config, "quantization_config"), (hf.config, "_is_quantized")):
         if name in vars(owner):
             delattr(owner, name)
+
+
+def _take_ends(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
+    """The first and last token that the file names. transformers before 5.19 takes a GGUF file's first token for its last."""
+    for name in ("bos_token_id", "eos_token_id"):
+        if isinstance(told := getattr(config, name, None), int):
+            setattr(tokenizer, name, told)
 
 
 def wrap(hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Model:
