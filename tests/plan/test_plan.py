@@ -117,6 +117,26 @@ def test_the_adapters_size_is_that_of_the_real_one():
     assert planned == sum(x.numel() for x in model.hf.parameters() if x.requires_grad)
 
 
+def test_weights_are_laid_out_for_a_cpu_alone(monkeypatch):
+    """Only its products read them in blocks; a plan of a GPU must not count them because this CPU would."""
+    monkeypatch.setattr(memory, "packs", lambda dtype: True)
+    on = {
+        cpu: memory.need(SHAPE, WORK, find("dr_grpo"), 0, cpu=cpu).sampling["packed weights"] for cpu in (True, False)
+    }
+    assert on == {True: (288 + 40) * 4, False: 0}
+
+
+def test_a_backward_that_computes_layers_again_takes_more_tokens_at_a_time():
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=2, vocab_size=10
+    )
+    with torch.device("meta"):
+        model = memory.Model(AutoModelForCausalLM.from_config(config), None)
+    plain, again = (Shape.of(model, TrainConfig(gradient_checkpointing=c)).micro_tokens for c in (False, True))
+    # 8 layers of 16 D + 4 F numbers a token, or D of each and one layer of them
+    assert again / plain == pytest.approx(8 * (16 * 64 + 4 * 128) / (8 * 64 + 16 * 64 + 4 * 128), rel=0.01)
+
+
 def test_the_peak_is_the_larger_of_sampling_and_updating():
     need = memory.Need({"a": 5.0}, {"b": 3.0, "c": 1.0}, {"d": 3.5})
     assert need.peak == 9.0

@@ -140,6 +140,7 @@ class Plan:
     phases: list[PhaseCost]
     evaluation: float
     notes: tuple[str, ...] = ()
+    timings: Timings | None = None  # None: this kind of model is not rehearsed
 
     @property
     def step_seconds(self) -> float:
@@ -175,7 +176,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     work = Workload.of(config, model.codec, (splits.train, splits.eval), answer_tokens)
     on = choose(config.device)
     room, need = fit.room(on), fit.estimate(config, recipe, model, work, on)
-    if not config.ignore_memory:
+    if not config.ignore_memory and config.cluster == "local":
         fit.refuse(config, recipe, model, work, on, room)
     rates = machine_rates(shape, DTYPES[config.dtype], on)
     timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
@@ -189,7 +190,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     rows = min(work.eval_rows, work.at_once)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
     evaluation += ANSWER_SECONDS * work.eval_rows
-    return Plan(config, shape, work, need, room, rates, step, evaluation, splits.notes)
+    return Plan(config, shape, work, need, room, rates, step, evaluation, splits.notes, timings)
 
 
 def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:

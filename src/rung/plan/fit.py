@@ -77,7 +77,7 @@ def resident_bytes() -> int:
 def estimate(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device) -> Need:
     """Memory of the run that a resolved `config` describes."""
     process = 0 if on.type == "cuda" else resident_bytes() + LATER_IMPORTS
-    return need(Shape.of(model, config), work, recipe, process)
+    return need(Shape.of(model, config), work, recipe, process, cpu=on.type == "cpu")
 
 
 def refuse_too_large(config: TrainConfig, recipe: Recipe, located: str | Model, envs: Sequence[Environment]) -> None:

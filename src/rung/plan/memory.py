@@ -67,7 +67,7 @@ class Shape:
         tables = {id(m.weight) for m in trunk.modules() if isinstance(m, torch.nn.Embedding)}
         heads = typical(getattr(c, "num_attention_heads", None) or 1)
         width = DTYPES[config.dtype].itemsize
-        kept = activation_bytes_per_token(model) * width // model.hf.dtype.itemsize
+        kept = activation_bytes_per_token(model, config.gradient_checkpointing) * width // model.hf.dtype.itemsize
         return cls(
             parameters=sum(p.numel() for _, p in named),
             trainable=trained(model, config),
@@ -207,8 +207,8 @@ class Need:
         return [(when, name, size) for when, part in parts for name, size in part.items() if size]
 
 
-def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
-    """Memory of a run. process: bytes that Python and its libraries take by themselves."""
+def need(s: Shape, w: Workload, recipe: Recipe, process: int, *, cpu: bool = True) -> Need:
+    """Memory of a run. process: bytes that Python and its libraries take by themselves.  cpu: it computes there."""
     moved = 4 if s.adapter else s.width  # an adapter is float32 whatever the model computes in
     adam_held, adam_step = adam_bytes(s.trainable, moved) if recipe.update.cost().adamw else (0, 0)
     held: dict[str, float] = {
@@ -228,7 +228,7 @@ def need(s: Shape, w: Workload, recipe: Recipe, process: int) -> Need:
 
     rows = min(max(w.P * w.G, w.eval_rows), w.at_once)
     prefilled = min(w.P, rows) if w.eval_rows <= w.P * w.G else rows
-    packed = packs(torch.float32 if s.width == 4 else torch.bfloat16) and few(rows)
+    packed = cpu and packs(torch.float32 if s.width == 4 else torch.bfloat16) and few(rows)
     sampling = {
         "key-value memory": float(key_value_bytes(s, rows, w.T) + key_value_bytes(s, prefilled, w.longest)),
         "prefill": prefilled * w.longest * (6 * s.D + 3 * s.F) * s.width,

@@ -25,6 +25,11 @@ class Cluster:
     partial: Count | None = None
     """tokens that one version draws of an answer before the next one goes on with it; none: all of it. Needs a staleness of 2"""
 
+    def threads(self, cores: int) -> int:
+        """Of each process: those that work at the same time share a machine's cores."""
+        at_once = self.learners + self.samplers if self.staleness else max(self.learners, self.samplers)
+        return max(1, cores // at_once)
+
     @property
     def said(self) -> str:
         """For people."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rung.errors import InputError
 from rung.io.waiting import loading, waiting
@@ -29,10 +29,14 @@ from rung.settings.flags import (
     Verify,
     Why,
 )
-from rung.settings.ranges import above, refuse
+from rung.settings.ranges import above, between, refuse
 from rung.settings.speedrun import Speedrun
 from rung.shell.arguments import flag, literal, settings, take
 from rung.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from rung.recipes import Recipe
+    from rung.settings.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,17 @@ def _finished(config: TrainConfig) -> str:
 def _plan(argv: list[str]) -> int:
     argv, json_to = take(argv, "--json")
     argv, answer = take(argv, "--answer-tokens")
+    argv, gpu = take(argv, "--gpu")
+    argv, gpus = take(argv, "--gpus")
     tokens = None if answer is None else literal(answer)
     if answer is not None:
         refuse(tokens, Annotated[float, above(0, "the expected mean length of an answer")], "--answer-tokens")
-    config = settings(argv, "plan")
+    if gpus is not None:
+        refuse(literal(gpus), Annotated[int, between(1, 4096)], "--gpus")
+        if gpu is None:
+            raise InputError(f"--gpus {gpus} is how many GPUs a cluster has. Say which with --gpu, such as --gpu h100.")
+    tokens = None if tokens is None else float(tokens)
+    config = settings(argv if gpu is None or "--cluster" in argv else [*argv, "--cluster", "ray"], "plan")
     load("rung.plan.estimate")
     waiting.end()
     from rung.io.environment import keep_freed_memory
@@ -95,7 +106,32 @@ def _plan(argv: list[str]) -> int:
 
     refuse_target(json_to)
     keep_freed_memory()  # as the run itself will
-    return run_plan(config, None if tokens is None else float(tokens), json_to)
+    if config.cluster == "local":
+        return run_plan(config, tokens, json_to)
+    return _plan_several(config, tokens, json_to, gpu, gpus)
+
+
+def _plan_several(
+    config: TrainConfig, tokens: float | None, json_to: str | None, gpu: str | None, gpus: str | None
+) -> int:
+    """The plan of several processes, of this machine or of so many GPUs of a kind."""
+    from rung.cluster.connect import Capacity, capacity_here
+    from rung.cluster.room import refuse_staleness, refuse_too_many
+    from rung.plan.several import A_MACHINE, Asked, run_several
+
+    spread = config.spread()
+    has = capacity_here()
+    if gpu is not None:
+        n = int(gpus) if gpus is not None else max(A_MACHINE, spread.learners + spread.samplers)
+        has = Capacity(0, n, 0.0, -(-n // A_MACHINE), joined=True)
+    device = "cuda" if gpu is not None else config.device
+
+    def refuse_both(recipe: Recipe, of: Cluster) -> None:
+        refuse_staleness(recipe, of)
+        refuse_too_many(of, has, device)
+
+    places = has.gpus if device != "cpu" and has.gpus else has.cpus
+    return run_several(Asked(config, tokens, json_to, gpu, places, refuse_both))
 
 
 def _dry_run(config: TrainConfig) -> int:
@@ -298,7 +334,9 @@ COMMANDS: dict[str, Command] = {
     "recipes": Command(Recipes, _recipes, "rung.io.recipe_views", "the tree of recipes"),
     "explain": Command(Explain, _explain, "rung.io.recipe_views", "a recipe's assembled equation, with sources"),
     "diff": Command(Diff, _diff, "rung.io.recipe_views", "what changes between two recipes, and why"),
-    "export": Command(Export, _export, "rung.export.command", "a recipe inside TRL, verl or SkyRL: settings and module"),
+    "export": Command(
+        Export, _export, "rung.export.command", "a recipe inside TRL, verl or SkyRL: settings and module"
+    ),
     "import": Command(Import, _import, "rung.export.arrive", "what a configuration of TRL or verl really computes"),
     "audit": Command(Audit, _audit, "rung.exact.audit", "is a recipe's gradient the policy gradient, and if not, why"),
     "why": Command(Why, _why, "rung.experiments.why", "the experiment that shows why a recipe was introduced"),

@@ -76,10 +76,8 @@ def more_of(spec: Any, command: str) -> list[Flag]:
     """The flags of a command that are no fields of its dataclass."""
     if spec is not TrainConfig:
         return [MORE[name] for name in ("overrides", *OPTIONS) if name in {field.name for field in fields(spec)}]
-    own = ["dry_run"] if command == "train" else ["answer_tokens", "json"]
-    spread = [
-        replace(flag, name=flag.name.replace("--", "--cluster.", 1)) for flag in flags_of(Cluster).values()
-    ]
+    own = ["dry_run"] if command == "train" else ["answer_tokens", "gpu", "gpus", "json"]
+    spread = [replace(flag, name=flag.name.replace("--", "--cluster.", 1)) for flag in flags_of(Cluster).values()]
     return [*(MORE[name] for name in ("overrides", *OPTIONS)), *spread, *(MORE[name] for name in ("config", *own))]
 
 
@@ -135,6 +133,13 @@ MORE = {
     "config": Flag("--config", "FILE.toml", "settings from a file, such as a run's config.toml; flags come first"),
     "dry_run": Flag("--dry-run", "", "check and load everything, print the settings, write nothing"),
     "answer_tokens": Flag("--answer-tokens", "NUMBER", "expected mean length of an answer, for the time"),
+    "gpu": Flag(
+        "--gpu",
+        "a100|b200|h100|h200",
+        "plan a cluster of these instead of this machine (docs/scale.md)",
+        choices=("a100", "b200", "h100", "h200"),
+    ),
+    "gpus": Flag("--gpus", "INT", "how many of them; the best split into learners and samplers is sought", "8"),
     "json": Flag("--json", "FILE", "write the table as JSON to this new file, or - for standard output"),
 }
 

@@ -250,12 +250,15 @@ def typical(size: Any) -> int:
     return round(fmean(size)) if isinstance(size, list | tuple) else int(size)
 
 
-def activation_bytes_per_token(model: Model) -> int:
-    """A rough size of what the backward keeps per token: about 16 D + 4 F + 3 H numbers a layer."""
+def activation_bytes_per_token(model: Model, checkpoints: bool | None = None) -> int:
+    """A rough size of what the backward keeps per token: about 16 D + 4 F + 3 H numbers a layer.
+
+    checkpoints: whether layers are computed again; None: as the model is set.
+    """
     c = model.hf.config.get_text_config()
     D, layers = c.hidden_size, c.num_hidden_layers
     F = typical(getattr(c, "intermediate_size", None) or 4 * D)
     width = 2 if model.hf.dtype in (torch.bfloat16, torch.float16) else 4
-    if is_on(model):  # every layer's input, and all of the one that is computed again
+    if is_on(model) if checkpoints is None else checkpoints:  # every layer's input, and all of the one that is computed again
         return int((layers * D + 16 * D + 4 * F) * width)
     return int(layers * (16 * D + 4 * F) * width)

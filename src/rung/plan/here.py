@@ -1,0 +1,103 @@
+"""Several processes on this machine: what each does and holds, from the rehearsal's timings (rehearsal.py)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from rung.plan import scale
+from rung.plan.estimate import ANSWER_SECONDS, Plan, phases
+from rung.plan.memory import Need, need
+from rung.plan.pipeline import Stage
+from rung.plan.planned import learner_bytes
+from rung.plan.rehearsal import Timings
+from rung.plan.spread import Forecast, corrected, shifted
+from rung.recipes import Recipe
+from rung.settings.cluster import Cluster
+
+CALL = 3e-3  # seconds from a call of an actor to its answer
+CALLS = 2  # of each side in a step, one after the other
+GLOO = (
+    1.5e-3  # seconds of FSDP2 in a layer of a micro-batch, over gloo, however small: two gathers, a scatter, and Python
+)
+GLOO_RATE = 1e9  # bytes/s of gloo between two processes of one machine
+SUM = 2e-3  # seconds of a number's sum over processes
+SUMS = 8  # in a step
+
+
+@dataclass(frozen=True)
+class Here:
+    """plan: of the same run in one process.  timings: of one process with `threads`.  cores: of all; or GPUs."""
+
+    plan: Plan
+    timings: Timings
+    recipe: Recipe
+    cores: int
+    threads: int
+
+    @property
+    def places(self) -> float:
+        return float(self.cores)
+
+    def drawing(self, spread: Cluster) -> tuple[Stage, ...]:
+        """Whoever has the most problems is waited for; one process judges all answers."""
+        p, m = self.plan, spread.samplers
+        own = replace(p.work, P=math.ceil(p.work.P / m))
+        drawn = [x for x in phases(p.shape, own, self.recipe, self.timings, p.rates) if x.name.startswith("sample")]
+        seconds = sum(x.seconds for x in drawn) - ANSWER_SECONDS * own.P * own.G
+        return (
+            Stage("draw", seconds + CALL * CALLS, m * self.threads),
+            Stage("judge", scale.driver_seconds(p.work)),
+        )  # fmt: skip
+
+    def learning(self, spread: Cluster) -> tuple[Stage, ...]:
+        """The update on each one's rows, what FSDP2 adds to it, and the weights' way through Ray's store."""
+        p, n = self.plan, spread.learners
+        s, own = p.shape, replace(p.work, P=math.ceil(p.work.P / n))
+        update = sum(
+            x.seconds for x in phases(s, own, self.recipe, self.timings, p.rates) if not x.name.startswith("sample")
+        )
+        if n > 1:
+            parts = scale.micro_batches(p.work, n, s.micro_tokens)
+            update += parts * ((s.layers + 1) * GLOO + s.parameters * (2 * s.width + 4) / GLOO_RATE) + SUMS * SUM
+        weights = 4 * s.parameters * s.width / scale.COPY  # packed, into the store twice, and over a sampler's own
+        written = scale.written_seconds(p.work) if p.config.save_rollouts else 0.0
+        return (
+            Stage("learn", update + CALL * CALLS, n * self.threads), Stage("gather weights", weights + CALL),
+            Stage("write answers", written),
+        )  # fmt: skip
+
+    def learner_bytes(self, spread: Cluster) -> float:
+        return self.process + learner_bytes(self.plan.shape, self.plan.work, self.recipe, spread.learners)
+
+    def sampler_bytes(self, spread: Cluster) -> float:
+        p, m = self.plan, spread.samplers
+        own = replace(p.work, P=math.ceil(p.work.P / m), eval_rows=math.ceil(p.work.eval_rows / m))
+        found: Need = need(p.shape, own, self.recipe, 0)
+        return self.process + found.held["weights"] + sum(found.sampling.values())
+
+    @property
+    def process(self) -> float:
+        """Python and its libraries; not on a GPU."""
+        return float(self.plan.need.held["Python and libraries"])
+
+    def total_bytes(self, spread: Cluster) -> float:
+        """Of all processes, that which was started and the store among them."""
+        weights = self.plan.need.held["weights"]
+        own = self.process + weights * (2 + spread.staleness)
+        return own + spread.learners * self.learner_bytes(spread) + spread.samplers * self.sampler_bytes(spread)
+
+    def fits(self, spread: Cluster) -> bool:
+        return self.total_bytes(spread) <= self.plan.room.limit
+
+    def others(self, spread: Cluster) -> Iterator[Forecast]:
+        """Answers one step old; one process more or less of each kind."""
+        if not spread.staleness:
+            recipe, more = corrected(self.recipe, 1)
+            yield Forecast(replace(self, recipe=recipe), replace(spread, staleness=1), {"cluster.staleness": 1, **more})
+        for other in shifted(spread, self.cores):
+            yield Forecast(self, other, {"cluster.learners": other.learners, "cluster.samplers": other.samplers})
+        if self.plan.config.save_rollouts:
+            config = replace(self.plan.config, save_rollouts=False)
+            yield Forecast(replace(self, plan=replace(self.plan, config=config)), spread, {"save_rollouts": False})

@@ -1,0 +1,253 @@
+"""A cluster of GPUs that nobody has measured: what each process does and holds there, from data sheets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+
+from rung.errors import setting
+from rung.network.model import Model
+from rung.plan import scale
+from rung.plan.estimate import PhaseCost, phases
+from rung.plan.machines import Gpu
+from rung.plan.memory import Need, Shape, Workload, activation_bytes, head_bytes, mask_bytes, need
+from rung.plan.pipeline import Stage
+from rung.plan.rehearsal import Line, Rates, Timings
+from rung.plan.spread import Forecast, best, corrected, shifted
+from rung.recipes import Recipe
+from rung.rollout.samplers import SAMPLERS, USUAL
+from rung.rollout.vllm_sampler import CUDA_SHARE
+from rung.settings.cluster import Cluster
+from rung.training import needs
+from rung.training.config import TrainConfig
+
+NOTHING = Line(0.0, 0.0)
+UNTIMED = Timings(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+GIBS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)  # of activations that are tried
+RECOMPUTED = 4 / 3  # of a backward's products, where the forward is computed again
+
+
+@dataclass(frozen=True)
+class Planned:
+    """gpus: all that there are. Learners and samplers each take one. work: of a whole step."""
+
+    gpu: Gpu
+    gpus: int
+    config: TrainConfig
+    recipe: Recipe
+    model: Model = field(repr=False)
+    work: Workload
+
+    @property
+    def places(self) -> float:
+        """Processes that compute at once: as many as there are, or one of a learner and a sampler on a single GPU."""
+        return 1 if self.gpus == 1 else math.inf
+
+    @cached_property
+    def shape(self) -> Shape:
+        return Shape.of(self.model, self.config)
+
+    @cached_property
+    def cuts(self) -> list[Planned]:
+        """The same with other micro-batches, the modest ones first: that as it is, more activations, and recomputed ones."""
+        gibs = sorted({self.config.activation_gib, *(gib for gib in GIBS if gib > self.config.activation_gib)})
+        again = (False, True) if not self.config.gradient_checkpointing else (True,)
+        changed = [replace(self.config, activation_gib=g, gradient_checkpointing=c) for c in again for g in gibs]
+        return [replace(self, config=config) for config in changed]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """How its backward is cut."""
+        found: dict[str, object] = {"activation_gib": self.config.activation_gib}
+        return found | ({"gradient_checkpointing": True} if self.config.gradient_checkpointing else {})
+
+    def cut(self, spread: Cluster, settings: dict[str, object]) -> Forecast | None:
+        """This spread in the micro-batches that take the least time; None: none fits."""
+        return best(Forecast(cut, spread, {**settings, **cut.settings}) for cut in self.cuts)
+
+    def splits(self, staleness: int, learners: int | None = None, samplers: int | None = None) -> Forecast | None:
+        """The best split of the GPUs, with a correction where answers are stale; None: none fits.
+
+        learners, samplers: of those with so many alone. More samplers than problems would have nothing to do.
+        """
+        recipe, more = corrected(self.recipe, staleness)
+        crew, found = replace(self, recipe=recipe), list[Forecast]()
+        for n in range(1, max(self.gpus, 2)):
+            m = samplers or min(max(self.gpus - n, 1), self.work.P)
+            if learners in (None, n) and n + m <= max(self.gpus, 2):
+                own = {"cluster.learners": n, "cluster.samplers": m, "cluster.staleness": staleness, **more}
+                one = crew.cut(Cluster(n, m, staleness), own)
+                found += [one] if one is not None else []
+        return best(iter(found))
+
+    def others(self, spread: Cluster) -> Iterator[Forecast]:
+        """Micro-batches cut otherwise; answers one step old; a GPU given to the other side; answers not written; bfloat16."""
+        cut = self.cut(spread, {})
+        if cut is not None:
+            yield cut
+        if not spread.staleness:
+            recipe, more = corrected(self.recipe, 1)
+            yield Forecast(replace(self, recipe=recipe), replace(spread, staleness=1), {"cluster.staleness": 1, **more})
+        for other in shifted(spread, self.gpus):
+            if other.learners + other.samplers <= self.gpus:
+                yield Forecast(self, other, {"cluster.learners": other.learners, "cluster.samplers": other.samplers})
+        if self.config.save_rollouts:
+            yield Forecast(
+                replace(self, config=replace(self.config, save_rollouts=False)), spread, {"save_rollouts": False}
+            )
+        if self.config.dtype == "float32" and not self.recipe.update.cost().float32:
+            yield Forecast(replace(self, config=replace(self.config, dtype="bfloat16")), spread, {"dtype": "bfloat16"})
+
+    # -- seconds ----------------------------------------------------------------------------------------------------
+    @cached_property
+    def flops(self) -> list[PhaseCost]:
+        return phases(self.shape, self.work, self.recipe, UNTIMED, Rates(1.0, math.inf))
+
+    def decoder(self, samplers: int) -> scale.Decoder:
+        paged = self.config.sampler != USUAL
+        layer = scale.LAYER["vllm" if paged else "torch"]
+        alike = replace(self.shape, micro_tokens=0, checkpoints=False)  # of all cuts, so that each is worked out once
+        return scale.Decoder(alike, self.gpu, self.at_once(samplers), paged, layer)
+
+    def drawing(self, spread: Cluster) -> tuple[Stage, ...]:
+        """The sampling side of a step: weights arrive, answers are drawn, one process judges them."""
+        n, m, d = spread.learners, spread.samplers, self.decoder(spread.samplers)
+        seconds = scale.sampling_seconds(d, self.work, m)
+        if "greedy" in self.recipe.needs:
+            seconds += scale.sampling_seconds(d, replace(self.work, G=1), m)
+        load = scale.load_seconds(self.shape, n, m, self.gpu) if spread.staleness else 0.0
+        return (
+            Stage("load weights", load, m),
+            Stage("draw", seconds, m),
+            Stage("judge", scale.driver_seconds(self.work)),
+        )
+
+    def learning(self, spread: Cluster) -> tuple[Stage, ...]:
+        """The learning side of a step: the update, weights on their way out, and the answers written by one process."""
+        n, m = spread.learners, spread.samplers
+        sync = scale.gather_seconds(self.shape, n, m, self.gpu)
+        load = 0.0 if spread.staleness else scale.load_seconds(self.shape, n, m, self.gpu)
+        written = scale.written_seconds(self.work) if self.config.save_rollouts else 0.0
+        return (
+            Stage("learn", sum(self.passes(n)), n), Stage("gather weights", sync, n), Stage("load weights", load, m),
+            Stage("write answers", written),
+        )  # fmt: skip
+
+    def passes(self, learners: int) -> list[float]:
+        """Seconds of each pass over the answers, and of the optimizer's steps."""
+        s, cost, out = self.shape, self.recipe.update.cost(), list[float]()
+        for phase in self.flops:
+            if phase.name.startswith("sample"):
+                continue
+            flops, traffic = self.pass_work(phase, learners)
+            out.append(scale.pass_seconds(flops, traffic, learners, self.gpu.peak(s.width)))
+        updates = cost.passes * cost.minibatches * cost.adamw
+        return [*out, updates * scale.optimizer_seconds(s, learners, self.gpu)]
+
+    def pass_work(self, phase: PhaseCost, learners: int) -> tuple[float, float]:
+        """(FLOP of all learners, seconds in which weights travel) of one kind of pass."""
+        s, cost, gradient = self.shape, self.recipe.update.cost(), phase.name in ("update", "critic")
+        parts = scale.micro_batches(self.work, learners, s.micro_tokens * (1 if gradient else 4))
+        if gradient:
+            parts = cost.passes * max(parts, cost.minibatches)
+        traffic = scale.traffic_seconds(s, parts, learners, self.gpu, gradient=gradient)
+        return phase.flops * (RECOMPUTED if gradient and s.checkpoints else 1.0), traffic
+
+    # -- bytes ------------------------------------------------------------------------------------------------------
+    def at_once(self, samplers: int) -> float:
+        """Answers that a sampler decodes together: as many as its kind does, and as vllm's pages hold."""
+        most = SAMPLERS[self.config.sampler].at_once
+        if self.config.sampler == USUAL:
+            return most
+        each = scale.token_bytes(self.shape) * (self.work.prompt + self.work.answer)
+        return max(min(most, (CUDA_SHARE * self.gpu.memory - self.weights) / each), 1.0)
+
+    @property
+    def weights(self) -> float:
+        return float(self.shape.parameters * self.shape.width)
+
+    def sampler_bytes(self, spread: Cluster) -> float:
+        """The whole model, and the keys and values of what it decodes together; vllm: its share of the GPU, which holds a
+        second model and at least one answer, beside the first."""
+        m = spread.samplers
+        own = replace(self.work, P=math.ceil(self.work.P / m), eval_rows=math.ceil(self.work.eval_rows / m))
+        if self.config.sampler == USUAL:
+            return self.weights + sum(need(self.shape, own, self.recipe, 0, cpu=False).sampling.values())
+        least = self.weights + scale.token_bytes(self.shape) * (own.longest + own.T)
+        return self.weights + max(self.gpu.memory * CUDA_SHARE, least / CUDA_SHARE)
+
+    def learner_bytes(self, spread: Cluster) -> float:
+        return learner_bytes(self.shape, self.work, self.recipe, spread.learners)
+
+    def fits(self, spread: Cluster) -> bool:
+        learner, sampler = self.learner_bytes(spread), self.sampler_bytes(spread)
+        return max(learner, sampler) <= self.gpu.memory and (self.gpus > 1 or learner + sampler <= self.gpu.memory)
+
+    def most_samplers(self) -> int:
+        """No more than there are problems in a step: a group is drawn in one place."""
+        return min(self.work.P, self.gpus - 1 or 1)
+
+    def why_not(self, spread: Cluster | None = None) -> str:
+        """Why this split fits nowhere, or no split of these GPUs, in words, and what would help."""
+        n, m = (
+            (spread.learners, spread.samplers)
+            if spread
+            else (max(self.gpus - 1, 1), min(self.gpus - 1 or 1, self.work.P))
+        )
+        has = f"{self.gpu.name} has {self.gpu.memory / 1e9:.0f} GB"
+        sampler, learner = self.sampler_bytes(Cluster(1, m)), self.learner_bytes(Cluster(n, 1))
+        if self.weights > self.gpu.memory * (1 if self.config.sampler == USUAL else CUDA_SHARE):
+            half = f"{setting('dtype', 'bfloat16')}, which is half of it, " if self.shape.width == 4 else ""
+            beside = "" if self.config.sampler == USUAL else f", and vllm once more in {CUDA_SHARE:.0%} of it"
+            divides = setting("cluster", "ray")
+            return (
+                f"a sampler holds the whole model on one GPU ({self.weights / 1e9:.0f} GB of weights{beside}), and {has}; "
+                f"{divides} divides no model over several. Take {half}a GPU of more memory or a smaller model, or "
+                "carry the recipe into a trainer whose samplers divide theirs (`rung export`)"
+            )
+        if sampler > self.gpu.memory:
+            paged = replace(self, config=replace(self.config, sampler="vllm"))
+            other = f"{setting('sampler', 'vllm')}, which holds as many as there is room for, "
+            return (
+                f"a sampler needs {sampler / 1e9:.0f} GB for the model and the answers that it draws together, and {has}. Take "
+                f"{other if paged.sampler_bytes(Cluster(1, m)) <= self.gpu.memory else ''}more GPUs, or a lower "
+                f"{setting('max_new_tokens')} or {setting('prompts_per_step')}"
+            )
+        least = min(self.cuts, key=lambda cut: cut.learner_bytes(Cluster(n, 1)))
+        needs_least = least.learner_bytes(Cluster(n, 1))
+        if needs_least <= self.gpu.memory < learner:
+            words = " ".join(setting(name, value) for name, value in least.settings.items())
+            return f"a learner would need {learner / 1e9:.0f} GB, and {has}. Give {words}: then it needs {needs_least / 1e9:.0f} GB"
+        if needs_least <= self.gpu.memory:
+            return f"a learner and a sampler need {(needs_least + sampler) / 1e9:.0f} GB together, and {has}. Take two GPUs"
+        return (
+            f"a learner needs at least {needs_least / 1e9:.0f} GB (it loads the whole model, and that of a reference or critic "
+            f"beside it, before it deals them out), and {has}. Take a GPU of more memory, more of them, a smaller model, or a "
+            "recipe without these"
+        )
+
+
+@cache
+def learner_bytes(s: Shape, w: Workload, recipe: Recipe, learners: int) -> float:
+    """max(W copies, (held + gradients) / N + gathered + activations + head): when it loads, and when it learns.
+
+    A learner loads the whole model, and copies it for a reference or critic, before any is dealt out. gathered: two layers
+    whole and their gradients, one in use and one on its way, and the embeddings.
+    """
+    whole: Need = need(s, w, recipe, 0, cpu=False)
+    held = sum(whole.held.values())
+    if learners == 1:
+        return held + sum(whole.updating.values())
+    copies = 1 + needs.reference(recipe.needs) + (recipe.credit.learns() is not None)
+    gradients = s.trainable * (4 if s.adapter else s.width)
+    tables = s.V * s.D * (2 if s.parameters - s.products > 1.5 * s.V * s.D else 1)
+    gathered = (2 * s.products / s.layers + tables) * (2 * s.width + 4)
+    tokens = min(w.P * (w.prompt + w.G * w.T) / learners, s.micro_tokens)
+    rows = max(1.0, tokens / (w.prompt / w.G + w.T))
+    kept = activation_bytes(s, max(tokens, w.prompt + w.T), rows * (w.longest + w.T)) + mask_bytes(
+        s, rows, w.T, w.longest + w.T
+    )
+    learning = (held + gradients) / learners + gathered + kept + head_bytes(s, rows * w.T)
+    return max(copies * s.parameters * s.width, learning)

@@ -1,0 +1,184 @@
+"""`rung plan --cluster ray` and `--gpu`: what it prints, what it proposes, and what it refuses in one sentence."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from rung.cli import main
+from rung.plan import planned as plans
+from rung.plan.machines import GPUS
+from rung.plan.memory import Workload
+from rung.plan.planned import Planned
+from rung.plan.shapes import NAMED, planned_model
+from rung.plan.spread import Forecast, changes
+from rung.recipe_io import find
+from rung.settings.cluster import Cluster
+from rung.training.config import TrainConfig
+
+WORK = Workload(P=512, G=16, prompt=200, longest=400, answer=2048, T=8192, eval_rows=256, at_once=256)
+BATCH = [
+    "--prompts-per-step",
+    "512",
+    "--samples-per-prompt",
+    "16",
+    "--max-new-tokens",
+    "8192",
+    "--answer-tokens",
+    "2048",
+]
+SEVEN = ["--model", "qwen2.5-7b", "--dtype", "bfloat16", "--sampler", "vllm", *BATCH]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """64 H100s and a model of 7.6 thousand million parameters."""
+    config = TrainConfig(model="qwen2.5-7b", dtype="bfloat16", sampler="vllm", recipe="dr_grpo", cluster="ray")
+    return Planned(GPUS["h100"], 64, config, find("dr_grpo"), planned_model(config), WORK)
+
+
+def refused(capsys, *words):
+    assert main(["plan", *words]) == 2
+    said = capsys.readouterr().err.strip().split("rung: ")[-1]
+    assert "\n" not in said
+    return said
+
+
+# -- models --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("name", "parameters"), [("qwen2.5-7b", 7_615_616_512), ("llama-3.1-70b", 70_553_706_496)])
+def test_a_named_model_has_the_parameters_that_its_card_says(name, parameters):
+    model = planned_model(TrainConfig(model=name, dtype="bfloat16"))
+    assert sum(p.numel() for p in model.hf.parameters()) == parameters and next(model.hf.parameters()).is_meta
+
+
+def test_a_configuration_alone_is_enough(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps(NAMED["qwen2.5-7b"]))
+    found = [
+        sum(p.numel() for p in planned_model(TrainConfig(model=str(path), dtype="bfloat16")).hf.parameters())
+        for path in (tmp_path, tmp_path / "config.json")
+    ]
+    assert found == [7_615_616_512] * 2
+    (tmp_path / "config.json").write_text("{")
+    assert "the configuration in " in refused(capsys, "--gpu", "h100", "--model", str(tmp_path))
+
+
+# -- what a cluster takes ------------------------------------------------------------------------------------------
+def test_learning_is_divided_by_the_learners_and_traffic_is_not(cluster):
+    roomy = next(
+        cut for cut in cluster.cuts if cut.settings == {"activation_gib": 20.0, "gradient_checkpointing": True}
+    )
+    eight, sixteen = (sum(roomy.passes(n)) for n in (8, 16))
+    assert eight / sixteen == pytest.approx(2, rel=0.01), "bounded by products"
+    cut_small = [sum(cluster.passes(n)) for n in (16, 32)]
+    assert cut_small[0] > 3 * sixteen, "an answer at a time, the weights travel for each"
+    alone = replace(cluster, gpus=2)
+    assert alone.pass_work(alone.flops[-1], 1)[1] == 0, "and for one learner they do not"
+
+
+def test_memory_is_dealt_out_but_for_what_each_must_hold(cluster):
+    weights = 2 * 7_615_616_512
+    two, many = (cluster.learner_bytes(Cluster(n, 1)) for n in (2, 64))
+    held = (2 + 4 + 8 + 2) * 7_615_616_512  # weights, masters, moments, gradients
+    assert two - many == pytest.approx(held / 2 - held / 64, rel=1e-6)
+    # a learner loads the whole model, and that of a reference beside it, before it deals them out
+    grpo = replace(cluster, recipe=find("grpo"), model=cluster.model)
+    least = replace(grpo, config=replace(grpo.config, gradient_checkpointing=True))
+    assert (
+        plans.learner_bytes(replace(least.shape, micro_tokens=1), replace(WORK, T=8), find("grpo"), 10**6)
+        == 2 * weights
+    )
+    assert cluster.sampler_bytes(Cluster(1, 8)) > 2 * weights, "the model, and vllm's"
+
+
+def test_the_best_split_beats_its_neighbours(cluster):
+    for staleness in (0, 1):
+        best = cluster.splits(staleness)
+        n = best.spread.learners
+        for other in (n - 4, n + 4):
+            near = best.crew.cut(Cluster(other, 64 - other, staleness), {})
+            assert near.seconds >= plans.best(iter([best])).seconds * 0.99
+        assert best.spread.learners + best.spread.samplers == 64
+    assert cluster.splits(1).seconds < cluster.splits(0).seconds
+    assert "TokenTIS" in str(cluster.splits(1).settings), "stale answers need a correction"
+    assert cluster.splits(0, learners=8).spread == Cluster(8, 56, 0)
+
+
+def test_what_to_change_first_makes_a_step_as_short_as_it_says(cluster):
+    now = Forecast(cluster, Cluster(16, 48), {})
+    first = changes(now)[0]
+    assert first.settings["gradient_checkpointing"] and first.seconds < now.seconds / 2
+    again = Forecast(replace(cluster, config=replace(cluster.config, **first.settings)), now.spread, {})
+    assert again.seconds == pytest.approx(first.seconds)
+    assert changes(again)[0].settings == {"cluster.staleness": 1, "recipe.correction": "TokenTIS"}
+    assert all(one.seconds < 0.99 * again.seconds for one in changes(again))
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+def test_a_cluster_is_planned_by_trying_all_its_splits(capsys):
+    assert main(["plan", "dr_grpo", "--gpu", "h100", "--gpus", "16", *SEVEN, "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["staleness"] for row in rows] == [0, 1, 2]
+    assert all(row["learners"] + row["samplers"] == 16 for row in rows)
+    assert rows[0]["step, s"] == pytest.approx(rows[0]["sampling, s"] + rows[0]["learning, s"], abs=0.2)
+    assert rows[1]["step, s"] == max(rows[1]["sampling, s"], rows[1]["learning, s"])
+    assert "--gradient-checkpointing" in rows[0]["settings"] and rows[0]["learner, GB"] < 80
+
+
+def test_a_split_that_is_given_is_planned_as_it_is(capsys):
+    spread = ["--cluster", "ray", "--cluster.learners", "4", "--cluster.samplers", "4"]
+    tight = ["--gpu", "a100", *SEVEN, *spread]
+    assert "Give --activation-gib 1.25 --gradient-checkpointing: then it needs" in refused(capsys, "dr_grpo", *tight)
+    assert main(["plan", "dr_grpo", "--gpu", "h200", *SEVEN, *spread]) == 0
+    said = capsys.readouterr()
+    assert "never run on such a cluster" in said.out + said.err
+    for words in (
+        "draw (4 samplers)",
+        "learn (4 learners)",
+        "with a staleness of 0",
+        "share in which learners learn",
+        "a sampler",
+    ):
+        assert words in said.out
+    assert "First try --cluster.staleness 1 --recipe.correction TokenTIS: " in " ".join(said.out.split())
+
+
+def test_this_machine_is_planned_from_its_own_timings(capsys):
+    small = ["--prompts-per-step", "4", "--samples-per-prompt", "2", "--max-new-tokens", "4", "--eval-problems", "2"]
+    spread = [
+        "--cluster",
+        "ray",
+        "--cluster.samplers",
+        "2",
+        "--cluster.staleness",
+        "1",
+        "--recipe.correction",
+        "TokenTIS",
+    ]
+    assert main(["plan", "grpo", *small, *spread, "--json", "-"]) == 0
+    found = {(row["part"], row["what"]): row["estimate"] for row in json.loads(capsys.readouterr().out)}
+    sides = found["sampling", "all of it"], found["learning", "all of it"]
+    assert max(sides) * 0.99 < found["step", "with a staleness of 1"] <= sum(sides) * 1.5 + 0.01
+    assert found["memory", "a sampler"] > 0.05
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+def test_what_cannot_be_is_refused_in_a_sentence(capsys):
+    assert "unknown GPU 'h10'. Did you mean 'h100'?" in refused(capsys, "--gpu", "h10")
+    assert "Say which with --gpu" in refused(capsys, "--gpus", "8")
+    assert "--gpus is 0; it must be a whole number" in refused(capsys, "--gpu", "h100", "--gpus", "0")
+    spread = ["--cluster", "ray", "--cluster.learners", "9"]
+    assert "has 8 GPUs, and each learner takes one" in refused(capsys, "--gpu", "h100", "--gpus", "8", *spread)
+    both = ["--cluster", "ray", "--cluster.learners", "5", "--cluster.samplers", "5"]
+    assert "5 learners, 5 samplers are more than 8 GPUs" in refused(capsys, "--gpu", "h100", "--gpus", "8", *both)
+    stale = ["--cluster", "ray", "--cluster.staleness", "1", "--cluster.learners", "1", "--cluster.samplers", "1"]
+    assert "Correct for it" in refused(capsys, "grpo", "--gpu", "h100", "--gpus", "8", *stale)
+
+
+def test_a_model_that_fits_nowhere_is_refused_with_what_would_help(capsys):
+    seventy = ["--model", "llama-3.1-70b", "--dtype", "bfloat16"]
+    said = refused(capsys, "--gpu", "h100", "--gpus", "64", *seventy)
+    assert "holds the whole model on one GPU (141 GB of weights), and H100 SXM 80 GB has 80 GB" in said
+    assert "divides no model over several" in said and "`rung export`" in said
+    said = refused(capsys, "--gpu", "h200", "--model", "qwen2.5-7b", *BATCH)
+    assert "--sampler vllm" in said and "--dtype bfloat16" not in said
+    assert "a learner needs at least" in refused(capsys, "ppo", "--gpu", "b200", *seventy, "--max-new-tokens", "64")
