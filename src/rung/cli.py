@@ -14,9 +14,9 @@ from contextlib import suppress
 from rung import __version__
 from rung.errors import InputError, RunFailed, typed, unknown
 from rung.io.stopping import Stopped, Stopping, lingering, to_nothing
-from rung.io.waiting import waiting
+from rung.io.waiting import load, waiting
 from rung.shell.arguments import record, refuse_repeated
-from rung.shell.commands import COMMANDS, load
+from rung.shell.commands import COMMANDS
 from rung.training.config import TrainConfig
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 
 class Waiting:
@@ -46,3 +47,10 @@ def loading(text: str) -> Iterator[None]:
 
 def _erases() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def load(module: str) -> None:
+    """Import what a command needs. torch takes seconds, so the terminal says what it waits for."""
+    if module and "torch" not in sys.modules:
+        with loading("loading torch"):
+            import_module(module)

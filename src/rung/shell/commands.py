@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 from rung.errors import InputError
-from rung.io.waiting import loading, waiting
+from rung.io.waiting import load, waiting
 from rung.settings.elsewhere import Export, Import
 from rung.settings.flags import (
     Ask,
@@ -29,14 +27,10 @@ from rung.settings.flags import (
     Verify,
     Why,
 )
-from rung.settings.ranges import above, between, refuse
 from rung.settings.speedrun import Speedrun
-from rung.shell.arguments import flag, literal, settings, take
+from rung.shell.arguments import flag, settings
+from rung.shell.planning import plan
 from rung.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from rung.recipes import Recipe
-    from rung.settings.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -82,56 +76,6 @@ def _finished(config: TrainConfig) -> str:
 
     waiting.end()
     return finished(config)
-
-
-def _plan(argv: list[str]) -> int:
-    argv, json_to = take(argv, "--json")
-    argv, answer = take(argv, "--answer-tokens")
-    argv, gpu = take(argv, "--gpu")
-    argv, gpus = take(argv, "--gpus")
-    tokens = None if answer is None else literal(answer)
-    if answer is not None:
-        refuse(tokens, Annotated[float, above(0, "the expected mean length of an answer")], "--answer-tokens")
-    if gpus is not None:
-        refuse(literal(gpus), Annotated[int, between(1, 4096)], "--gpus")
-        if gpu is None:
-            raise InputError(f"--gpus {gpus} is how many GPUs a cluster has. Say which with --gpu, such as --gpu h100.")
-    tokens = None if tokens is None else float(tokens)
-    config = settings(argv if gpu is None or "--cluster" in argv else [*argv, "--cluster", "ray"], "plan")
-    load("rung.plan.estimate")
-    waiting.end()
-    from rung.io.environment import keep_freed_memory
-    from rung.io.tables import refuse_target
-    from rung.plan.estimate import run_plan
-
-    refuse_target(json_to)
-    keep_freed_memory()  # as the run itself will
-    if config.cluster == "local":
-        return run_plan(config, tokens, json_to)
-    return _plan_several(config, tokens, json_to, gpu, gpus)
-
-
-def _plan_several(
-    config: TrainConfig, tokens: float | None, json_to: str | None, gpu: str | None, gpus: str | None
-) -> int:
-    """The plan of several processes, of this machine or of so many GPUs of a kind."""
-    from rung.cluster.connect import Capacity, capacity_here
-    from rung.cluster.room import refuse_staleness, refuse_too_many
-    from rung.plan.several import A_MACHINE, Asked, run_several
-
-    spread = config.spread()
-    has = capacity_here()
-    if gpu is not None:
-        n = int(gpus) if gpus is not None else max(A_MACHINE, spread.learners + spread.samplers)
-        has = Capacity(0, n, 0.0, -(-n // A_MACHINE), joined=True)
-    device = "cuda" if gpu is not None else config.device
-
-    def refuse_both(recipe: Recipe, of: Cluster) -> None:
-        refuse_staleness(recipe, of)
-        refuse_too_many(of, has, device)
-
-    places = has.gpus if device != "cpu" and has.gpus else has.cpus
-    return run_several(Asked(config, tokens, json_to, gpu, places, refuse_both))
 
 
 def _dry_run(config: TrainConfig) -> int:
@@ -326,7 +270,7 @@ COMMANDS: dict[str, Command] = {
     "ask": Command(Ask, _ask, "rung.evaluation.asking", "talk to what you trained, beside what it was before"),
     "eval": Command(Eval, _eval, "rung.evaluation.models", "accuracy of a model or run, with a confidence interval"),
     "report": Command(Report, _report, "rung.report.collect", "one HTML file on a run, runs side by side, or a ladder"),
-    "plan": Command(TrainConfig, _plan, "", "memory and time of a run, before anything is loaded", own=True),
+    "plan": Command(TrainConfig, plan, "", "memory and time of a run, before anything is loaded", own=True),
     "data": Command(Data, _data, "", "what a file or task becomes: prompts, golds, lengths, what does not fit"),
     "verify": Command(
         Verify, _verify, "rung.evaluation.verification", "a task's verifier on gold, corrupted and adversarial answers"
@@ -359,10 +303,3 @@ COMMANDS: dict[str, Command] = {
         Completion, _completion, "rung.recipe_io", "a script that completes commands and flags in your shell"
     ),
 }
-
-
-def load(module: str) -> None:
-    """Import what a command needs. torch takes seconds, so the terminal says what it waits for."""
-    if module and "torch" not in sys.modules:
-        with loading("loading torch"):
-            import_module(module)
