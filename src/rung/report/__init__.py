@@ -14,6 +14,7 @@ outcome      The first sections of a report on runs: the curve, three answers be
 page         From collected data to one HTML file: no server, no other file, no request to anywhere.
 pairs        Held-out problems in pairs: one run before and after, and two runs side by side, with the answers that changed.
 sections     The sections of a report on runs after its first: curves, the recipe, time and memory, answers, settings.
+timeline     When the answers of a few steps were drawn and when they were learned from: bars side by side where both go on at once.
 unipo        Recorded steps in the JSON of the UNIPO viewer: prompts, answers and what the objective says of each token.
 """
 

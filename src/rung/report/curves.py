@@ -11,6 +11,7 @@ from rung.io.held_out import NAMES
 from rung.report.charts import Charts, Series
 from rung.report.markup import Markup, number, tag
 from rung.report.numbers import POINTS, dense, running, thin, window
+from rung.report.timeline import TIMES
 
 UNIT = (0.0, 1.0)
 DASHES = ("solid", "dashed", "dotted")
@@ -101,7 +102,7 @@ GROUPS: tuple[tuple[str, tuple[Plot, ...]], ...] = (
         ),
     ),
 )
-ELSEWHERE = ("step", "num_tokens")  # shown in tables, or a mere count
+ELSEWHERE = ("step", "num_tokens", *TIMES)  # shown in tables or a picture of their own, or a mere count
 
 
 def groups(runs: Sequence[dict[str, Any]], charts: Charts) -> list[tuple[str, list[Markup]]]:

@@ -11,6 +11,7 @@ from rung.report import curves
 from rung.report.charts import Charts
 from rung.report.equations import inline, mathml
 from rung.report.markup import Child, Markup, name_tag, number, section, table, tag
+from rung.report.timeline import timeline
 
 Run = dict[str, Any]
 PHASES = ("sample", "reward", "logprob", "update", "sync")
@@ -114,8 +115,12 @@ def cost(runs: Sequence[Run], charts: Charts) -> Markup:
         text = f"{number(total)} seconds a step on average; {tokens:,.0f} answer tokens in all{speed}."
         head = ("phase", "seconds a step", "share of the step", "most memory, GiB")
         out.append(tag("div", name_tag(run["name"], i, len(runs)), tag("p", text), table(head, rows, "phases")))
-    figure = curves.draw(curves.Plot("Seconds a step", (("step_time", ""),)), runs, charts)
-    return section("cost", "Time and memory", tag("div", tag("div", out), figure, class_="lead")) if out else Markup()
+    figures = [
+        curves.draw(curves.Plot("Seconds a step", (("step_time", ""),)), runs, charts),
+        *(timeline(run, run["name"] if len(runs) > 1 else "") for run in runs),
+    ]
+    lead = tag("div", tag("div", out), tag("div", figures, class_="pictures"), class_="lead")
+    return section("cost", "Time and memory", lead) if out else Markup()
 
 
 def _phase(name: str, seconds: float, total: float, memory: float | None) -> tuple[Child, ...]:
