@@ -3,7 +3,8 @@
     python benchmarks/gradient.py --model PATH
 
 The same batch (answers of different lengths, weights of both signs), grad of sum_bt w_bt log p_bt over all parameters.
-`error` is ||ours - plain|| / ||plain||. Prints one JSON line.
+`error` is ||ours - plain|| / ||plain||. In low precision both are compared with the plain way in float32 on the same
+weights: `error` is ours, `plain_error` that of the plain way in low precision. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -70,19 +71,33 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
     tokens, weight_BT = batch(model, args.prompts, args.samples, args.tokens)
-    plain(model, tokens, weight_BT)
-    theirs = gradient(model)
     (Policy(model).score(tokens).logp_BT * weight_BT).sum().backward()
     ours = gradient(model)
-    assert ours.keys() == theirs.keys()
-    apart = {n: float((ours[n] - theirs[n]).norm() / theirs[n].norm().clamp(min=1e-30)) for n in theirs}
-    whole = torch.stack([(ours[n] - theirs[n]).norm() for n in theirs]).norm()
-    norm = torch.stack([g.norm() for g in theirs.values()]).norm()
-    worst = max(apart, key=lambda n: apart[n])
-    found = {"error": float(whole / norm), "worst": worst, "worst_error": apart[worst], "packed": model.packs}
+    low = None
+    if args.dtype != "fp32":
+        plain(model, tokens, weight_BT)
+        low = gradient(model)
+        model.hf.float()
+    plain(model, tokens, weight_BT)
+    exact = gradient(model)
+    assert ours.keys() == exact.keys()
+    by_name = {n: error({n: ours[n]}, exact) for n in exact}
+    worst = max(by_name, key=lambda n: by_name[n])
+    found = {"error": error(ours, exact), "worst": worst, "worst_error": by_name[worst], "packed": model.packs}
+    if low is not None:
+        found["plain_error"] = error(low, exact)
     print(
         json.dumps({**found, "tokens": int(tokens.length_B.sum()), "parameters": sum(g.numel() for g in ours.values())})
     )
+
+
+def error(some: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
+    """||some - exact|| / ||exact||."""
+    apart, norm = (
+        torch.stack([x.norm() for x in tensors]).norm()
+        for tensors in ([some[n] - exact[n] for n in some], [exact[n] for n in some])
+    )
+    return float(apart / norm.clamp(min=1e-30))
 
 
 if __name__ == "__main__":

@@ -31,8 +31,10 @@ UP = torch.linspace(-1.0, 2.0, N), torch.linspace(0.5, -0.7, N)
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("entropy", [True, False], ids=["with entropy", "logp only"])
-def test_values_and_gradients(monkeypatch, chunk, temperature, bias, entropy):
+@pytest.mark.parametrize("kept", [N * V, N * V - 1], ids=["kept", "computed again"])
+def test_values_and_gradients(monkeypatch, chunk, temperature, bias, entropy, kept):
     monkeypatch.setattr(logprob, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(logprob, "KEPT_ELEMENTS", kept)
     hidden, weight, b, target = inputs(bias)
     leaves = [x for x in (hidden, weight, b) if x is not None]
 
@@ -44,6 +46,29 @@ def test_values_and_gradients(monkeypatch, chunk, temperature, bias, entropy):
     theirs = plain(hidden, weight, b, target, temperature)
     for got, want in zip((*ours, *gradients(*ours)), (*theirs, *gradients(*theirs)), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grad", [True, False], ids=["with gradient", "without"])
+def test_what_is_kept_saves_a_product_and_changes_no_bit(monkeypatch, dtype, grad):
+    """Four chunks: their logits are computed once where log p is kept, twice where it is not, once without gradient."""
+    monkeypatch.setattr(logprob, "CHUNK_ELEMENTS", 2 * V)
+    hidden, weight, b, target = inputs(dtype=dtype)
+    products, own = [], logprob._logits
+    monkeypatch.setattr(logprob, "_logits", lambda *args: products.append(1) or own(*args))
+    found, alive = {}, {}
+    for kept in (N * V, 0):
+        monkeypatch.setattr(logprob, "KEPT_ELEMENTS", kept)
+        products.clear()
+        with torch.set_grad_enabled(grad):
+            logp, entropy = token_logprob(hidden, weight, target, bias=b)
+        alive[kept] = len(logp.grad_fn.kept) if grad else 0
+        again = torch.autograd.grad((UP[0] * logp).sum(), hidden, retain_graph=True) if grad else ()
+        grads = torch.autograd.grad((UP[0] * logp + UP[1] * entropy).sum(), (hidden, weight, b)) if grad else ()
+        found[kept] = [logp, entropy, *again, *grads]
+        assert len(products) == 4 + 8 * (grad and not kept)
+    assert alive == {N * V: 4 * grad, 0: 0}
+    assert all(torch.equal(x, y) for x, y in zip(*found.values(), strict=True))
 
 
 def test_only_what_is_wanted_is_computed():

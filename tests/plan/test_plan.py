@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from rung.cli import main
+from rung.maths import logprob
 from rung.models import starter
 from rung.network import adapter
 from rung.network import model as models
@@ -71,7 +72,18 @@ def test_work_is_counted_as_by_hand():
     assert plan.sampling_flops(SHAPE, WORK) == prefill + answers + 2 * 26 * 40
     forward = 2 * 28 * 288 + 4 * 28 * 7 * 8
     assert plan.scoring_flops(SHAPE, WORK, head=True) == forward + 2 * 24 * 40
-    assert plan.update_flops(SHAPE, WORK) == 3 * forward + 4 * 2 * 24 * 40
+    assert plan.update_flops(SHAPE, WORK) == 3 * forward + 3 * 2 * 24 * 40
+
+
+def test_logits_of_many_tokens_are_computed_twice(monkeypatch):
+    trunk = 3 * plan.scoring_flops(SHAPE, WORK, head=False)
+    for kept, products, more in ((24 * 10, 3, 24), (24 * 10 - 1, 4, 0)):  # 24 scored tokens, 10 words
+        monkeypatch.setattr(logprob, "KEPT_ELEMENTS", kept)
+        assert plan.update_flops(SHAPE, WORK) == trunk + products * 2 * 24 * 40
+        assert memory.head_bytes(SHAPE, 24) == 4 * (memory.HEAD_COPIES * 24 + more) * 10 + 8 * 40
+    # micro-batches of half of what is fed have half of the scored tokens
+    monkeypatch.setattr(logprob, "KEPT_ELEMENTS", 12 * 10)
+    assert plan.head_products(replace(SHAPE, micro_tokens=WORK.fed // 2), WORK) == 3
 
 
 def test_bytes_are_counted_as_by_hand():
@@ -82,7 +94,7 @@ def test_bytes_are_counted_as_by_hand():
     # a token keeps 7 * 4 + 4 * 8 + 2 * 2 * 2 = 68 numbers a layer, a key 2 * 1 * 2 = 4
     assert memory.activation_bytes(SHAPE, 28, 60) == 2 * 4 * (28 * 68 + 60 * 4)
     assert memory.mask_bytes(SHAPE, rows=6, T=4, keys=10) == 6 * 2 * 4 * 10 * 4
-    assert memory.head_bytes(SHAPE, 24) == 4 * memory.HEAD_COPIES * 24 * 10 + 8 * 40
+    assert memory.head_bytes(SHAPE, 24) == 4 * (memory.HEAD_COPIES + 1) * 24 * 10 + 8 * 40
 
 
 def test_each_part_of_a_recipe_costs_what_it_holds():

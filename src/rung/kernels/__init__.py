@@ -1,6 +1,7 @@
 """What makes it fast, on one device, each checked against the plain way.
 
 attention       Attention over packed tokens: every prompt once, each answer reading its prompt's keys, no padding elsewhere.
+bfloat16        Attention in bfloat16 on a CPU with instructions for it, by plain products of all heads at once.
 continued       Rows that go on: the keys of their first tokens are known, and only the new tokens run through the model.
 device          The device that a model computes on: chosen here, and what goes there and back.
 llama_step      One decoding step of a Llama-style model, on its own weights, in half of the operations that its own code takes.

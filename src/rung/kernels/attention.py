@@ -19,9 +19,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from rung.kernels.bfloat16 import attention
 from rung.kernels.device import send
 
 NAME = "rung_packed"
@@ -132,7 +132,7 @@ class Packed:
             self.values.append(vp)
         qp = fold(_pad(q_HND[:, :n], self._prompt_slot, self._P, self._Lp), k_KND.shape[0])
         mask = self._prompt_mask(window, q_HND.dtype, q_HND.shape[0] // k_KND.shape[0])
-        out_p = scaled_dot_product_attention(qp, kp, vp, attn_mask=mask, scale=scale)
+        out_p = attention(qp, kp, vp, mask, scale)
         out = _unpad(out_p, self._prompt_slot, q_HND.shape[0], self._Lp)
         if not self._La:
             return out
@@ -140,7 +140,7 @@ class Packed:
         k_all = torch.cat([kp.index_select(0, self._group_B), ka], 2)
         v_all = torch.cat([vp.index_select(0, self._group_B), va], 2)
         mask = self._answer_mask(window, q_HND.dtype, q_HND.shape[0] // k_KND.shape[0])
-        out_a = scaled_dot_product_attention(fold(qa, k_KND.shape[0]), k_all, v_all, attn_mask=mask, scale=scale)
+        out_a = attention(fold(qa, k_KND.shape[0]), k_all, v_all, mask, scale)
         return torch.cat([out, _unpad(out_a, self._answer_slot, q_HND.shape[0], self._La)])
 
     def _prompt_mask(self, window: int | None, dtype: torch.dtype, repeat: int) -> Tensor:

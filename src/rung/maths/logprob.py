@@ -1,7 +1,8 @@
-"""Log-probabilities and entropy of given tokens, without ever keeping [tokens, vocabulary].
+"""Log-probabilities and entropy of given tokens, in bounded memory.
 
-The head is applied to a few hundred tokens at a time. Only two numbers a token survive the forward (log-normalizer
-and entropy); the backward recomputes each chunk's logits and forms the gradient in place.
+The head is applied to a few hundred tokens at a time. Of few tokens the forward keeps log p over the vocabulary, and the
+head costs three products; of many only two numbers a token survive it (log-normalizer and entropy), and the backward
+computes each chunk's logits again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from rung.maths.products import large_products
 
 CHUNK_ELEMENTS = 1 << 24  # logits alive at once: 64 MiB in float32
+KEPT_ELEMENTS = 1 << 26  # log p that may wait for the backward: 256 MiB; of more, nothing is kept
 NEVER = -1e4  # stands for log 0 before a product with p: exp(-1e4) is 0, and 0 * -1e4 is too, where 0 * -inf is not
 
 
@@ -24,23 +26,31 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: fl
     return logits if temperature == 1.0 else logits / temperature
 
 
+def _log_p(z: Tensor, norm: Tensor) -> Tensor:
+    """log p = z - log sum exp z in place of z, with NEVER for log 0."""
+    return z.sub_(norm[:, None]).clamp_(min=NEVER)
+
+
 class _TokenLogProb(torch.autograd.Function):
     """(log p(y|h), H(p(.|h))) for each row; d log p = onehot - p,  d H = -p (log p + H), 0 log 0 = 0."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, temperature: float
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, temperature: float, keep: bool
     ) -> tuple[Tensor, Tensor]:
         n, V = len(target), weight.shape[0]
+        kept: list[Tensor] = []
         logp, entropy, norm = (torch.empty(n, dtype=torch.float32, device=hidden.device) for _ in range(3))
         for rows in torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V)):
             z = _logits(hidden[rows], weight, bias, temperature)
             norm[rows] = z.logsumexp(-1)
-            log_p = z.sub_(norm[rows, None])
-            logp[rows] = log_p.gather(-1, target[rows, None])[:, 0]
-            log_p.clamp_(min=NEVER)
+            logp[rows] = z.gather(-1, target[rows, None])[:, 0] - norm[rows]
+            log_p = _log_p(z, norm[rows])
             entropy[rows] = -torch.linalg.vecdot(log_p.exp(), log_p)
+            if keep:
+                kept.append(log_p)
         ctx.save_for_backward(hidden, weight, bias, target, norm, entropy)
+        ctx.kept = kept
         ctx.set_materialize_grads(False)  # what nobody differentiates has no gradient, instead of zeros to be looked at
         ctx.temperature = temperature
         return logp, entropy
@@ -53,15 +63,14 @@ class _TokenLogProb(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
         grad_bias = None if bias is None else torch.zeros(bias.shape, dtype=torch.float32, device=weight.device)
-        for rows in torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V)):
-            log_p = _logits(hidden[rows], weight, bias, ctx.temperature).sub_(norm[rows, None])
+        for i, rows in enumerate(torch.arange(n, device=hidden.device).split(max(1, CHUNK_ELEMENTS // V))):
+            again = not ctx.kept
+            log_p = _log_p(_logits(hidden[rows], weight, bias, ctx.temperature), norm[rows]) if again else ctx.kept[i]
             slope = -grad_logp[rows, None] / ctx.temperature
             if grad_entropy is not None:
-                p = log_p.clamp_(min=NEVER).exp()
                 tilt = grad_entropy[rows, None] / ctx.temperature
-                g = p.mul_(slope - tilt * (log_p + entropy[rows, None]))
-            else:
-                g = log_p.exp_().mul_(slope)
+                slope = slope - tilt * (log_p + entropy[rows, None])
+            g = log_p.exp().mul_(slope)
             g[torch.arange(len(rows), device=g.device), target[rows]] += grad_logp[rows] / ctx.temperature
             g = g.to(weight.dtype)
             with large_products(weight):
@@ -71,7 +80,7 @@ class _TokenLogProb(torch.autograd.Function):
             if grad_bias is not None:
                 grad_bias += g.sum(0)
         wanted = grad_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None
-        return grad_hidden, wanted, None if grad_bias is None else grad_bias.to(weight.dtype), None, None
+        return grad_hidden, wanted, None if grad_bias is None else grad_bias.to(weight.dtype), None, None, None
 
 
 def token_logprob(
@@ -83,8 +92,14 @@ def token_logprob(
         hidden: [n, D], the state that predicts each token.  weight: [V, D], the head.  target: int[n].
         temperature: of the SamplingLaw that drew the tokens; scoring at another one is not the sampled law.
     """
-    out: tuple[Tensor, Tensor] = _TokenLogProb.apply(hidden, weight, bias, target, temperature)  # type: ignore[no-untyped-call]
+    keep = torch.is_grad_enabled() and keeps(len(target), weight.shape[0])
+    out: tuple[Tensor, Tensor] = _TokenLogProb.apply(hidden, weight, bias, target, temperature, keep)  # type: ignore[no-untyped-call]
     return out
+
+
+def keeps(n: int, V: int) -> bool:
+    """Whether log p over V words waits for the backward of n tokens, or is computed again in it."""
+    return n * V <= KEPT_ELEMENTS
 
 
 def distribution(hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rung.io.tables import say_verdict, show
 from rung.io.terminal import say_notes, span
 from rung.kernels.device import choose
-from rung.maths.logprob import CHUNK_ELEMENTS
+from rung.maths.logprob import CHUNK_ELEMENTS, keeps
 from rung.plan import fit
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.plan.rehearsal import Line, Rates, Timings, machine_rates, rehearse, unsteady
@@ -54,8 +54,14 @@ def scoring_flops(s: Shape, w: Workload, *, head: bool) -> float:
 
 
 def update_flops(s: Shape, w: Workload) -> float:
-    """3 x trunk + 4 x head: forward, two products backward; the head's logits are computed twice."""
-    return 3 * scoring_flops(s, w, head=False) + 4 * head_flops(s, w.P * w.G * w.answer)
+    """3 x trunk + 3 or 4 x head: forward, two products backward."""
+    return 3 * scoring_flops(s, w, head=False) + head_products(s, w) * head_flops(s, w.P * w.G * w.answer)
+
+
+def head_products(s: Shape, w: Workload) -> int:
+    """Of the head in an update: 4 where a micro-batch has so many scored tokens that their logits are computed twice."""
+    scored = w.P * w.G * w.answer * min(1.0, s.micro_tokens / w.fed)
+    return 3 if keeps(math.ceil(scored), s.V) else 4
 
 
 # -- seconds by phase ----------------------------------------------------------------------------------------------
@@ -97,8 +103,10 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
         parts = max(whole, minibatches)
         return t.update.base * parts + t.update.each * w.fed + parts * 12 * s.V * s.D / rates.stream
 
-    def head(minibatches: int) -> float:
-        return t.head.base * max(math.ceil(scored / chunk), whole, minibatches) + t.head.each * scored
+    products = head_products(s, w)
+
+    def head(minibatches: int) -> float:  # rehearsed with few tokens, which take three products
+        return t.head.base * max(math.ceil(scored / chunk), whole, minibatches) + t.head.each * scored * products / 3
 
     adam = STEP_SECONDS + 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
 
@@ -109,7 +117,7 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
         out.append(PhaseCost("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
     for share, name in ((own_passes(recipe, s), "old log-probabilities"), (float("ref_logp" in needs), "reference")):
         if share:
-            out.append(PhaseCost(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / 4)))
+            out.append(PhaseCost(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / products)))
     if (critic := recipe.credit.learns()) is not None:
         passes, minibatches = (1, 1) if critic.shared else (critic.epochs, critic.minibatches)
         fit_flops = 3 * passes * scoring_flops(s, w, head=False)
@@ -120,7 +128,7 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     whole_passes = cost.passes + 2 * cost.products * min(1.0, (cost.curved or w.fed) / w.fed)
     flops = whole_passes * update_flops(s, w) + cost.forwards * scoring_flops(s, w, head=True)
     seconds = whole_passes * (trunk(cost.minibatches) + head(cost.minibatches)) + cost.forwards * (
-        forward + head(1) / 4
+        forward + head(1) / products
     )
     seconds += cost.passes * cost.minibatches * adam * cost.adamw
     return [*out, PhaseCost("update", flops, seconds)]

@@ -7,6 +7,7 @@ happen at the same time, so the peak is the larger of the two, on top of what is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from rung.kernels.packed_weights import few, packs
-from rung.maths.logprob import CHUNK_ELEMENTS
+from rung.maths.logprob import CHUNK_ELEMENTS, keeps
 from rung.network.model import Model, codec_of, quiet
 from rung.network.place import place
 from rung.network.readers import reading
@@ -184,9 +185,11 @@ def mask_bytes(s: Shape, rows: float, T: int, keys: int) -> float:
 
 
 def head_bytes(s: Shape, tokens: float) -> float:
-    """4 c min(tokens, chunk) V + 8 V D: logits of a chunk in its backward, the head's gradient and one product."""
+    """4 c min(tokens, chunk) V + 4 tokens V + 8 V D: a chunk in its backward; log p that was kept for it, where there are few
+    tokens; the head's gradient and one product."""
     chunk = min(tokens, max(1, CHUNK_ELEMENTS // s.V))
-    return 4 * HEAD_COPIES * chunk * s.V + 8 * s.V * s.D
+    kept = tokens if keeps(math.ceil(tokens), s.V) else 0
+    return 4 * (HEAD_COPIES * chunk + kept) * s.V + 8 * s.V * s.D
 
 
 # -- their sum -----------------------------------------------------------------------------------------------------
@@ -247,7 +250,7 @@ def _updating(s: Shape, w: Workload, recipe: Recipe, adam_step: int, critic_step
     work = {
         "activations of a micro-batch": activation_bytes(s, tokens, rows * (w.longest + w.T))
         + mask_bytes(s, rows, w.T, w.longest + w.T),
-        "head: logits of a chunk": head_bytes(s, scored),
+        "head: logits": head_bytes(s, scored),
     }
     gradients = float(s.trainable * (4 if s.adapter else s.width))
     parts = -(-whole // s.micro_tokens)
