@@ -13,7 +13,11 @@ from rung.cli import main
 from rung.errors import InputError
 from rung.exact import assert_policy_gradient, audit_function
 from rung.exact.world import World
-from rung.exact.yours.signature import NAMES, OURS
+from rung.exact.yours.checks import a_step
+from rung.exact.yours.ratios import kl_of
+from rung.exact.yours.signature import NAMES, OURS, Yours
+from rung.exact.yours.steps import Pair
+from rung.exact.yours.verdict import settled
 
 WORLD = World(vocabulary=2, horizon=3, prompts=2, samples=2)
 
@@ -246,6 +250,18 @@ def test_bad_advantage_functions_and_pairs_are_said():
         found(reinforce, observations)
     with pytest.raises(InputError, match="nothing to audit"):
         found()
+
+
+@pytest.mark.parametrize(("what_follows", "name"), [(False, "k2 = (log pi/ref)^2 / 2"), (True, None)])
+def test_a_kl_that_charges_for_what_follows_is_not_called_k2(what_follows, name):
+    def advantages(old_logp, ref_logp, mask):
+        kl = (old_logp - ref_logp) * mask
+        return -(kl.flip(1).cumsum(1).flip(1) if what_follows else kl)
+
+    def loss(logp, old_logp, advantages, mask):
+        return -((logp - old_logp).exp() * advantages * mask).sum() / len(mask)
+
+    assert kl_of(settled(Pair(Yours(loss), Yours(advantages, "advantages"))), a_step((3, 3), 21)) == name
 
 
 def test_the_command(tmp_path, capsys):

@@ -15,6 +15,10 @@ ADAPTERS = {  # project: (module, package, version)
     "verl": ("verl_0_9", "verl", "0.9.1"),
     "skyrl": ("skyrl_0_3", "skyrl", "0.3.0"),
     "openrlhf": ("openrlhf_0_11", "openrlhf", "0.11.2"),
+    "liger": ("liger_0_8", "liger-kernel", "0.8.5"),
+    "areal": ("areal_1_0", "areal", "1.0.4"),
+    "swift": ("swift_4_6", "ms-swift", "4.6.0"),
+    "tinker": ("tinker_0_6", "tinker-cookbook", "0.6.1"),
 }
 
 

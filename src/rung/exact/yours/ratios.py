@@ -79,8 +79,15 @@ def kl_of(pair: Pair, rows: Rows) -> str | None:
     for name, factor in [*KLS.items()][1:]:  # the first has no reference in its pull, which is the case above
         wanted = (far - base) * factor(h, mask_BT), (half - base) * factor(q, mask_BT)
         if torch.allclose(wanted[0][mask_BT], wanted[1][mask_BT], rtol=CLOSE, atol=1e-9):
-            return name
+            return name if _own(pair, at, base, far_BT) else None
     return None
+
+
+def _own(pair: Pair, at: Rows, base: Tensor, far_BT: Tensor) -> bool:
+    """Each token's pull knows its own reference alone, not those of the tokens that follow or of other answers."""
+    last_BT = at.x["mask"].flip(1).cumsum(1).flip(1) == 1
+    one = phi(pair, pair.assess(at.put(ref_logp=torch.where(last_BT, far_BT, at.x["ref_logp"]))))
+    return torch.allclose(one[~last_BT], base[~last_BT], rtol=1e-7, atol=1e-12)
 
 
 def _constant(pair: Pair, at: Rows, base: Tensor) -> str | None:
