@@ -51,6 +51,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
         "tests/maths/test_conformance.py",
         "tests/maths/test_scales.py",
     ],
+    "kernels/bfloat16.py": ["tests/kernels/test_bfloat16.py"],
     "kernels/continued.py": ["tests/rollout/test_kept.py"],
     "rollout/kept.py": ["tests/rollout/test_kept.py"],
     "kernels/attention.py": ["tests/kernels/test_attention.py", "tests/network/test_ways.py"],

@@ -5,7 +5,7 @@ assess      What a step's answers are worth, A = normalize(credit(r)), and what 
 correction  Correction: a detached weight c_bt from the sampler's policy mu to the trainer's old policy pi_old.
 credit      Credit: which token earned what. Rewards in, advantages out; every part is A_bt = (return - baseline).
 kl          KL: how far the policy is from the reference (u = log pi - log pi_ref) or from the old policy.
-logprob     Log-probabilities and entropy of given tokens, without ever keeping [tokens, vocabulary].
+logprob     Log-probabilities and entropy of given tokens, in bounded memory.
 natural     The natural-gradient step of TRPO: maximize g.x subject to x'Fx/2 <= max_kl, then a line search on the true KL.
 normalize   Normalization of advantages over the whole optimizer batch, after credit and before the objective.
 objective   The one objective of which every recipe is an instance. J is maximized: the minus sign stands in training/work.py.
