@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
@@ -11,11 +11,11 @@ from rung.errors import setting
 from rung.network.model import Model
 from rung.plan import scale
 from rung.plan.estimate import PhaseCost, phases
-from rung.plan.machines import Gpu
+from rung.plan.machines import A_MACHINE, Gpu
 from rung.plan.memory import Need, Shape, Workload, activation_bytes, head_bytes, mask_bytes, need
 from rung.plan.pipeline import Stage
 from rung.plan.rehearsal import Line, Rates, Timings
-from rung.plan.spread import Forecast, best, corrected, shifted
+from rung.plan.spread import GAIN, Forecast, best, corrected, shifted
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
 from rung.rollout.vllm_sampler import CUDA_SHARE
@@ -26,6 +26,7 @@ from rung.training.config import TrainConfig
 NOTHING = Line(0.0, 0.0)
 UNTIMED = Timings(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 GIBS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)  # of activations that are tried
+FILLED = 0.9  # of a GPU's memory that is planned with: a context, fragments, and what the estimate misses
 RECOMPUTED = 4 / 3  # of a backward's products, where the forward is computed again
 
 
@@ -65,22 +66,32 @@ class Planned:
 
     def cut(self, spread: Cluster, settings: dict[str, object]) -> Forecast | None:
         """This spread in the micro-batches that take the least time; None: none fits."""
-        return best(Forecast(cut, spread, {**settings, **cut.settings}) for cut in self.cuts)
+        return best(Forecast(cut, spread, {**settings, **cut.settings}) for cut in self.cuts if cut.fits(spread))
 
     def splits(self, staleness: int, learners: int | None = None, samplers: int | None = None) -> Forecast | None:
         """The best split of the GPUs, with a correction where answers are stale; None: none fits.
 
-        learners, samplers: of those with so many alone. More samplers than problems would have nothing to do.
+        learners, samplers: of those with so many alone. What makes a step no shorter is left out, a machine at a time.
         """
         recipe, more = corrected(self.recipe, staleness)
-        crew, found = replace(self, recipe=recipe), list[Forecast]()
-        for n in range(1, max(self.gpus, 2)):
-            m = samplers or min(max(self.gpus - n, 1), self.work.P)
-            if learners in (None, n) and n + m <= max(self.gpus, 2):
+        crew = replace(self, recipe=recipe)
+
+        def tried(splits: Iterable[tuple[int, int]]) -> Iterator[Forecast]:
+            for n, m in splits:
                 own = {"cluster.learners": n, "cluster.samplers": m, "cluster.staleness": staleness, **more}
-                one = crew.cut(Cluster(n, m, staleness), own)
-                found += [one] if one is not None else []
-        return best(iter(found))
+                one = crew.cut(Cluster(n, m, staleness), own) if n + m <= max(self.gpus, 2) else None
+                if one is not None:
+                    yield one
+
+        every = [learners] if learners else range(1, max(self.gpus, 2))
+        least = best(tried((n, samplers or min(max(self.gpus - n, 1), self.work.P)) for n in every))
+        if least is None:
+            return None
+        n, m = least.spread.learners, least.spread.samplers
+        fewer = [] if learners else [(k, m) for k in range(n % A_MACHINE or A_MACHINE, n, A_MACHINE)]
+        fewer += [] if samplers else [(n, k) for k in range(m % A_MACHINE or A_MACHINE, m, A_MACHINE)]
+        enough = (one for one in tried(fewer) if one.seconds <= least.seconds / GAIN)
+        return min(enough, key=lambda one: one.spread.learners + one.spread.samplers, default=least)
 
     def others(self, spread: Cluster) -> Iterator[Forecast]:
         """Micro-batches cut otherwise; answers one step old; a GPU given to the other side; answers not written; bfloat16."""
@@ -183,11 +194,11 @@ class Planned:
 
     def fits(self, spread: Cluster) -> bool:
         learner, sampler = self.learner_bytes(spread), self.sampler_bytes(spread)
-        return max(learner, sampler) <= self.gpu.memory and (self.gpus > 1 or learner + sampler <= self.gpu.memory)
+        return (max(learner, sampler) if self.gpus > 1 else learner + sampler) <= self.usable
 
-    def most_samplers(self) -> int:
-        """No more than there are problems in a step: a group is drawn in one place."""
-        return min(self.work.P, self.gpus - 1 or 1)
+    @property
+    def usable(self) -> float:
+        return FILLED * self.gpu.memory
 
     def why_not(self, spread: Cluster | None = None) -> str:
         """Why this split fits nowhere, or no split of these GPUs, in words, and what would help."""
@@ -196,9 +207,9 @@ class Planned:
             if spread
             else (max(self.gpus - 1, 1), min(self.gpus - 1 or 1, self.work.P))
         )
-        has = f"{self.gpu.name} has {self.gpu.memory / 1e9:.0f} GB"
+        has = f"of {self.gpu.name} {self.usable / 1e9:.0f} GB are planned with"
         sampler, learner = self.sampler_bytes(Cluster(1, m)), self.learner_bytes(Cluster(n, 1))
-        if self.weights > self.gpu.memory * (1 if self.config.sampler == USUAL else CUDA_SHARE):
+        if self.weights > (self.usable if self.config.sampler == USUAL else self.gpu.memory * CUDA_SHARE):
             half = f"{setting('dtype', 'bfloat16')}, which is half of it, " if self.shape.width == 4 else ""
             beside = "" if self.config.sampler == USUAL else f", and vllm once more in {CUDA_SHARE:.0%} of it"
             divides = setting("cluster", "ray")
@@ -207,20 +218,20 @@ class Planned:
                 f"{divides} divides no model over several. Take {half}a GPU of more memory or a smaller model, or "
                 "carry the recipe into a trainer whose samplers divide theirs (`rung export`)"
             )
-        if sampler > self.gpu.memory:
+        if sampler > self.usable:
             paged = replace(self, config=replace(self.config, sampler="vllm"))
             other = f"{setting('sampler', 'vllm')}, which holds as many as there is room for, "
             return (
                 f"a sampler needs {sampler / 1e9:.0f} GB for the model and the answers that it draws together, and {has}. Take "
-                f"{other if paged.sampler_bytes(Cluster(1, m)) <= self.gpu.memory else ''}more GPUs, or a lower "
+                f"{other if paged.sampler_bytes(Cluster(1, m)) <= self.usable else ''}more GPUs, or a lower "
                 f"{setting('max_new_tokens')} or {setting('prompts_per_step')}"
             )
         least = min(self.cuts, key=lambda cut: cut.learner_bytes(Cluster(n, 1)))
         needs_least = least.learner_bytes(Cluster(n, 1))
-        if needs_least <= self.gpu.memory < learner:
+        if needs_least <= self.usable < learner:
             words = " ".join(setting(name, value) for name, value in least.settings.items())
             return f"a learner would need {learner / 1e9:.0f} GB, and {has}. Give {words}: then it needs {needs_least / 1e9:.0f} GB"
-        if needs_least <= self.gpu.memory:
+        if needs_least <= self.usable:
             return f"a learner and a sampler need {(needs_least + sampler) / 1e9:.0f} GB together, and {has}. Take two GPUs"
         return (
             f"a learner needs at least {needs_least / 1e9:.0f} GB (it loads the whole model, and that of a reference or critic "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rung.errors import InputError, setting
-from rung.io.tables import say_verdict, show
+from rung.io.tables import cell, say_verdict, show, write_json
 from rung.io.terminal import say_notes
 from rung.plan import estimate
 from rung.plan.here import Here
@@ -88,12 +88,13 @@ def _splits(crew: Planned, asked: Asked, notes: tuple[str, ...]) -> int:
         f"learning {b:.3g} s; the longest part is `{best.bottleneck}`.",
         asked.json_to,
     )
-    show(
-        f"plan: {asked.config.recipe} on {asked.config.model}",
-        SPLIT,
-        [split_row(one) for one in fitting],
-        asked.json_to,
-    )
+    found_rows = [split_row(one) for one in fitting]
+    if asked.json_to is not None:
+        write_json(SPLIT, found_rows, asked.json_to)
+    if asked.json_to != "-":
+        turned = [[name, *(cell(row[i]) for row in found_rows)] for i, name in enumerate(SPLIT) if i]
+        columns = ("", *(f"staleness {row[0]}" for row in found_rows))
+        show(f"plan: {asked.config.recipe} on {asked.config.model}", columns, turned)
     return 0
 
 
