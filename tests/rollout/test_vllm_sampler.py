@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from packaging.requirements import Requirement
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rung
 from rung.errors import InputError, RunFailed
+from rung.io.run_dir import RunDir
 from rung.models import starter
 from rung.network import model as models
 from rung.records import SamplingLaw
@@ -114,6 +116,15 @@ def test_a_rows_answer_is_its_own_however_rows_are_split_into_calls(sampler):
 
 
 @real
+def test_a_row_that_goes_on_has_other_random_numbers_than_at_its_beginning(sampler):
+    prompt, piece = PROMPTS[:1], SamplingLaw(max_new_tokens=6)
+    draws = Draws.whole(3, 8)
+    first, later = (sampler.sample(prompt, piece, d) for d in (draws, draws.behind(6)))
+    assert [r.tokens for r in later] == [r.tokens for r in sampler.sample(prompt, piece, draws.behind(6))]
+    assert sum(a.tokens[0] == b.tokens[0] for a, b in zip(first, later, strict=True)) < 4, "of 8, by chance"
+
+
+@real
 def test_temperature_and_the_greedy_law(sampler):
     hot = SamplingLaw(max_new_tokens=4, temperature=2.0)
     for r in sampler.sample(PROMPTS[:1], hot, Draws.whole(0, 4)):
@@ -142,18 +153,40 @@ def test_new_weights_arrive_whole_and_a_layer_that_does_not_is_seen(sampler):
     sampler.load(kept.items(), 9)
 
 
-@real
-@pytest.mark.parametrize("recipe", ["dr_grpo", "ppo"])
-def test_a_run_trains_and_goes_on(directory, tmp_path, recipe):
+@pytest.fixture
+def asked(directory, tmp_path):
     """The reward counts an odd letter: a model that knows nothing must be paid now and then."""
     (tmp_path / "odd.py").write_text(
         "def odd(completions, **columns):\n    return [c.count('1') % 2 for c in completions]\n"
     )
-    asked = {"model": directory, "task": "chained_arithmetic", "reward": f"{tmp_path / 'odd.py'}:odd"}
+    return {"model": directory, "task": "chained_arithmetic", "reward": f"{tmp_path / 'odd.py'}:odd"}
+
+
+@real
+@pytest.mark.parametrize("recipe", ["dr_grpo", "ppo"])
+def test_a_run_trains_and_goes_on(asked, tmp_path, recipe):
     run = rung.train(recipe, sampler="vllm", steps=2, out=tmp_path / "run", **asked, **SMALL)
     again = rung.load(run.path).resume(steps=3, quiet=True)
     gaps = [row["sampling/logp_gap_mean"] for row in again.metrics if "sampling/logp_gap_mean" in row]
     assert len(gaps) == 3 and max(gaps) < 1e-4 and again.metrics[-1]["step"] == 3
+
+
+@real
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed: make vllm")
+def test_an_actor_of_ray_draws_and_learns_what_this_process_would(asked, tmp_path, monkeypatch):
+    """The gate behind each update is the sampler's own, wherever it lives."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # other work on the machine is no reason to end ours
+    runs = [
+        rung.train("dr_grpo", sampler="vllm", cluster=cluster, steps=2, out=tmp_path / cluster, **asked, **SMALL)
+        for cluster in ("local", "ray")
+    ]
+    told = [[[(r["tokens"], r["logp"]) for r in RunDir.open(x.path).read_rollouts(k)] for k in (1, 2)] for x in runs]
+    assert told[0] == told[1] and len({tuple(t) for t, _ in told[0][0]}) > 8
+    one, other = (load_file(Path(x.model_path) / "model.safetensors") for x in runs)
+    assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+    gaps = [row["sampling/logp_gap_mean"] for row in runs[1].metrics if "sampling/logp_gap_mean" in row]
+    assert len(gaps) == 2 and max(gaps) < 1e-4
 
 
 @real

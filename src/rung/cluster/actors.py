@@ -5,14 +5,13 @@ Plain classes, of which Ray makes actors (engine.py). Every call may be made aga
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rung.cluster.order import Order, versions
+from rung.cluster.order import Order
 from rung.cluster.weights import Packed, pack, put, repeated
 from rung.errors import InputError, setting
 from rung.kernels.device import choose
@@ -39,15 +38,16 @@ class SamplerActor:
 
     @cached_property
     def model(self) -> Model:
+        self.order.refuse_others(self.order.config.sampler)
         return self.order.model()
 
     @cached_property
     def sampler(self) -> Sampler:
         return make_sampler(self.model, self.order.config.sampler)
 
-    def facts(self) -> dict[str, Any]:
-        """What it is, once it is ready."""
-        return {**versions(), "same_numbers": self.sampler.same_numbers, "pid": os.getpid()}
+    def same_numbers(self) -> bool:
+        """Whether it has the trainer's numbers, once it is ready."""
+        return self.sampler.same_numbers
 
     def load(self, version: int, box: Box) -> None:
         """The weights of this version, if it has others."""
@@ -74,9 +74,6 @@ class LearnerActor:
     def __init__(self, order: Order, rank: int, size: int) -> None:
         self.order, self.rank, self.of = order, rank, size
 
-    def facts(self) -> dict[str, Any]:
-        return {**versions(), "pid": os.getpid()}
-
     def address(self) -> str:
         """Where the processes may meet: this machine, at a port that is free."""
         import ray
@@ -88,6 +85,7 @@ class LearnerActor:
 
     def begin(self, where: str) -> None:
         """Build the learner."""
+        self.order.refuse_others()
         config, recipe = self.order.config, self.order.recipe
         if self.of > 1:
             from rung.cluster.group import Group, meet

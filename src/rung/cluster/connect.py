@@ -98,6 +98,13 @@ def _begin(store: int) -> Capacity:
     return here
 
 
+def deaths() -> tuple[type[Exception], ...]:
+    """What Ray raises where a process has ended, by itself or with its machine, or by Ray's own hand for want of memory."""
+    from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError
+
+    return RayActorError, ObjectLostError, OutOfMemoryError
+
+
 def leave() -> None:
     """End what was begun for the run; a cluster that was joined goes on."""
     import ray

@@ -10,11 +10,11 @@ from rung.cluster import connect
 from rung.cluster.actors import LearnerActor, SamplerActor
 from rung.cluster.ahead import Ahead
 from rung.cluster.connect import Capacity
-from rung.cluster.order import Order, ordered, versions
+from rung.cluster.order import Order, ordered
 from rung.cluster.pieces import Pieces
 from rung.cluster.pool import SamplerPool, Seat
 from rung.cluster.remote import RemoteLearner
-from rung.cluster.room import Demand, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
+from rung.cluster.room import Demand, refuse_model, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
 from rung.errors import InputError, RunFailed
 from rung.network.model import Model
 from rung.recipes import Recipe
@@ -51,6 +51,7 @@ class Actors:
         spread = self.spread = config.spread()
         refuse_staleness(recipe, spread)
         refuse_pieces(recipe, spread, splits.train)
+        refuse_model(config, where, joined=connect.asked())
         here = connect.capacity_here() if not connect.asked() else None
         if here is not None:
             refuse_too_many(spread, here, config.device)
@@ -132,22 +133,15 @@ class Actors:
 
 
 def _agreed(actors: list[Any]) -> bool:
-    """Whether the samplers have the trainer's numbers. InputError: they run other versions than this process."""
+    """Whether the samplers have the trainer's numbers, once all are ready."""
     import ray
 
     try:
-        facts = ray.get([actor.facts.remote() for actor in actors], timeout=START)
+        return all(ray.get([actor.same_numbers.remote() for actor in actors], timeout=START))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError) as error:
+    except (ray.exceptions.GetTimeoutError, *connect.deaths()) as error:
         raise RunFailed(
             f"the samplers have not begun within {START:g} s ({str(error).strip().splitlines()[0]}). Look at the cluster "
             "(`ray status`): others may use it, or memory ran out."
         ) from error
-    for name, here in versions().items():
-        if there := {fact[name] for fact in facts} - {here}:
-            raise InputError(
-                f"{name} is {here} here and {', '.join(sorted(there))} on other machines of the cluster. Install the same "
-                "everywhere."
-            )
-    return all(fact["same_numbers"] for fact in facts)

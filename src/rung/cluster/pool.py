@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rung.cluster.connect import deaths
 from rung.cluster.weights import Shipped, pack
 from rung.errors import RunFailed, setting
 from rung.records import Rollout, SamplingLaw
@@ -131,8 +132,8 @@ class SamplerPool:
                 try:
                     ray.get(seat.away)
                     seat.away = None
-                except ray.exceptions.RayActorError:
-                    seat.away = seat.actor.facts.remote()
+                except deaths():
+                    seat.away = seat.actor.same_numbers.remote()
         return [seat for seat in self.seats if seat.away is None]
 
     def _answered(self, ref: Any, seat: Seat, unit: Unit) -> list[Rollout] | None:
@@ -142,21 +143,21 @@ class SamplerPool:
             RunFailed: whoever draws them dies.
         """
         import ray
-        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+        from ray.exceptions import RayTaskError
 
         try:
             found: list[Rollout] = ray.get(ref)
             return found
         except RayTaskError as error:
             raise error.cause from error
-        except (RayActorError, ObjectLostError) as error:
+        except deaths() as error:
             unit.tries, unit.why = unit.tries + 1, str(error).strip().split("\n")[0]
             if unit.tries == TRIES:
                 raise RunFailed(
                     f"{TRIES} samplers have died of the same answers ({unit.why}). Usually memory ran out: draw fewer at a time "
                     f"({setting('prompts_per_step')}, {setting('samples_per_prompt')}), or give the cluster more."
                 ) from error
-        seat.away = seat.actor.facts.remote()
+        seat.away = seat.actor.same_numbers.remote()
         return None
 
 

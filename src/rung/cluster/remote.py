@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rung.cluster.connect import deaths
 from rung.cluster.weights import Shipped
 from rung.errors import RunFailed, setting
 from rung.io.checkpoints import Checkpoints
@@ -137,14 +138,14 @@ class RemoteLearner:
                 f"no learner has begun for {PATIENCE:g} s ({error}). Look at the cluster (`ray status`): it has no room for one; "
                 "then go on with the run."
             ) from error
-        except ray.exceptions.RayActorError as error:
+        except deaths() as error:
             raise Lost(str(error).strip().split("\n")[0]) from error
         self._call("begin", where)
 
     def _call(self, what: str, *arguments: Any) -> Any:
         """Raises Lost where a process has ended; any other error is its own."""
         import ray
-        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+        from ray.exceptions import RayTaskError
 
         shared = [ray.put(x) if isinstance(x, Batch) else x for x in arguments]
         asked = [getattr(actor, what).remote(*shared) for actor in self.actors]
@@ -154,7 +155,7 @@ class RemoteLearner:
             for ref in done:
                 try:
                     ray.get(ref)
-                except (RayActorError, ObjectLostError) as error:
+                except deaths() as error:
                     raise Lost(str(error).strip().split("\n")[0]) from error
                 except RayTaskError as error:  # its own, or that of one whose peer is gone
                     failed.append(error.cause)

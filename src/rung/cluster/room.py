@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from rung.cluster.connect import Capacity
 from rung.errors import InputError, setting
-from rung.kernels.device import CPU
+from rung.kernels.device import CPU, choose
 from rung.plan.fit import estimate, resident_bytes
 from rung.plan.memory import GIB, Need, Workload, sketch
 from rung.recipes import Recipe
+from rung.rollout.samplers import SAMPLERS, USUAL
 from rung.settings.cluster import Cluster, counted
 from rung.tasks.environments.protocol import Conversational, Environment, Observes, Splits
 from rung.training.config import TrainConfig
@@ -52,6 +53,14 @@ def refuse_staleness(recipe: Recipe, spread: Cluster) -> None:
             f"Correct for it, with {setting('recipe.correction', 'TokenTIS')} or another part of correction, or leave "
             f"{setting('cluster.staleness', 0)}."
         )
+
+
+def refuse_model(config: TrainConfig, where: str, joined: bool) -> None:
+    """What the sampler cannot run, before an actor would say so. joined: what kind of devices others have is not known here."""
+    if config.sampler != USUAL:
+        model = sketch(where, config.dtype, trust_remote_code=config.trust_remote_code)
+        cpu = not joined and choose(config.device).type == "cpu"
+        SAMPLERS[config.sampler].suits(model, bool(config.lora_rank), cpu)
 
 
 def refuse_pieces(recipe: Recipe, spread: Cluster, env: Environment) -> None:

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Kind:
     """make: a sampler for a model that is loaded, which decodes so many answers at once.
-    at_once: how many; a plan asks before anything is loaded.  usable: refuses where what it needs is not installed."""
+    at_once: how many; a plan asks before anything is loaded.  usable: refuses where what it needs is not installed.
+    suits: refuses a model that it cannot run: (model, with an adapter, on a CPU); the model may be without weights.
+    engine: packages of its own and their versions, the same in all processes of a run."""
 
     make: Callable[[Model, int], Sampler]
     at_once: int
     usable: Callable[[], None] = lambda: None
+    suits: Callable[[Model, bool, bool], None] = lambda model, adapter, cpu: None
+    engine: Callable[[], dict[str, str]] = dict
 
 
 def _torch(model: Model, at_once: int) -> Sampler:
@@ -41,10 +45,26 @@ def _vllm_is_here() -> None:
     refuse_another_version()
 
 
+def _vllm_runs(model: Model, adapter: bool, cpu: bool) -> None:
+    from rung.rollout.vllm_sampler import refuse_model
+
+    refuse_model(model, adapter, cpu)
+
+
+def _vllm_version() -> dict[str, str]:
+    from rung.rollout.vllm_sampler import installed
+
+    _, found = installed() or ("", "not installed")
+    return {"vllm": found}
+
+
 USUAL = "torch"
 STALE = "weights of earlier steps"
 ENGINE = "another engine"  # than the trainer's code
-SAMPLERS = {"torch": Kind(_torch, at_once=512), "vllm": Kind(_vllm, at_once=256, usable=_vllm_is_here)}
+SAMPLERS = {
+    "torch": Kind(_torch, at_once=512),
+    "vllm": Kind(_vllm, at_once=256, usable=_vllm_is_here, suits=_vllm_runs, engine=_vllm_version),
+}
 
 if TYPE_CHECKING:
     SamplerName = str

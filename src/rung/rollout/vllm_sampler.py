@@ -46,15 +46,9 @@ class VLLMSampler:
     def __init__(self, model: Model, at_once: int) -> None:
         """Raises: InputError: no vLLM, another version of it, an adapter, or a model that it cannot run."""
         refuse_another_version()
-        if adapter.has_adapter(model.hf):
-            raise InputError(
-                f"{setting('sampler', 'vllm')} is given whole weights after each step, and a LoRA adapter's are not. Train the "
-                f"whole model, or take {setting('sampler', 'torch')}."
-            )
         self.model, self.version = model, 0
         self.cuda = model.device.type == "cuda"
-        if not self.cuda:
-            _refuse_heads(model)
+        refuse_model(model, adapter.has_adapter(model.hf), not self.cuda)
         self.llm = _engine(model, at_once)
 
     # -- weights
@@ -134,21 +128,38 @@ class VLLMSampler:
 
 def refuse_another_version() -> None:
     """Raises: InputError: none of vLLM's packages is installed, or one that this file was not written for."""
+    package, found = installed() or ("", "")
+    if not package:
+        raise InputError(
+            f"{setting('sampler', 'vllm')} needs vllm, which is not installed. Take {setting('sampler', 'torch')}, or install it: "
+            f"{pip_install([f'vllm=={VERSION}'])}"
+        )
+    if found != VERSION:
+        raise InputError(
+            f"{package} {found} is installed, and its interface for weight updates changes with its versions: rung speaks "
+            f"that of {VERSION}. Install it: {pip_install([f'{package}=={VERSION}'])}"
+        )
+
+
+def installed() -> tuple[str, str] | None:
+    """Which of vLLM's packages there is, and its version but for what it was built for."""
     for package in PACKAGES:
         try:
-            found = version(package)
+            return package, version(package).partition("+")[0]
         except PackageNotFoundError:
             continue
-        if found.partition("+")[0] != VERSION:
-            raise InputError(
-                f"{package} {found} is installed, and its interface for weight updates changes with its versions: rung speaks "
-                f"that of {VERSION}. Install it: {pip_install([f'{package}=={VERSION}'])}"
-            )
-        return
-    raise InputError(
-        f"{setting('sampler', 'vllm')} needs vllm, which is not installed. Take {setting('sampler', 'torch')}, or install it: "
-        f"{pip_install([f'vllm=={VERSION}'])}"
-    )
+    return None
+
+
+def refuse_model(model: Model, adapts: bool, cpu: bool) -> None:
+    """Raises: InputError: an adapter is trained, or vLLM has no code for the model on a CPU. model: its weights are not read."""
+    if adapts:
+        raise InputError(
+            f"{setting('sampler', 'vllm')} is given whole weights after each step, and a LoRA adapter's are not. Train the "
+            f"whole model, or take {setting('sampler', 'torch')}."
+        )
+    if cpu:
+        _refuse_heads(model)
 
 
 def _refuse_heads(model: Model) -> None:
