@@ -133,6 +133,19 @@ def test_early_stopping_ends_a_run_under_its_own_name(tmp_path, capsys):
     assert "EarlyStoppingCallback.on_evaluate ended the run after step 2" in capsys.readouterr().out
 
 
+def test_a_run_that_goes_on_knows_its_best_evaluation(tmp_path):
+    how = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "eval_reward", "save_strategy": "steps",
+           "save_steps": 1, "learning_rate": 1e-12, "lr_scheduler_type": "constant"}  # fmt: skip
+    first = trainer(tmp_path / "run", **how)
+    first.train()
+    assert first.state.best_global_step == 1, "the weights stay as they are, and only a better one counts"
+    again = trainer(tmp_path / "run", max_steps=3, **how)
+    again.train(resume_from_checkpoint=True)
+    assert (again.state.best_metric, again.state.best_global_step) == (first.state.best_metric, 1)
+    at = [row["step"] for row in again.state.log_history if "reward" in row]
+    assert at == [1, 2, 3] and len(again.state.log_history) > len(first.state.log_history)
+
+
 def test_early_stopping_without_a_metric_or_with_an_unknown_one_is_refused(tmp_path):
     with pytest.raises(InputError, match="EarlyStoppingCallback needs metric_for_best_model"):
         trainer(callbacks=[EarlyStoppingCallback()])

@@ -15,6 +15,8 @@ import pytest
 import rung
 from rung.cli import COMMANDS, main
 from rung.io.waiting import Waiting
+from rung.recipe_io import all_recipes
+from rung.settings import recipe_names
 from rung.settings.ranges import Flags
 from rung.shell.help import becomes, flags_of
 from rung.training.config import GROUPS, TrainConfig
@@ -34,10 +36,16 @@ import rung
 from rung.cli import COMMANDS, main
 for words in ([], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS), ["train", "grpo", "-h"]):
     assert main(words) == 0, words
-for words in (["train", "--seed", "-1"], ["train", "--config", "gone.toml"], ["plan", "--answer-tokens", "0"], ["nope"]):
+for words in (["train", "--seed", "-1"], ["train", "--config", "gone.toml"], ["plan", "--answer-tokens", "0"], ["nope"],
+              *([*words.split(), "grpoo"] for words in ("train", "train --recipe", "plan", "explain", "diff grpo", "why", "audit",
+                "ladder --recipes", "variance starter --recipes", "export --to trl"))):
     assert main(words) == 2, words  # what can be refused without torch is
 print("done")
 """
+
+
+def test_the_names_that_are_known_without_torch_are_those_of_the_recipes():
+    assert recipe_names.written() == tuple(all_recipes())
 
 
 def test_no_help_and_no_plain_refusal_imports_torch():
@@ -118,7 +126,7 @@ def test_a_word_comes_before_torch_and_leaves_no_trace_on_a_terminal():
     """What a terminal shows, read byte by byte: the line first, and nothing of it in front of the message that follows."""
     mine, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "rung", "explain", "nope"],
+        [sys.executable, "-m", "rung", "explain", "grpo", "--recipe.nope", "1"],
         stdout=theirs,
         stderr=theirs,
         env={**ENVIRONMENT, "TERM": "xterm"},
@@ -132,7 +140,7 @@ def test_a_word_comes_before_torch_and_leaves_no_trace_on_a_terminal():
         pass
     os.close(mine)
     assert process.wait() == 2
-    assert seen.startswith(b"\rloading torch ...\x1b[K\r\x1b[Krung: unknown recipe"), seen
+    assert seen.startswith(b"\rloading torch ...\x1b[K\r\x1b[Krung: unknown field"), seen
 
 
 @pytest.mark.parametrize("shell", typing.get_args(typing.get_type_hints(COMMANDS["completion"].flags)["shell"]))

@@ -68,9 +68,9 @@ def train(
 
         config, own, _ = agreed(config, own, objects.given())  # the run's recipe, whose name may stand for none
     splits = _splits(config, own, objects)
-    console, brought = Console(io.StringIO()) if quiet else None, _brought(pair, config) if pair else None
+    brought = _brought(pair, config) if pair else None
     with engine_of(config) as engine:
-        outcome = loop(config, console, splits, own, brought, callbacks, engine)
+        outcome = loop(config, Console(io.StringIO()) if quiet else None, splits, own, brought, callbacks, engine)
     return Run(outcome.path, objects, outcome, quiet=quiet)
 
 

@@ -8,11 +8,11 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import rung.parts as parts
-from rung.advice import command
 from rung.errors import InputError, printable, setting, unknown
 from rung.recipes import LADDER, Recipe
 from rung.settings.overrides import flatten, nested
 from rung.settings.ranges import Checked, hints, options_of, read, refuse, shown
+from rung.settings.recipe_names import meant
 
 LABELS = ("name", "parent", "paper", "why", "silent")  # what describes a recipe, not what it computes
 PARTS: dict[str, Any] = {
@@ -27,13 +27,9 @@ def all_recipes() -> dict[str, Recipe]:
 
 
 def find(name: str) -> Recipe:
-    """A recipe by its name; case, hyphens and "++" are forgiven (reinforce++ is reinforce_pp)."""
+    """A recipe by its name, as `meant` reads it."""
     known = all_recipes()
-    plain = name.lower().replace("++", "_pp").replace("-", "_").replace(".", "").replace(" ", "_").replace("__", "_")
-    for key in (plain, plain.replace("drgrpo", "dr_grpo")):
-        if key in known:
-            return known[key]
-    raise unknown("recipe", name, known, more=f" The tree: {command('recipes')}")
+    return known[meant(name, known)]
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------------

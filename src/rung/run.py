@@ -172,7 +172,7 @@ class Run:
     @takes("Run.ask", question=str, before=bool, probabilities=bool)
     def ask(
         self, question: str, samples: int = 1, *, before: bool = True, temperature: float | None = None,
-        max_new_tokens: int | None = None, seed: int = 0, probabilities: bool = False,
+        max_new_tokens: int | None = None, seed: int = 0, probabilities: bool = False, sampler: str = "torch",
     ) -> Reply:  # fmt: skip
         """What the model says now, and what the one that it began with says, to a question like the run's problems.
 
@@ -187,7 +187,7 @@ class Run:
         room = self._interview if before else replace(self._interview, before=None, missing="")
         return room.ask(
             question, samples, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed,
-            probabilities=probabilities,
+            probabilities=probabilities, sampler=sampler,
         )  # fmt: skip
 
     @takes("Run.evaluate")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import rung
+from rung.cli import main
 from rung.errors import InputError
 from rung.models import starter
 from rung.network import model as models
@@ -99,6 +100,21 @@ def test_a_foreign_sampler_is_resumed_evaluated_and_asked(tmp_path, foreign):
     found = rung.evaluate(again, problems=8, max_new_tokens=8)
     assert len(foreign) == asked + 1 and foreign[-1].loads == [0]
     assert found.accuracy == again.after.accuracy and again.ask("1+2=").now[0].text
+
+
+def test_ask_and_eval_take_another_sampler(monkeypatch, capsys, tmp_path):
+    """One engine serves all questions to a model; a name that is none is refused before a model is loaded."""
+    monkeypatch.setattr(Foreign, "made", [])
+    monkeypatch.setitem(SAMPLERS, "vllm", Kind(Foreign, at_once=7))
+    assert main(["ask", "starter", "1+1=", "2+1=", "--sampler", "vllm"]) == 0
+    assert [x.loads for x in Foreign.made] == [[0]]
+    alone = ["--problems", "4", "--max-new-tokens", "4", "--out", str(tmp_path / "answers.jsonl")]
+    assert main(["eval", "starter", "--task", "chained_arithmetic", "--sampler", "vllm", *alone]) == 0
+    assert len(Foreign.made) == 2
+    monkeypatch.setattr(models, "load", None)
+    for words in (["ask", "starter", "1+1="], ["eval", "starter", "--task", "chained_arithmetic"]):
+        assert main([*words, "--sampler", "vlm"]) == 2
+        assert re.search(r"sampler.*'vlm'.*vllm", capsys.readouterr().err)
 
 
 def test_one_place_makes_samplers_and_names_are_read_from_it(capsys):

@@ -1,6 +1,7 @@
 """Every setting of a run: its type and range hold in Python and TOML alike, and what does not fit is refused once."""
 
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import rung.parts as p
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
 from rung.settings.ranges import hints, options_of
+from rung.tasks.problems import load_problems
 from rung.training.config import TrainConfig, from_toml, to_toml, typed_settings
+from rung.training.defaults import by_task
 
 inf, nan = math.inf, math.nan
 HUGE = 2**53
@@ -175,6 +178,16 @@ def test_dtype_auto_goes_by_what_the_machine_is(settings, able, dtype, why, monk
     config = TrainConfig(dtype="auto", device="cpu", **settings)
     assert config.resolved().dtype == dtype == config.usual_dtype()[0] and why in config.usual_dtype()[1]
     assert replace(config, dtype="float32").resolved().dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "able", "said"), [("bfloat16", False, 1), ("bfloat16", True, 0), ("float32", False, 0)]
+)
+def test_bfloat16_that_is_emulated_says_what_it_costs(dtype, able, said, monkeypatch):
+    monkeypatch.setattr("rung.kernels.device.multiplies_bfloat16", lambda: able)
+    _, splits = by_task(TrainConfig(dtype=dtype, device="cpu"), load_problems("chained_arithmetic"))
+    found = [note for note in splits.notes if re.search(r"bfloat16 is emulated.*1\.8 times.*dtype.*float32", note)]
+    assert len(found) == said
 
 
 def test_what_auto_took_is_said_and_stored(tmp_path, capsys):

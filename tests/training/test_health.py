@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import random
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rung.records import Rollout, Scored, Task
 from rung.report import write_report
 from rung.rollout.samplers import numbers_of
 from rung.tasks.environments.protocol import Splits
+from rung.training import health
 from rung.training.health import SYMPTOMS, Facts, Health, of_run, table
 from rung.training.metrics import verdict_metrics
 
@@ -151,6 +153,38 @@ def test_signs_depend_on_what_the_run_is():
     alone = {"frac_reward_zero_std": 1.0}  # one answer a prompt: no prompt can have a difference
     assert names([alone] * 3, samples=1) == set() and names([NOTHING] * 3, samples=1) == {"problems_too_hard"}
     assert names([{}], plain_prompts=True) == {"template_unused"} and names([{}], unread="x") == {"letters_unread"}
+
+
+def drawn_rows(seed, steps=120):
+    """A run in which much changes: each phase of some steps is that of another case, with an evaluation now and then."""
+    rng, out, phase = random.Random(seed), [], {**FLAT, "reward": 0.3}
+    for step in range(steps):
+        if step > 60 and seed % 2:  # what was paid before says whether this reward is a constant
+            phase = ALL
+        elif step > 2 and step % rng.choice((3, 5, 8)) == 0:
+            phase = rng.choice((
+                {}, NOTHING, ALL, FLAT, {"entropy": 0.01}, {"completions/mean_length": 40.0 + step}, {"reward": rng.random()},
+                {"critic/explained_variance": rng.choice((0.0, -0.8))},
+            ))  # fmt: skip
+        out.append({**ROW, **phase, "step": step + 1, "reward": phase.get("reward", rng.random())})
+        if step % 7 == 6:
+            out.append(evaluation(step + 1, rng.choice((0.1, 0.5, 0.9, 1.0)), 0.01))
+    return out
+
+
+def test_rows_that_no_sign_reads_any_more_are_let_go(monkeypatch):
+    """Of a run however long a few rows are kept, and what is found is what all of them show."""
+    seen = []
+    for keeps in (health.still_read, lambda run: (list(run.train), list(run.held_out))):
+        monkeypatch.setattr(health, "still_read", keeps)
+        runs = [Health(Facts(32, 4)) for _ in range(12)]
+        marks = [
+            (run.look(row["step"], row), run.marks)[1] for seed, run in enumerate(runs) for row in drawn_rows(seed)
+        ]
+        seen.append((marks, [run.found for run in runs], max(len(run.train) + len(run.held_out) for run in runs)))
+    (few, found, kept), (every, truth, all_of_them) = seen
+    assert few == every and found == truth and len({name for run in truth for name in run}) >= 8
+    assert kept <= 20 and all_of_them == 137
 
 
 def test_every_symptom_has_a_case():

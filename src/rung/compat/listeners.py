@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 
 from rung.compat.config import GRPOConfig
 from rung.errors import InputError, unknown
+from rung.io.run_dir import RunDir
 from rung.training.callbacks import Relay, StepRecord
 from rung.training.evaluation import Evaluation
 
@@ -71,6 +72,18 @@ class Listener(Relay):
     def on_save(self, folder: Path) -> None:
         self.tell("on_save")
 
+    def remember(self, run: RunDir) -> None:
+        """Of a run that goes on, what was logged up to its checkpoint, and the best of it; nobody hears it again."""
+        done = run.latest_checkpoint()
+        rows = [] if done is None else [r for r in run.metrics() if r["step"] <= int(done.name.removeprefix("step_"))]
+        for row in rows if not self.state.log_history else ():
+            if row["step"]:
+                self._at(row["step"])
+            shown = {_named(k): v for k, v in row.items() if k != "step"}
+            self._log(shown)
+            if "step_time" not in row:
+                self._keep_best(shown, trained=bool(row["step"]))
+
     def _begin(self) -> None:
         if not self.begun:
             self.begun = True
@@ -111,7 +124,11 @@ class Listener(Relay):
 
 def evaluated(evaluation: Evaluation) -> dict[str, float]:
     """An evaluation's metrics under TRL's names: eval_reward for eval/reward."""
-    return {name.replace("eval/", "eval_", 1): value for name, value in evaluation.metrics().items()}
+    return {_named(name): value for name, value in evaluation.metrics().items()}
+
+
+def _named(metric: str) -> str:
+    return metric.replace("eval/", "eval_", 1)
 
 
 def made(callbacks: Any) -> list[Any]:

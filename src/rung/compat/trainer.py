@@ -22,6 +22,7 @@ from rung.compat.listeners import Listener, evaluated, made
 from rung.compat.overridden import overridden
 from rung.compat.rows import Rows, splits, toolbox
 from rung.errors import InputError, named
+from rung.io.run_dir import RunDir
 from rung.run import Loaded
 from rung.tasks.environments.named import with_tools
 from rung.tasks.environments.protocol import Splits
@@ -195,6 +196,8 @@ class GRPOTrainer:
         else:
             settings["model"] = self._source
         listener = self._listener()
+        if begin:
+            listener.remember(RunDir.open(begin["resume"]))
         self.run = train(task=self._said(listeners.notes(self.callbacks)), callbacks=[listener], **settings, **begin)
         listener.tell("on_train_end")
         if self.args.push_to_hub:

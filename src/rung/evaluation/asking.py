@@ -12,12 +12,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from rung.errors import InputError
+from rung.errors import InputError, unknown
 from rung.evaluation.interview import Interview, Reply
 from rung.io.files import to_json
 from rung.io.tables import refuse_target, write_document
 from rung.io.terminal import clean, make_rich, say, say_notes
 from rung.rollout.question import Answer
+from rung.rollout.samplers import SAMPLERS
 from rung.settings.flags import Ask
 
 SURE = ((0.9, "green"), (0.5, "yellow"), (0.0, "red"))  # colors of a token's probability, from above
@@ -35,7 +36,7 @@ def run_ask(args: Ask) -> int:
         try:
             reply = talk.ask(
                 question, args.samples, temperature=args.temperature, max_new_tokens=args.max_new_tokens, seed=args.seed,
-                probabilities=args.probabilities,
+                probabilities=args.probabilities, sampler=args.sampler,
             )  # fmt: skip
         except InputError as error:
             if args.questions:
@@ -54,6 +55,9 @@ def interview(args: Ask) -> tuple[Interview, tuple[str, str]]:
     """The models that are asked, and what their answers are headed by: (the one beside it, the one that was named)."""
     if args.compare == args.model:
         raise InputError(f"--compare names {args.compare} itself. Name another run or model, or leave it out.")
+    if args.sampler not in SAMPLERS:
+        raise unknown("sampler", args.sampler, SAMPLERS)
+    SAMPLERS[args.sampler].usable()
     talk = Interview.of(args.model, before=args.compare is None, device=args.device)
     if args.compare is None:
         return talk, ("before", "now") if talk.before is not None else ("", Path(args.model).name)

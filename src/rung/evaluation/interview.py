@@ -19,6 +19,8 @@ from rung.network import model as models
 from rung.network.model import Model
 from rung.records import Prompt, SamplingLaw
 from rung.rollout.question import Answer, Frame, answers
+from rung.rollout.sampler import Sampler
+from rung.rollout.samplers import USUAL, SamplerName, make_sampler
 from rung.settings.ranges import Answers, Checked, Count, Seed, Temperature
 from rung.tasks.sources.wording import SLOT
 from rung.training.setup import is_run, locate
@@ -35,6 +37,7 @@ class Asked(Checked):
     temperature: Temperature | None = None
     max_new_tokens: Count | None = None
     seed: Seed = 0
+    sampler: SamplerName = USUAL
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Reply:
 class Interview:
     """Models ready to be asked. `missing`: why there is no `before` to ask; empty where there is one, or was not to be.
 
-    law: as the run's answers were drawn, with its limit of tokens.
+    law: as the run's answers were drawn, with its limit of tokens.  made: samplers, by their model and name.
     """
 
     now: Model
@@ -66,6 +69,7 @@ class Interview:
     frame: Frame = field(default_factory=Frame)
     law: SamplingLaw = field(default_factory=lambda: SamplingLaw(max_new_tokens=MAX_NEW_TOKENS))
     missing: str = ""
+    made: dict[tuple[int, str], Sampler] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str | Path, *, before: bool = True, device: str = "auto") -> Interview:
@@ -95,11 +99,11 @@ class Interview:
 
     def ask(
         self, question: str, samples: int = 1, *, temperature: float | None = None, max_new_tokens: int | None = None,
-        seed: int = 0, probabilities: bool = False,
+        seed: int = 0, probabilities: bool = False, sampler: SamplerName = USUAL,
     ) -> Reply:  # fmt: skip
         """The question in the frame of the run's problems. temperature: None: one answer is greedy, several are drawn as
         the run drew them."""
-        asked = Asked(samples, temperature, max_new_tokens, seed)
+        asked = Asked(samples, temperature, max_new_tokens, seed, sampler)
         if not isinstance(question, str) or not question.strip():
             raise InputError(f"the question is {question!r:.80}; it must be a text that is not blank.")
         heat = asked.temperature if asked.temperature is not None else 0.0 if samples == 1 else self.law.temperature
@@ -108,9 +112,19 @@ class Interview:
 
         def said(model: Model | None) -> list[Answer]:
             how = asked.samples, asked.seed
-            return [] if model is None else answers(model, prompt, law, *how, probabilities=probabilities)
+            if model is None:
+                return []
+            kind = self._sampler(model, asked.sampler)
+            return answers(model, prompt, law, *how, probabilities=probabilities, sampler=kind)
 
         return Reply(question, said(self.now), said(self.before), self.missing)
+
+    def _sampler(self, model: Model, name: str) -> Sampler:
+        """Made once: another engine takes long to start, and no weight moves between questions."""
+        key = id(model), name
+        if key not in self.made:
+            self.made[key] = make_sampler(model, name)
+        return self.made[key]
 
 
 def stored_prompts(run: RunDir) -> list[Prompt]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rung.settings.flags import Eval
 
 FORMAT = 1
-_SETTINGS = ("split", "problems", "samples", "temperature", "top_p", "top_k", "max_new_tokens", "seed")
+_SETTINGS = ("split", "problems", "samples", "temperature", "top_p", "top_k", "max_new_tokens", "seed", "sampler")
 _OWN = tuple(f.name for f in dataclasses.fields(Problems) if f.name != "template_options")
 TALK = ("max_new_tokens", "max_turns", "max_turn_tokens", "max_total_tokens")
 _LAW = ("temperature", "top_p", "top_k", "sampler", "dtype", "template_options")  # of a run's own, whatever the task

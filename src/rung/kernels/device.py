@@ -56,6 +56,12 @@ def faster(device: torch.device) -> tuple[str, str]:
     return "float32", "this device has no bfloat16 of its own"
 
 
+def emulated(device: torch.device) -> str:
+    """Why products in bfloat16 are emulated on this device; empty where they are not, or nobody knows."""
+    dtype, why = faster(device)
+    return why if dtype == "float32" and device.type in ("cpu", "cuda") else ""
+
+
 @cache
 def multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16 products (AVX512-BF16 or AMX); without them they are emulated, slowly."""

@@ -12,6 +12,7 @@ from rung.errors import InputError
 from rung.network.model import Model
 from rung.records import Message, Prompt, SamplingLaw, StopReason
 from rung.rollout.draws import Draws
+from rung.rollout.sampler import Sampler
 from rung.rollout.samplers import make_sampler
 
 
@@ -98,9 +99,13 @@ def _shared_end(texts: Sequence[str]) -> str:
 
 @torch.no_grad()
 def answers(
-    model: Model, prompt: Prompt, law: SamplingLaw, samples: int = 1, seed: int = 0, *, probabilities: bool = False
-) -> list[Answer]:
-    """`samples` answers to one prompt, as long as `law` and the model's context allow."""
+    model: Model, prompt: Prompt, law: SamplingLaw, samples: int = 1, seed: int = 0, *, probabilities: bool = False,
+    sampler: Sampler | None = None,
+) -> list[Answer]:  # fmt: skip
+    """`samples` answers to one prompt, as long as `law` and the model's context allow.
+
+    sampler: one of this model; None: the embedded one.
+    """
     codec = model.codec
     ids = codec.encode(prompt)
     room = codec.context - len(ids)
@@ -111,7 +116,7 @@ def answers(
         )
     law = replace(law, max_new_tokens=min(law.max_new_tokens, room))
     out = []
-    for rollout in make_sampler(model).sample([ids], law, Draws.whole(seed, samples)):
+    for rollout in (sampler or make_sampler(model)).sample([ids], law, Draws.whole(seed, samples)):
         tokens = _tokens(model, ids, rollout.tokens) if probabilities else ()
         out.append(Answer(codec.decode(rollout.tokens), rollout.stop, tokens))
     return out

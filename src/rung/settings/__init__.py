@@ -6,6 +6,7 @@ flags      The flags of all commands but `train` and `plan`; not beside the comm
 cluster    Where a run is computed: in this process, or by actors of Ray. Nothing here needs torch or Ray.
 overrides  Changes to a recipe's fields, as flags say them (kl.coef) and as tables do (kl = {coef = ...}); nothing here needs torch.
 ranges     What a field may hold: its type and its range, said once beside the field and checked whenever a record is made.
+recipe_names  Names of recipes as their files write them: recipes bring torch, and a misspelt name is refused before.
 speedrun   The flags of `rung speedrun`: the settings that are timed, and over how many seeds.
 shared     The settings that commands share: which problems are asked and who judges them, and which weights are trained.
 toml       TOML text as tables; what would take hours to read is refused before.

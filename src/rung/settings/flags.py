@@ -56,6 +56,8 @@ class Ask(Flags):
     """limit of an answer; None: the run's, else 256"""
     seed: Seed = 0
     """of drawn answers"""
+    sampler: str = "torch"
+    """what draws the answers: torch or vllm"""
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     json: str | None = None
@@ -88,6 +90,8 @@ class Eval(Problems, Flags):
     """limit of an answer; None: the run's, else the task's"""
     seed: Seed | None = None
     """of the draws; None: the run's evaluations'"""
+    sampler: str | None = None
+    """what draws the answers: torch or vllm; None: the run's, else torch"""
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps"""
     threads: Annotated[int, between(0, 1024)] = 0

@@ -14,9 +14,11 @@ from typing import Any
 from rung.errors import InputError
 from rung.settings.overrides import flatten
 from rung.settings.ranges import shown
+from rung.settings.recipe_names import refuse_strange
 from rung.shell.words import parse
 from rung.training.config import TrainConfig, from_toml, which
 
+EVERY = "all"  # recipes, of `rung why`
 OPTIONS = ("task_options", "template_options")  # settings with names of their own: --task-options.NAME VALUE
 
 
@@ -87,7 +89,16 @@ def record(spec: Any, command: str, argv: list[str]) -> Any:
     for name in OPTIONS:
         if name in own:
             argv, options[name] = dotted(argv, name)
-    return dataclasses.replace(parse(spec, command, argv), **options)
+    args = dataclasses.replace(parse(spec, command, argv), **options)
+    refuse_strange(_recipes(args))
+    return args
+
+
+def _recipes(args: Any) -> list[str]:
+    """What must be names of recipes, or paths of runs, among a command's flags."""
+    given = [getattr(args, name, None) for name in ("recipe", "recipes", "a", "b")]
+    listed = [x.split(",") if isinstance(x, str) else x for x in given if x is not None]
+    return [word.strip() for words in listed for word in words if word.strip() not in ("", EVERY)]
 
 
 def settings(argv: list[str], command: str) -> TrainConfig:
@@ -115,6 +126,8 @@ def settings(argv: list[str], command: str) -> TrainConfig:
         defaults[name] = {**defaults.get(name, {}), **options}
     config = parse(TrainConfig, command, argv, TrainConfig(**defaults))
     config.spread()  # refused before torch is loaded
+    if run is None:
+        refuse_strange([config.recipe])
     return config if run is None else agreed(config)[0]
 
 

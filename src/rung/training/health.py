@@ -17,6 +17,8 @@ from rung.rollout.samplers import USUAL, numbers_of
 from rung.training import signs
 from rung.training.seen import Facts, Row, Seen
 
+RECENT = 8  # newest steps: the most that a sign reads is 5
+
 
 @dataclass(frozen=True)
 class Symptom:
@@ -218,7 +220,7 @@ def find(run: Seen) -> list[tuple[Symptom, str]]:
 
 @dataclass
 class Health:
-    """A run's rows, and what they have shown so far."""
+    """A run's rows, those that a sign may still read, and what they have shown so far."""
 
     facts: Facts
     train: list[Row] = field(default_factory=list)
@@ -230,8 +232,9 @@ class Health:
         """Take the next row, of a step or of an evaluation; returns what is found for the first time."""
         if row is not None:
             (self.train if "step_time" in row else self.held_out).append(row)
-        new = []
-        here = find(Seen(self.facts, self.train, self.held_out))
+        new, run = [], Seen(self.facts, self.train, self.held_out)
+        here = find(run)
+        self.train, self.held_out = still_read(run)
         for symptom, seen in here:
             known = self.found.get(symptom.name)
             if known is None:
@@ -247,6 +250,20 @@ class Health:
         for row in rows:
             self.look(int(row["step"]), row)
         return self
+
+
+def still_read(run: Seen) -> tuple[list[Row], list[Row]]:
+    """The steps and evaluations that a sign may read later on, however long the run: both ends, and what stands out."""
+    best = signs.best_of(run.held_out) if run.held_out else None
+    first = next(filter(signs.differ, run.train), None), next(filter(signs.full, run.held_out), None)
+
+    def some(rows: Sequence[Row], oldest: int, newest: int) -> list[Row]:
+        ends = {*range(oldest), *range(len(rows) - newest, len(rows))}
+        out = (best, *first)
+        near = (i in ends or any(r is x for x in out) or (best and signs.around(best, r)) for i, r in enumerate(rows))
+        return [r for r, stays in zip(rows, near, strict=True) if stays]
+
+    return some(run.train, signs.START, RECENT), some(run.held_out, 1, 1)
 
 
 def of_run(config: Mapping[str, Any], rows: Sequence[Row]) -> list[Finding]:

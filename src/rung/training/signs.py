@@ -66,9 +66,17 @@ def _signal(run: Seen) -> tuple[str, str] | None:
 
 def _varied(run: Seen, value: float) -> bool:
     """Whether a reward other than `value` was ever paid in training, or whether held-out problems all earn a full 1."""
-    if any(_parts(row, "std") > 0 for row in run.train):
+    if any(differ(row) for row in run.train):
         return True
-    return value == 1.0 and any(score(row)[0] == 1.0 for row in run.held_out)
+    return value == 1.0 and any(full(row) for row in run.held_out)
+
+
+def differ(row: Row) -> bool:
+    return _parts(row, "std") > 0
+
+
+def full(row: Row) -> bool:
+    return score(row)[0] == 1.0
 
 
 def no_signal(kind: str) -> Callable[[Seen], str | None]:
@@ -181,8 +189,8 @@ def score(row: Row) -> tuple[float, float, float, float]:
 def held_out_falls(run: Seen) -> str | None:
     if len(run.held_out) < 2:
         return None
-    best, now = max(run.held_out, key=lambda r: _or(score(r)[0], -math.inf)), run.held_out[-1]
-    then = [r for r in run.train if best["step"] - 2 < r["step"] <= best["step"] + 1]
+    best, now = best_of(run.held_out), run.held_out[-1]
+    then = [r for r in run.train if around(best, r)]
     since = [r for r in run.train if r["step"] > best["step"] + 1][-STEPS:]
     paid = [[v for r in rows if (v := number(r, "reward")) is not None] for rows in (then, since)]
     if not score(now)[2] < score(best)[1] or not all(paid):
@@ -194,6 +202,14 @@ def held_out_falls(run: Seen) -> str | None:
         f"the held-out score fell from {score(best)[0]:.3g} (step {best['step']}) to {score(now)[0]:.3g} while the training "
         f"reward rose from {mean_of(paid[0]):.3g} to {mean_of(paid[1]):.3g}"
     )
+
+
+def best_of(held_out: Sequence[Row]) -> Row:
+    return max(held_out, key=lambda r: _or(score(r)[0], -math.inf))
+
+
+def around(best: Row, row: Row) -> bool:
+    return bool(best["step"] - 2 < row["step"] <= best["step"] + 1)
 
 
 def held_out_unscored(run: Seen) -> str | None:
