@@ -93,9 +93,12 @@ def roofline(rows: list[Row]) -> list[str]:
 
 
 def gradient(rows: list[Row]) -> list[str]:
-    lines = [[r["dtype"], r["tokens"], f"{r['error']:.2e}", f"{r['worst_error']:.2e}", f"`{r['worst']}`"] for r in rows]
-    columns = ["dtype", "answer tokens", "relative error of the gradient", "worst parameter's", "which"]
-    return [markdown("Gradient: packed against plain padded", columns, lines)]
+    lines = [
+        [r["dtype"], r["tokens"], *(f"{r[k]:.2e}" if k in r else "-" for k in ("error", "plain_error", "worst_error"))]
+        for r in rows
+    ]
+    columns = ["dtype", "answer tokens", "relative error of the gradient", "the plain way's own", "worst parameter's"]
+    return [markdown("Gradient: against plain padded in float32", columns, lines)]
 
 
 RENDER = {"step": step, "generation": generation, "tiny": generation, "roofline": roofline, "gradient": gradient}

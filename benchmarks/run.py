@@ -8,7 +8,7 @@
     generation   rung's sampler against transformers' generate by batch size, in turns in one process
     tiny         the same on the starter model
     roofline     rates of matrix products and memory, and the bound for each phase that follows
-    gradient     rung's packed gradient against the plain padded forward and backward on the same batch
+    gradient     rung's packed gradient against the plain padded forward and backward in float32 on the same batch
 
 TRL is no dependency; give a Python that has it (`pip install trl`). Without one only rung is measured.
 """
