@@ -64,7 +64,7 @@ def run(prompts: int, **settings: Any) -> tuple[float, dict[str, float]]:
         out = Path(folder) / "run"
         steps = STEPS + settings.get("cluster_options", {}).get("staleness", 0)
         done = rung.train("dr_grpo", out=out, steps=steps, prompts_per_step=prompts, callbacks=[clock], **RUN, **settings)
-        rows = [row for row in done.metrics if "step_time" in row][SKIPPED:STEPS]
+        rows = [row for row in done.metrics if "step_time" in row][SKIPPED + 1 : STEPS]
     return clock.seconds(), {name: statistics.fmean(row[name] for row in rows) for name in rows[0] if name.startswith("time/")}
 
 
@@ -76,7 +76,7 @@ def lines() -> dict[str, Line]:
         whole, phases = run(prompts)
         parts = {name: phases[f"time/{name}"] for name in ("sample", "reward")}
         parts["learn"] = phases["time/update"] + phases["time/logprob"]
-        found.append({**parts, "rest": whole - sum(parts.values()) - phases["time/sync"]})
+        found.append({**parts, "rest": max(whole - sum(parts.values()) - phases["time/sync"], 0.0)})
     return {name: Line.through((PROMPTS // 2, found[0][name]), (PROMPTS, found[1][name])) for name in found[0]}
 
 

@@ -83,6 +83,9 @@ def test_a_decoding_step_is_bounded_by_reading_or_by_products():
     # an answer alone reads the weights once a token, all answers at the limit make as many steps as it has tokens
     alone = d.decode(1, 1, 5, Lengths.of(40, 40), 40)
     assert alone == pytest.approx(sum(d.step(1, 5 + t + 0.5) for t in range(40)), rel=0.01)
+    started = replace(d, layer=10.0, gpu=replace(GPU, stream=1e9, flops=1e9))
+    mean = started.decode(1, 1, 5, Lengths.of(10, 40), 10)
+    assert mean == pytest.approx(10 * 2 * 10.0, rel=0.02), "one answer takes as many steps as it has tokens on average"
 
 
 def test_twice_the_samplers_halve_the_sampling_where_answers_bound_it_and_not_where_the_longest_does():
@@ -106,6 +109,7 @@ def test_weights_travel_over_the_link_of_a_machine_and_the_network_beyond_it():
     assert scale.ring(1000.0, 1, GPU) == 0
     assert scale.ring(1000.0, 4, GPU) == pytest.approx(0.75 * 1000 / (0.8 * 800) + 3 * scale.HOP)
     assert scale.ring(1000.0, 16, GPU) == pytest.approx(15 / 16 * 1000 / (0.8 * 80) + 15 * scale.HOP)
+    assert scale.ring(1000.0, 8, GPU) < 2 < 14 < scale.ring(1000.0, 9, GPU), "eight GPUs see each other in one machine"
     # two layers and the rest: two gathers of 2 bytes and a scatter of 4 for every weight, in each of 3 micro-batches
     found = scale.traffic_seconds(SHAPE, 3, 4, GPU, gradient=True)
     assert found == pytest.approx(3 * 0.75 * 348 * 8 / 640 + 3 * 3 * 3 * 3 * scale.HOP)

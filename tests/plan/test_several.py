@@ -171,6 +171,10 @@ def test_this_machine_is_planned_from_its_own_timings(capsys):
 def test_what_cannot_be_is_refused_in_a_sentence(capsys):
     assert "unknown GPU 'h10'. Did you mean 'h100'?" in refused(capsys, "--gpu", "h10")
     assert "Say which with --gpu" in refused(capsys, "--gpus", "8")
+    assert "unknown model 'qwen2.5-70b'. Did you mean 'qwen2.5-7b'?" in refused(
+        capsys, "--gpu", "h100", "--model", "qwen2.5-70b"
+    )
+    assert "--cluster local is one process" in refused(capsys, "--gpu", "h100", "--cluster", "local")
     assert "--gpus is 0; it must be a whole number" in refused(capsys, "--gpu", "h100", "--gpus", "0")
     spread = ["--cluster", "ray", "--cluster.learners", "9"]
     assert "has 8 GPUs, and each learner takes one" in refused(capsys, "--gpu", "h100", "--gpus", "8", *spread)

@@ -103,9 +103,7 @@ class Actors:
     def _threads(self, config: TrainConfig) -> int:
         """Of each process: those that work at the same time share a machine's cores."""
         assert self._has is not None
-        n, m = self.spread.learners, self.spread.samplers
-        at_once = n + m if self.spread.staleness else max(n, m)
-        return config.threads or max(1, self._has.cpus // at_once)
+        return config.threads or self.spread.threads(self._has.cpus)
 
     def _samplers(self, order: Order) -> list[Any]:
         import ray

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rung.plan import scale
-from rung.plan.estimate import ANSWER_SECONDS, Plan, phases
+from rung.plan.estimate import ANSWER_SECONDS, Plan, own_passes, phases
 from rung.plan.memory import Need, need
 from rung.plan.pipeline import Stage
 from rung.plan.planned import learner_bytes
@@ -16,14 +16,13 @@ from rung.plan.spread import Forecast, corrected, shifted
 from rung.recipes import Recipe
 from rung.settings.cluster import Cluster
 
-CALL = 3e-3  # seconds from a call of an actor to its answer
+# measured on one core, benchmarks/scale.py: a call, and two learners' step of the starter beyond one's
+CALL = 1e-3  # seconds from a call of an actor to its answer
 CALLS = 2  # of each side in a step, one after the other
-GLOO = (
-    1.5e-3  # seconds of FSDP2 in a layer of a micro-batch, over gloo, however small: two gathers, a scatter, and Python
-)
-GLOO_RATE = 1e9  # bytes/s of gloo between two processes of one machine
-SUM = 2e-3  # seconds of a number's sum over processes
-SUMS = 8  # in a step
+COLLECTIVE = 2.5e-3  # seconds of a gather or a scatter of FSDP2's over gloo, however small, and of the Python around it
+GLOO_RATE = 1e9  # bytes/s of gloo between two processes of one machine: a guess, which only large models feel
+SUM = 1e-3  # seconds of a number's sum over processes
+SUMS = 10  # in a step
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ class Here:
         )
         if n > 1:
             parts = scale.micro_batches(p.work, n, s.micro_tokens)
-            update += parts * ((s.layers + 1) * GLOO + s.parameters * (2 * s.width + 4) / GLOO_RATE) + SUMS * SUM
+            collectives = 3 + own_passes(self.recipe, s) + ("ref_logp" in self.recipe.needs)
+            moved = collectives * (s.layers + 1) * COLLECTIVE + s.parameters * (2 * s.width + 4) / GLOO_RATE
+            update += parts * moved + SUMS * SUM
         weights = 4 * s.parameters * s.width / scale.COPY  # packed, into the store twice, and over a sampler's own
         written = scale.written_seconds(p.work) if p.config.save_rollouts else 0.0
         return (

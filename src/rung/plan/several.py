@@ -105,14 +105,17 @@ SPLIT = (
 
 
 def split_row(one: Forecast) -> tuple[Any, ...]:
-    s, (a, b), (draw, learn) = one.spread, one.sides, one.busy
-    learner, sampler = one.crew.learner_bytes(s) / 1e9, one.crew.sampler_bytes(s) / 1e9
+    s, (draw, learn) = one.spread, one.busy
+    sizes = (one.crew.learner_bytes(s) / 1e9, one.crew.sampler_bytes(s) / 1e9)
     more = {name: value for name, value in one.settings.items() if not name.startswith("cluster.")}
     said = " ".join(setting(name, value) for name, value in more.items())
-    return (
-        s.staleness, s.learners, s.samplers, round(one.seconds, 1), round(a, 1), round(b, 1), f"{draw:.0%}", f"{learn:.0%}",
-        one.bottleneck, round(learner, 1), round(sampler, 1), said,
-    )  # fmt: skip
+    seconds = map(_digits, (one.seconds, *one.sides))
+    shares = f"{draw:.0%}", f"{learn:.0%}"
+    return s.staleness, s.learners, s.samplers, *seconds, *shares, one.bottleneck, *map(_digits, sizes), said
+
+
+def _digits(x: float) -> float:
+    return round(x, 1) if x >= 10 else float(f"{x:.3g}")
 
 
 def rows(now: Forecast) -> list[tuple[str, str, Any, str]]:

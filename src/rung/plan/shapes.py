@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rung.errors import InputError
+from rung.errors import InputError, unknown
 from rung.network.model import Model, quiet
 from rung.plan.memory import DTYPES, sketch
 from rung.tasks.environments.protocol import Environment
@@ -51,6 +52,8 @@ def planned_model(config: TrainConfig) -> Model:
                 f"the configuration in {place} cannot be read: {error}. Give a model's config.json, its directory, or one of "
                 f"{', '.join(NAMED)}."
             ) from error
+    if "/" not in name and not place.exists() and difflib.get_close_matches(name, NAMED, n=1, cutoff=0.6):
+        raise unknown("model", config.model, NAMED, more=" Or give a config.json, or any model that can be trained.")
     return sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
 
 

@@ -31,7 +31,10 @@ def plan(argv: list[str]) -> int:
         if gpu is None:
             raise InputError(f"--gpus {gpus} is how many GPUs a cluster has. Say which with --gpu, such as --gpu h100.")
     tokens = None if tokens is None else float(tokens)
-    config = settings(argv if gpu is None or "--cluster" in argv else [*argv, "--cluster", "ray"], "plan")
+    said = any(word.partition("=")[0] == "--cluster" for word in argv)
+    config = settings(argv if gpu is None or said else [*argv, "--cluster", "ray"], "plan")
+    if gpu is not None and config.cluster == "local":
+        raise InputError(f"--gpu {gpu} plans a cluster, and --cluster local is one process. Leave one of them out.")
     load("rung.plan.estimate")
     waiting.end()
     from rung.io.environment import keep_freed_memory
