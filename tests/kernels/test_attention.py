@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from rung.kernels.attention import Packed, packed_attention
+from rung.kernels.attention import Decode, Packed, packed_attention
 from rung.network.model import Model, wrap
 from rung.records import SamplingLaw, Tokens
 from rung.rollout.draws import Draws
@@ -189,6 +189,24 @@ def test_predicting_states_are_in_row_order(llama):
     (hidden,) = predicting_states(llama, tokens)
     logp = llama.logits(hidden).log_softmax(-1).gather(-1, tokens.tokens_BT[tokens.mask_BT][:, None])[:, 0]
     torch.testing.assert_close(logp, Policy(llama).score(tokens).logp_BT[tokens.mask_BT], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("used", [0, 1, 6])
+def test_a_token_in_bfloat16_sees_what_it_sees_in_float32(used):
+    """Rows of one prompt, two query heads to a key head: the same numbers in both precisions, but for the rounding of p and out."""
+
+    def attend(dtype: torch.dtype) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(used)
+        new = lambda *shape: torch.randn(*shape, generator=generator).bfloat16().to(dtype)  # noqa: E731
+        prefill = SimpleNamespace(keys=[new(1, 2, 5, 8)], values=[new(1, 2, 5, 8)], length_P=torch.tensor([5]))
+        memory = Decode(prefill, 3, 9)  # type: ignore[arg-type]
+        for _ in range(used + 1):
+            out = memory.attend(0, 3 * new(4, 3, 8), new(2, 3, 8), new(2, 3, 8), 0.25, None)
+            memory.advance()
+        return out.float()
+
+    low, exact = attend(torch.bfloat16), attend(torch.float32)
+    assert float((low - exact).norm() / exact.norm()) < 0.01
 
 
 def test_the_models_own_attention_comes_back(llama):

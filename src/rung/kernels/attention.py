@@ -293,7 +293,9 @@ class Decode:
         to_prompt = self._to_grid(q) @ self.kp[layer].transpose(-1, -2)
         if (mask := self._mask(window, q.dtype)) is not None:
             to_prompt += mask
-        score = torch.cat([self._from_grid(to_prompt), q @ own_k.transpose(-1, -2)], -1)
+        # a CPU's product copies a bfloat16 k^T on its right first; on its left not, and the numbers are the same
+        own = (own_k @ q.mT).mT if q.is_cpu and q.dtype == torch.bfloat16 else q @ own_k.mT
+        score = torch.cat([self._from_grid(to_prompt), own], -1)
         p = score.softmax(-1, dtype=torch.float32).to(q.dtype)
         Lp = to_prompt.shape[-1]
         from_prompt = self._to_grid(p[..., :Lp]) @ self.vp[layer]
