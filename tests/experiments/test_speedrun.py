@@ -119,6 +119,11 @@ def test_shuffled_rewards_teach_nothing_though_each_group_earns_what_it_earned(t
     assert "rewards shuffled" in RunDir.open(tmp_path / "control-0").config()["task"]
     assert " in 30 steps |" in capsys.readouterr().out
 
+    slow = tmp_path / "seed-0"  # where a seed is there, the control takes as long as it did
+    slow.mkdir()
+    (slow / "result.json").write_text(json.dumps({**DONE, "steps": 3}))
+    assert Timed(replace(ARGS, out=tmp_path, control=True), 7).result()["steps"] == 3
+
 
 def test_a_seed_that_is_not_at_the_target_takes_longer_than_any():
     late = {**DONE, "seed": 2, "reached": False, "seconds": 700.0}
@@ -131,3 +136,9 @@ def test_a_seed_that_is_not_at_the_target_takes_longer_than_any():
     assert "| - |" in markdown([DONE, late, late], [], Speedrun())
     control = {**DONE, "control": True, "before": 0.1, "accuracy": 0.11, "low": 0.05, "high": 0.2}
     assert markdown([], [control], Speedrun()).endswith("|  | - |  | 0.100 to 0.110 (0.05 to 0.20) in 40 steps |\n")
+
+
+def test_a_recipe_that_is_named_is_taken_as_it_is():
+    usual, named = (Timed(Speedrun(recipe), 0).settings.build_recipe() for recipe in (None, "dapo"))
+    assert usual.name == named.name == "dapo" and (usual.data.resample, named.data.resample) == (2, 3)
+    assert Timed(Speedrun(overrides={"data.resample": 5}), 0).settings.build_recipe().data.resample == 5

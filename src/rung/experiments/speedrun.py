@@ -32,6 +32,7 @@ from rung.settings.speedrun import Speedrun
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.problems import problems_of
 from rung.tasks.sources.given import MADE
+from rung.training.callbacks import StepRecord
 from rung.training.config import TrainConfig
 from rung.training.evaluation import EVAL_SEED, Evaluation
 from rung.training.loop import train
@@ -124,10 +125,11 @@ class Timed:
 
     @property
     def settings(self) -> TrainConfig:
-        own = {f.name for f in fields(TrainConfig)} & {f.name for f in fields(Speedrun)} - {*OWN}
+        own = {f.name for f in fields(TrainConfig)} & {f.name for f in fields(Speedrun)} - {*OWN, "recipe", "overrides"}
+        recipe, changes = self.args.named()
         return TrainConfig(
-            **{name: getattr(self.args, name) for name in own}, seed=self.seed, out=self.path, eval_samples=LOOKED_AT,
-            until=self.args.target, save_rollouts=False,
+            **{name: getattr(self.args, name) for name in own}, recipe=recipe, overrides=changes, seed=self.seed, out=self.path,
+            eval_samples=LOOKED_AT, until=self.args.target, save_rollouts=False, keep_last=1,
         )  # fmt: skip
 
     def result(self) -> Row:
@@ -151,7 +153,7 @@ class Timed:
                 return self._row(reached=found["accuracy"] >= target)
 
     def _control(self) -> Row:
-        """Train for all steps, the rewards of each group dealt out at random."""
+        """Train as long as the slowest seed of the folder, else for all steps, each group's rewards dealt out at random."""
         problems = problems_of(self.settings.resolved())
         told = f"{MADE}{problems.name}, rewards shuffled"
         self._train(replace(self.settings, task=told, until=None), replace(problems, train=Shuffled(problems.train)))
@@ -162,8 +164,13 @@ class Timed:
         """Begin the run, or go on with it as it was begun."""
         if (self.path / "config.toml").is_file():
             config, _ = begun(self.path)
-        if train(config, Console(io.StringIO()), splits, callbacks=(Telling(self),)).interrupted:
+        if train(config, Console(io.StringIO()), splits, callbacks=(Telling(self, self._last()),)).interrupted:
             raise KeyboardInterrupt
+
+    def _last(self) -> int:
+        """The step that ends the run, whatever its evaluations say."""
+        slowest = max((row["steps"] for row in stored(self.args.out, "seed")), default=self.args.steps)
+        return int(slowest) if self.args.control else self.args.steps
 
     def _at_target(self) -> bool:
         """Whether the newest checkpoint is one whose evaluation is at the target and is not confirmed or refuted yet."""
@@ -220,9 +227,13 @@ class Timed:
 
 @dataclass(frozen=True)
 class Telling:
-    """Says on standard error how far a run is."""
+    """Says on standard error how far a run is, and ends it after step `last`."""
 
     timed: Timed
+    last: int
+
+    def on_step(self, record: StepRecord) -> bool:
+        return record.step < self.last
 
     def on_evaluate(self, evaluation: Evaluation) -> None:
         clock = seconds(RunDir.open(self.timed.path)) / 60

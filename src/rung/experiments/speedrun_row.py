@@ -56,7 +56,7 @@ def typed(args: Speedrun, rows: Sequence[Row]) -> str:
         flags["seed"] = seeds[0]
     if len(seeds) not in (0, Speedrun.seeds):
         flags["seeds"] = len(seeds)
-    recipe = "" if args.recipe == Speedrun.recipe else f" {args.recipe}"
+    recipe = "" if args.recipe is None else f" {args.recipe}"
     parts = "".join(f" --recipe.{path} {shlex.quote(str(value))}" for path, value in args.overrides.items())
     return f"rung speedrun{recipe}{parts}{as_typed(flags)}"
 

@@ -5,6 +5,7 @@ They are read without torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,13 +24,16 @@ from rung.settings.ranges import (
 )
 from rung.settings.shared import Problems, Weights
 
+USUAL: tuple[str, Mapping[str, Any]] = ("dapo", {"data.resample": 2, "data.overlong.factor": 0.2})  # no recipe is named
+
 
 @dataclass(frozen=True)
 class Speedrun(Weights, Problems, Flags):
     """How soon a model calculates: training time until held-out accuracy is at a target, over seeds (docs/speedrun.md)."""
 
-    recipe: Positional[str] = "dapo"
-    """name of the recipe"""
+    recipe: Positional[str | None] = None
+    """name of the recipe; None: dapo, which draws anew twice at most, and whose price for length is a
+    fifth of the usual one (docs/speedrun.md)"""
     seeds: Count = 3
     """runs, one after the other; the table wants three"""
     seed: Seed = 0
@@ -37,7 +41,7 @@ class Speedrun(Weights, Problems, Flags):
     target: Share = 0.9
     """accuracy at which the clock stops, once more answers to the same held-out problems confirm it"""
     control: bool = False
-    """instead: deal each group's training rewards out at random, for all steps; accuracy must stay where it was"""
+    """instead: deal each group's training rewards out at random, as long as the slowest seed took; accuracy must not rise"""
     model: str = "smollm2"
     """smollm2, starter, a model's directory, a run, or a hub id"""
     dtype: Literal["float32", "bfloat16", "auto"] = field(default="auto", kw_only=True)
@@ -50,7 +54,7 @@ class Speedrun(Weights, Problems, Flags):
     """answers per problem"""
     max_new_tokens: Count = 16
     """token limit of an answer; the table allows no more than 16"""
-    learning_rate: LearningRate = 3e-5
+    learning_rate: LearningRate = 4e-5
     """of AdamW"""
     warmup_steps: Natural = 0
     """first steps, in which the learning rate rises"""
@@ -68,3 +72,8 @@ class Speedrun(Weights, Problems, Flags):
     """write the table as JSON to this new file, or - for standard output"""
     overrides: Hidden[dict[str, Any]] = field(default_factory=dict)
     """fields of the recipe, by path"""
+
+    def named(self) -> tuple[str, dict[str, Any]]:
+        """The recipe and what is changed of it."""
+        name, changes = USUAL if self.recipe is None else (self.recipe, {})
+        return name, {**changes, **self.overrides}
