@@ -22,7 +22,7 @@ from rung.exact.peers import controls, field, registry, stand_ins
 from rung.exact.peers import page as written
 from rung.exact.peers.compare import match, pair_of, variant
 from rung.exact.peers.field import look_at, look_at_all, run_audit_peer
-from rung.exact.peers.page import page
+from rung.exact.peers.page import page, section
 from rung.exact.peers.peer import Peer, Project, asking
 from rung.exact.world import World
 
@@ -123,7 +123,7 @@ def test_a_projects_own_code_is_audited_and_explained(toy):
     assert line.found.kind == "biased" and "std" in line.found.words
     assert {"accumulation", "micro-batches"} <= {c.name for c in line.found.failed}
     assert len(line.elsewhere) == 1
-    text = page([(registry.project("toy"), [line])], date(2026, 1, 2), 3)
+    text = page([section(registry.project("toy"), [line])], date(2026, 1, 2), 3)
     assert "2026-01-02" in text and "## toy 1.0" in text and "its critic (needs a GPU)" in text
     (row,) = [x for x in text.splitlines() if x.startswith("| `grpo`")]
     assert (

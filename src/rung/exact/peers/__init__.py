@@ -5,7 +5,7 @@ compare      Is a peer one of our recipes? Batch by batch, the two gradients at 
 controls     The instrument tests itself before it says anything of others: for every check, a function that must fail it.
 field        All algorithms of a project, one after the other: what each computes, and which recipe of ours it is.
 liger_0_8    Liger-Kernel 0.8: its chunked GRPO loss, which is plain PyTorch, on a CPU.
-openrlhf_0_11  OpenRLHF 0.11: its `PolicyLoss`, under the counts that it makes of an optimizer step.
+openrlhf_0_11  OpenRLHF 0.11: its `PolicyLoss`, under the counts that it makes of a step, and its experience maker's advantages.
 ours         Our recipes as functions of somebody else's, which ask by name for what their parts need.
 page         docs/field.md: a table for each project, in words, with the command that reproduces each line.
 peer         What an adapter says of a project: its algorithms as functions of ours, by name, and what could not be run.

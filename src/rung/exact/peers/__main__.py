@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import sys
-import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 
 from rung.errors import InputError
 from rung.exact.peers.controls import CONTROLS, silent
-from rung.exact.peers.field import look_at_all
-from rung.exact.peers.page import page
-from rung.exact.peers.registry import ADAPTERS, project
+from rung.exact.peers.page import audited, page
+from rung.exact.peers.registry import ADAPTERS
 
 
 def main() -> int:
@@ -32,14 +33,11 @@ def run(names: list[str], markdown: Path | None) -> int:
     if quiet := silent():
         print("the instrument does not work:", *quiet, sep="\n  ", file=sys.stderr)
         return 1
-    found, faults = [], []
-    for name in names:
-        start, lines = time.perf_counter(), look_at_all(project(name))
-        found.append((project(name), lines))
-        faults += [fault for line in lines for fault in line.faults]
-        print(f"{name}: {len(lines)} algorithms in {time.perf_counter() - start:.0f} s", flush=True)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(audited, names))
+    faults = [fault for _, some in found for fault in some]
     if markdown is not None:
-        markdown.write_text(page(found, date.today(), len(CONTROLS)), encoding="utf-8")
+        markdown.write_text(page([text for text, _ in found], date.today(), len(CONTROLS)), encoding="utf-8")
     print(*faults, sep="\n", file=sys.stderr)
     return 1 if faults else 0
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from datetime import date
 
-from rung.exact.peers.field import MAIN, OTHERS, Line, against_ours
+from rung.exact.peers.field import MAIN, OTHERS, Line, against_ours, look_at_all
 from rung.exact.peers.peer import Project
+from rung.exact.peers.registry import project
 
 HEAD = """# The field, audited
 
@@ -37,27 +39,34 @@ Before anything is said of others, {controls} planted faults must be found, one 
 """
 
 
-def page(projects: Sequence[tuple[Project, Sequence[Line]]], when: date, controls: int) -> str:
+def page(sections: Sequence[str], when: date, controls: int) -> str:
     others = "**, **".join(OTHERS)
     head = HEAD.format(when=when.isoformat(), main=MAIN, others=others, controls=controls)
-    return "\n".join([head, *(_project(project, lines) for project, lines in projects)])
+    return "\n".join([head, *sections])
 
 
-def _project(project: Project, lines: Sequence[Line]) -> str:
+def audited(name: str) -> tuple[str, list[str]]:
+    """A project's table and faults, in a process of its own: what it is imported with, and what it changes, stays there."""
+    start, lines = time.perf_counter(), look_at_all(project(name))
+    print(f"{name}: {len(lines)} algorithms in {time.perf_counter() - start:.0f} s", flush=True)
+    return section(project(name), lines), [fault for line in lines for fault in line.faults]
+
+
+def section(of: Project, lines: Sequence[Line]) -> str:
     out = [
-        f"## {project.name} {project.version}",
+        f"## {of.name} {of.version}",
         "",
-        f"Micro-batches: {project.accumulation}.",
+        f"Micro-batches: {of.accumulation}.",
         "",
-        f"Stood in for: {project.stood_in}.",
+        f"Stood in for: {of.stood_in}.",
         "",
         f"| algorithm | verdict | c | {' | '.join(OTHERS)} | against ours | against its paper | fails |",
         "|---|---|---|" + "---|" * len(OTHERS) + "---|---|---|",
         *(_row(line) for line in lines),
         "",
     ]
-    if project.not_audited:
-        out += ["Not audited: " + "; ".join(f"{what} ({why})" for what, why in project.not_audited) + ".", ""]
+    if of.not_audited:
+        out += ["Not audited: " + "; ".join(f"{what} ({why})" for what, why in of.not_audited) + ".", ""]
     return "\n".join(out)
 
 

@@ -34,6 +34,7 @@ ABSENT = (
 NO_KL = (p.NoKL(), "its KL, 0.001 by default, is added in its worker (not audited)")
 TOKENS = (p.TokenMean(), 'loss_reduction is "token_mean" by default')
 COVARIANCE = "no clip; the tokens of largest covariance get |log ratio|"
+PADDED = "the mean that is taken off counts padding, the variance around it does not"
 SPLIT = (
     "advantages are scaled by 1/tokens before, the KL and the thresholds are not: both depend on the size of the batch"
 )
@@ -62,7 +63,6 @@ def project(version: str) -> Project:
         not_audited=(
             ("KL and entropy", "inside its Ray worker; from reading: k3 averaged per answer, then over micro-batches"),
             ("token_mean_legacy", "depends on micro-batches by design"),
-            ("advantage_batch_normalize", "inside its trainer; from reading: a mean that counts padding"),
         ),
     )
 
@@ -79,6 +79,7 @@ def _estimators() -> list[Peer]:
         _estimator("gae", "ppo", lam),
         _estimator("gae_lambda", "ppo", {"kl": NO_KL}, lambd=0.95, paper=junk, issue="skyrl-gae"),
         _estimator("reinforce++", "reinforce_pp", {"kl": NO_KL}, paper=resets, issue="skyrl-reinforce-observations"),
+        _normalized(),
         _estimator("maxrl", "maxrl", {}, rest="divided by the mean + 1e-6, and by a mean below 0 as well"),
     ]
 
@@ -101,6 +102,38 @@ def _estimator(
 
     asks = ["reward_BT", "mask", "index", *["values"] * (plain == "gae")]
     return Peer(name, recipe, None, asking(advantages, plain, *asks), differs, **said)
+
+
+def _normalized() -> Peer:
+    """advantage_batch_normalize, by the trainer's own method; the loss reduction that follows in it is divided out again."""
+    from skyrl.train.trainer import RayPPOTrainer
+
+    def advantages(**x: Any) -> Tensor:
+        me: Any = RayPPOTrainer.__new__(RayPPOTrainer)
+        algorithm = SimpleNamespace(advantage_batch_normalize=True, loss_reduction="token_mean", max_seq_len=1)
+        me.cfg = SimpleNamespace(trainer=SimpleNamespace(algorithm=algorithm, micro_train_batch_size_per_gpu=1))
+        mask_BT = x["mask"].to(torch.float64)
+        to_go_BT = (x["reward_BT"] * mask_BT).flip(1).cumsum(1).flip(1)
+        rows = _Rows(advantages=to_go_BT * mask_BT, response_mask=mask_BT, loss_mask=mask_BT)
+        out: Tensor = me._normalize_advantages(rows, [(0, len(mask_BT))])["advantages"] * mask_BT.sum()
+        return out
+
+    asks = ["reward_BT", "mask"]
+    return Peer(
+        "batch_normalized",
+        "reinforce_pp",
+        None,
+        asking(advantages, "batch_normalized", *asks),
+        rest=PADDED,
+        issue="skyrl-normalize",
+    )
+
+
+class _Rows(dict[str, Any]):
+    """A batch, which is sliced by rows."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return _Rows({k: v[key] for k, v in self.items()}) if isinstance(key, slice) else super().__getitem__(key)
 
 
 def _reductions() -> list[Peer]:

@@ -29,6 +29,12 @@ ABSOLUTE = "epsilon_high is the cap itself, not a distance from 1: with the defa
 CONSTANT = "with its defaults it is REINFORCE, 0.2 times; its help recommends epsilon_high=5"
 LOCAL = "the mean is over the tokens of a micro-batch, so that it depends on how the step is split (documented)"
 HALF = "loss_type alone is half of Dr. GRPO: advantages are still divided by the std"
+GDPO = "the sum over its rewards, here one, is whitened over answers"
+SAMPLER = {
+    "use_vllm": True,
+    "vllm_importance_sampling_mode": "token_truncate",
+    "vllm_importance_sampling_clip_max": 2.0,
+}
 PHI = "off-policy it weighs tokens by phi of the whole answer's ratio, which none of our parts does"
 
 
@@ -42,15 +48,9 @@ def project(version: str) -> Project:
         accumulation="gradients are summed; a loss that does not say `loss_is_scaled_for_ga` is divided by the accumulation "
         "steps, as transformers' Trainer does; steps_per_generation equals them. Micro-batches have equal numbers of rows",
         not_audited=(
-            (
-                "the fused forward pass (`fused_lm_head=True`) and its temperature",
-                "replaces the model; needs its kernels",
-            ),
-            ("use_liger_kernel", "see Liger"),
-            (
-                "PPO, online DPO, async GRPO",
-                "loss and rollout in one loop with a vLLM server or a critic's own trainer",
-            ),
+            ("the fused forward pass (`fused_lm_head=True`)", "replaces the model; needs its kernels"),
+            ("use_liger_kernel", "exchanges layers of the model; the loss is no longer Liger's"),
+            ("online DPO, async GRPO", "loss and rollout in one loop, with a vLLM server"),
         ),
     )
 
@@ -63,6 +63,7 @@ def _grpo_peers() -> list[Peer]:
     luspo = {"aggregate": (p.SequenceSum(), "sums over the answer's tokens what GRPO averages")}
     corrected = {"kl": (p.RatioK3(0.04), "use_bias_correction_kl is True by default")}
     two_sided = {**no_kl, "surrogate": (p.Clip(two_sided=1.5), "delta=1.5")}
+    sampled = {"correction": (p.TokenTIS(cap=2.0), 'vllm_importance_sampling_mode="token_truncate"')}
     scaled = {"credit": (p.GroupMean(), 'scale_rewards is "group" by default')}
     return [
         _peer("grpo", "grpo", {"loss_type": "grpo"}, no_kl),
@@ -87,6 +88,11 @@ def _grpo_peers() -> list[Peer]:
         _peer("sapo", "sapo", {"loss_type": "sapo"}),
         _peer("vespo", "cispo", {"loss_type": "vespo"}, rest=PHI),
         _peer("two_sided", "grpo", {"loss_type": "grpo", "delta": 1.5}, two_sided),
+        _peer("sampler", "grpo", {"loss_type": "grpo", **SAMPLER}, {**no_kl, **sampled}),
+        _peer(
+            "gdpo", "grpo", {"loss_type": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, no_kl, rest=GDPO
+        ),
+        _peer("gmpo", "gmpo", {}, kind="GMPO"),
     ]
 
 
@@ -113,33 +119,43 @@ def _peer(
     paper: str = "",
 ) -> Peer:
     import trl
+    import trl.experimental.gmpo
 
-    config = getattr(trl, f"{kind}Config")(
+    home: Any = trl.experimental.gmpo if kind == "GMPO" else trl
+    config = getattr(home, f"{kind}Config")(
         output_dir="unused", report_to="none", bf16=False, use_cpu=True, num_generations=2, **settings
     )
-    trainer = getattr(trl, f"{kind}Trainer")
-    beta = config.beta
+    trainer = getattr(home, f"{kind}Trainer")
+    beta, sampler = config.beta, bool(settings.get("use_vllm"))
 
     def loss(**x: Any) -> Tensor:
-        me = _bare(trainer, config, x)
-        out: Tensor = me._compute_loss(me.model, _inputs(x))
+        me, rows = _bare(trainer, config, x), _inputs(x)
+        if sampler:
+            rows["importance_sampling_ratio"] = _ratio(scored(**{k: v for k, v in x.items() if k != "logp"}), x["mask"])
+        out: Tensor = me._compute_loss(me.model, rows)
         return out if trainer.loss_is_scaled_for_ga else out / x["micro_batches"]
 
     def advantages(**x: Any) -> Tensor:
+        found: Tensor = scored(**x)["advantages"]
+        return found
+
+    def scored(**x: Any) -> dict[str, Any]:
         said = {k: _said(v, x["mask"]) for k, v in x.items() if k.endswith("_logp")}
         me = _bare(trainer, config, {**x, **said, "micro_batches": 1})
         me.num_generations = x["group_size"]
         rows = [ids[m.bool()].tolist() for ids, m in zip(x["tokens"], x["mask"], strict=True)]
         prompts = [[1]] * len(rows)
-        out: Any = (prompts, rows, None, rows, None, {}, None, None) if kind != "RLOO" else (prompts, rows, rows)
+        drawn = [v[m.bool()].tolist() for v, m in zip(x["behavior_logp"], x["mask"], strict=True)] if sampler else None
+        out: Any = (prompts, rows, None, rows, drawn, {}, None, None) if kind != "RLOO" else (prompts, rows, rows)
         me._generate = lambda _: out
         me._calculate_rewards = lambda *_: x["rewards"][:, None]
-        found: Tensor = me._generate_and_score_completions([{"prompt": "p"} for _ in rows])["advantages"]
+        found: dict[str, Any] = me._generate_and_score_completions([{"prompt": "p"} for _ in rows])
         return found
 
     asks = ["logp", "old_logp", "advantages_B", "mask", "tokens", "total_tokens", "max_tokens", "micro_batches"]
-    asks += ["ref_logp"] * (kind == "GRPO" and beta != 0)
+    asks += ["ref_logp"] * (kind == "GRPO" and beta != 0) + ["behavior_logp", "rewards", "group_size"] * sampler
     adv_asks = ["rewards", "mask", "tokens", "group_size", *["old_logp", "ref_logp"] * (kind == "RLOO" and beta != 0)]
+    adv_asks += ["old_logp", "behavior_logp"] * sampler
     made = asking(loss, name, *asks), asking(advantages, f"{kind} advantages", *adv_asks)
     return Peer(name, recipe, *made, differs or {}, rest, paper, equal_rows=True)
 
@@ -173,6 +189,15 @@ def _bare(trainer: Any, config: Any, x: dict[str, Any]) -> Any:
 
     me._get_per_token_logps_and_entropies = forward
     return me
+
+
+def _ratio(scored: dict[str, Any], mask_BT: Tensor) -> Tensor:
+    """Its importance sampling ratio, which was made of the tokens that the policy said, at their places."""
+    out = torch.ones(mask_BT.shape, dtype=torch.float64)
+    lengths_B = mask_BT.sum(1).tolist()
+    said = [r[:n] for r, n in zip(scored["importance_sampling_ratio"], lengths_B, strict=True)]
+    out[mask_BT.bool()] = torch.cat(said).double()
+    return out
 
 
 def _inputs(x: dict[str, Any]) -> dict[str, Any]:
