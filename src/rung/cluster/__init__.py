@@ -7,6 +7,7 @@ start       The engine of a run: this process, or actors of Ray with a cluster b
 engine      A run's parts in other processes: what there must be room for, the actors, and the loop's learner, sampler and collector
 room        What a run on several processes needs, and the refusal of what a cluster has no room for.
 connect     A cluster of Ray for a run: the one of RAY_ADDRESS, else a new one on this machine that ends with the run.
+places      Where the processes of a run stand: each on a GPU or core of its own, or a learner and a sampler on one, in turn.
 order       What an actor is told: which model to build, on which settings, as the driver's own would be built.
 actors      What runs in the other processes: one that draws answers, and one that learns, alone or as one of several.
 weights     Weights on their way between processes: names and plain arrays, which Ray's store holds once a machine.

@@ -12,6 +12,7 @@ from rung.cluster.ahead import Ahead
 from rung.cluster.connect import Capacity
 from rung.cluster.order import Order, ordered
 from rung.cluster.pieces import Pieces
+from rung.cluster.places import Places
 from rung.cluster.pool import SamplerPool, Seat
 from rung.cluster.remote import RemoteLearner
 from rung.cluster.room import Demand, refuse_model, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
@@ -68,9 +69,10 @@ class Actors:
     ) -> tuple[Learner, Sampler]:
         assert self._has is not None and isinstance(where, str)
         order = ordered(config, recipe, where, longest, self._threads(config))
-        seats = [Seat(actor) for actor in self._samplers(order)]
+        places = Places(self.spread, self._has, bool(self._has.gpus) and config.device != "cpu")
+        seats = [Seat(actor) for actor in self._samplers(order, places)]
         self.learner = RemoteLearner(
-            lambda: self._learners(order), recipe.initial_state(), self.begun if self.spread.staleness else None
+            lambda: self._learners(order, places), recipe.initial_state(), self.begun if self.spread.staleness else None
         )
         same = _agreed([seat.actor for seat in seats])
         self._steps = config.steps or 0
@@ -105,29 +107,18 @@ class Actors:
         assert self._has is not None
         return config.threads or self.spread.threads(self._has.cpus)
 
-    def _samplers(self, order: Order) -> list[Any]:
+    def _samplers(self, order: Order, places: Places) -> list[Any]:
         import ray
 
-        kind = ray.remote(SamplerActor).options(
-            max_restarts=-1, max_task_retries=0, **self._share(order.config.device, order.threads)
-        )
-        return [kind.remote(order) for _ in range(self.spread.samplers)]
+        kind = ray.remote(SamplerActor).options(max_restarts=-1, max_task_retries=0)
+        return [kind.options(**places.sampler(i, order.threads)).remote(order) for i in range(self.spread.samplers)]
 
-    def _learners(self, order: Order) -> list[Any]:
+    def _learners(self, order: Order, places: Places) -> list[Any]:
         import ray
 
         size = self.spread.learners
-        kind = ray.remote(LearnerActor).options(max_restarts=0, **self._share(order.config.device, order.threads))
-        return [kind.remote(order, rank, size) for rank in range(size)]
-
-    def _share(self, device: str, threads: int) -> dict[str, Any]:
-        """What each process takes of a machine: a GPU, or half of one that a learner and a sampler share in turn."""
-        assert self._has is not None
-        n, m, gpus = self.spread.learners, self.spread.samplers, self._has.gpus if device != "cpu" else 0
-        have = gpus or self._has.cpus
-        part = 1.0 if n + m <= have else 0.5
-        taken = {"num_gpus": part, "num_cpus": 0.5} if gpus else {"num_cpus": part}
-        return {**taken, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
+        kind = ray.remote(LearnerActor).options(max_restarts=0)
+        return [kind.options(**places.learner(rank, order.threads)).remote(order, rank, size) for rank in range(size)]
 
 
 def _agreed(actors: list[Any]) -> bool:
