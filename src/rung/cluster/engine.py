@@ -110,15 +110,20 @@ class Actors:
     def _samplers(self, order: Order, places: Places) -> list[Any]:
         import ray
 
-        kind = ray.remote(SamplerActor).options(max_restarts=-1, max_task_retries=0)
-        return [kind.options(**places.sampler(i, order.threads)).remote(order) for i in range(self.spread.samplers)]
+        kind, lives = ray.remote(SamplerActor), {"max_restarts": -1, "max_task_retries": 0}
+        return [
+            kind.options(**lives, **places.sampler(i, order.threads)).remote(order) for i in range(self.spread.samplers)
+        ]
 
     def _learners(self, order: Order, places: Places) -> list[Any]:
         import ray
 
         size = self.spread.learners
-        kind = ray.remote(LearnerActor).options(max_restarts=0)
-        return [kind.options(**places.learner(rank, order.threads)).remote(order, rank, size) for rank in range(size)]
+        kind = ray.remote(LearnerActor)
+        return [
+            kind.options(max_restarts=0, **places.learner(rank, order.threads)).remote(order, rank, size)
+            for rank in range(size)
+        ]
 
 
 def _agreed(actors: list[Any]) -> bool:
