@@ -34,6 +34,7 @@ PRINTS = {  # text of our own alone, or JSON in ASCII
     "shell/commands.py",
     "tasks/sandbox/worker.py",
     "exact/peers/__main__.py",
+    "exact/peers/page.py",
     "compat/trainer.py",
     "exact/audit.py",
 }

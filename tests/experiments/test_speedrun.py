@@ -64,7 +64,7 @@ def rewards(path):
 
 def test_what_was_luck_is_not_believed_and_a_broken_run_goes_on(tmp_path, monkeypatch):
     """The first confirmation fails and the run goes on, exactly as if nobody had asked; in between it is broken off twice."""
-    plain = Timed(replace(ARGS, out=tmp_path / "plain", target=1.0, steps=15), 0).result()
+    plain = Timed(replace(ARGS, out=tmp_path / "plain", target=1.0, steps=15), 0).timed()
     assert not plain["reached"] and plain["steps"] == 15 and plain["confirmations"] == []
 
     timed = Timed(replace(ARGS, out=tmp_path / "broken", steps=15), 0)
@@ -87,8 +87,8 @@ def test_what_was_luck_is_not_believed_and_a_broken_run_goes_on(tmp_path, monkey
     monkeypatch.setattr(speedrun.Telling, "on_evaluate", heard)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="the power failed"):
-            timed.result()
-    row = timed.result()
+            timed.timed()
+    row = timed.timed()
     first, second = row["confirmations"]
     assert (
         first["accuracy"] == 0
@@ -122,7 +122,7 @@ def test_shuffled_rewards_teach_nothing_though_each_group_earns_what_it_earned(t
     slow = tmp_path / "seed-0"  # where a seed is there, the control takes as long as it did
     slow.mkdir()
     (slow / "result.json").write_text(json.dumps({**DONE, "steps": 3}))
-    assert Timed(replace(ARGS, out=tmp_path, control=True), 7).result()["steps"] == 3
+    assert Timed(replace(ARGS, out=tmp_path, control=True), 7).timed()["steps"] == 3
 
 
 def test_a_seed_that_is_not_at_the_target_takes_longer_than_any():

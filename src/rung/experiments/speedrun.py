@@ -56,7 +56,7 @@ def run_speedrun(args: Speedrun) -> int:
     keep_freed_memory()
     line = ""
     for run in runs:
-        row = run.result()
+        row = run.timed()
         say(f"seed {row['seed']}: {told(row, args.target)}")
         line = keep(args)
     columns, cells = table(stored(args.out, "control" if args.control else "seed"))
@@ -132,7 +132,7 @@ class Timed:
             eval_samples=LOOKED_AT, until=self.args.target, save_rollouts=False, keep_last=1,
         )  # fmt: skip
 
-    def result(self) -> Row:
+    def timed(self) -> Row:
         """What came out, kept in the run's folder; a seed that is there already is not trained again."""
         path = self.path / "result.json"
         if not path.exists():

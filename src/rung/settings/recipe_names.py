@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
@@ -40,5 +41,5 @@ def meant(name: str, known: Collection[str]) -> str:
 def refuse_strange(words: Iterable[str]) -> None:
     """Refuse the first word that names no recipe. A path stands for a run."""
     for word in words:
-        if "/" not in word and not Path(word).expanduser().is_dir():
+        if "/" not in word and not os.path.isdir(os.path.expanduser(word)):
             meant(word, written())
