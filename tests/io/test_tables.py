@@ -49,6 +49,16 @@ def test_no_rows(capsys):
     assert "recipe" in capsys.readouterr().out
 
 
+def test_a_number_is_never_shown_in_two_parts(monkeypatch, capsys):
+    """1.167e-1 and a 5 below it reads as a tenth."""
+    monkeypatch.setenv("COLUMNS", "40")
+    show("t", ("the correction of it", "relative error"), [("NoCorrection(), or what else stands there", 1.1672e-15)])
+    assert "1.167e-15" in capsys.readouterr().out
+    many = tuple(f"column{i}" for i in range(4))
+    show("t", many, [("SequenceTIS()", 0.1805, 7.382e-16, 7.14)])
+    assert "7.382e-16" in capsys.readouterr().out
+
+
 def test_words_stay_whole_where_all_columns_fit_and_only_there(monkeypatch, capsys):
     columns, rows = (
         ("corrupted", "note"),

@@ -71,13 +71,19 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json
     table = Table(title=Text(clean(title, console.encoding), "bold"), box=SIMPLE_HEAD, title_justify="left")
     least = _words_whole(columns, rows, console.width)
     for index, name in enumerate(columns):
-        values = [row[index] for row in rows if row[index] is not None]
-        numeric = bool(values) and all(isinstance(value, (int, float)) for value in values)
-        side: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(Text(clean(name, console.encoding)), justify=side, overflow="fold", min_width=least[index])
+        numbers = _numbers([row[index] for row in rows])
+        side: Literal["left", "right"] = "right" if numbers else "left"
+        width = least[index] or max(map(len, numbers), default=None)  # a number in two parts reads as another number
+        table.add_column(Text(clean(name, console.encoding)), justify=side, overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*(Text(clean(cell(value), console.encoding, lines=True)) for value in row))
     console.print(table)
+
+
+def _numbers(values: Sequence[Any]) -> list[str]:
+    """What a column of numbers shows; nothing for one that holds anything else."""
+    there = [value for value in values if value is not None]
+    return [cell(value) for value in there] if all(isinstance(value, (int, float)) for value in there) else []
 
 
 def _words_whole(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> list[int | None]:
