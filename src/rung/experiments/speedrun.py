@@ -165,6 +165,7 @@ class Timed:
         if (self.path / "config.toml").is_file():
             config, _ = begun(self.path)
         if train(config, Console(io.StringIO()), splits, callbacks=(Telling(self, self._last()),)).interrupted:
+            say(f"{self.path.name} is saved at its last finished step; the same command goes on")
             raise KeyboardInterrupt
 
     def _last(self) -> int:
