@@ -16,6 +16,7 @@ from rung.io.run_dir import RunDir
 from rung.io.summary import said
 from rung.io.terminal import counted, figure
 from rung.settings.calls import takes
+from rung.settings.paths import path_of
 from rung.tasks.sources.given import MADE
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Run:
     @classmethod
     def open(cls, path: Path | str) -> Run:
         """A run by its directory."""
-        return cls(Path(path).expanduser())
+        return cls(path_of(path))
 
     # -- what it was and what it reached
     @property
@@ -212,7 +213,7 @@ class Run:
         """Write the report, one HTML file; returns its path (None: report.html in the run)."""
         from rung.report import write_report
 
-        return write_report((self.path,), None if out is None else Path(out))
+        return write_report((self.path,), None if out is None else path_of(out))
 
     @takes("Run.push_to_hub", repo=str, private=bool | None, token=str | None)
     def push_to_hub(self, repo: str, *, private: bool | None = None, token: str | None = None) -> str:

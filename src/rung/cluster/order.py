@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -15,6 +14,7 @@ from rung.errors import InputError
 from rung.network.model import Model
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
+from rung.settings.paths import path_of
 from rung.training.config import TrainConfig
 from rung.training.setup import load_weights, ready
 
@@ -53,7 +53,7 @@ class Order:
 
 def ordered(config: TrainConfig, recipe: Recipe, where: str, longest: int, threads: int) -> Order:
     """Paths made whole: an actor has another working directory."""
-    whole = str(Path(where).resolve()) if Path(where).exists() else where
+    whole = str(path_of(where).resolve()) if path_of(where).exists() else where
     return Order(replace(config, out=None), recipe, whole, longest, threads, versions(config.sampler))
 
 

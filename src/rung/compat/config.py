@@ -6,12 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 from rung.compat import fields as table
 from rung.compat import objective
 from rung.io.trackers import TRACKERS
+from rung.settings.paths import path_of
 
 SCHEDULES = {
     "linear": "linear",
@@ -268,7 +268,7 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
             "tracker": next((name for name in self.trackers() if name in TRACKERS), "none"),
             **turns,
             **({"eval_samples": self.num_generations_eval} if self.num_generations_eval else {}),
-            **({"out": Path(self.output_dir)} if self.output_dir else {}),
+            **({"out": path_of(self.output_dir)} if self.output_dir else {}),
         }
 
     def _warmup(self, steps: int) -> int:

@@ -16,6 +16,7 @@ from rung.advice import need
 from rung.compat.config import GRPOConfig
 from rung.compat.fields import DICTS
 from rung.errors import InputError
+from rung.settings.paths import path_of
 
 
 @dataclass
@@ -142,7 +143,7 @@ class TrlParser(HfArgumentParser):  # type: ignore[misc]
         import yaml
 
         at = argv.index("--config")
-        path = Path(argv[at + 1]) if at + 1 < len(argv) else Path()
+        path = path_of(argv[at + 1]) if at + 1 < len(argv) else Path()
         del argv[at : at + 2]
         if not path.is_file():
             raise InputError(f"--config {path}: there is no such file.")

@@ -24,6 +24,7 @@ from rung.compat.rows import Rows, splits, toolbox
 from rung.errors import InputError, named
 from rung.io.run_dir import RunDir
 from rung.run import Loaded
+from rung.settings.paths import path_of
 from rung.tasks.environments.named import with_tools
 from rung.tasks.environments.protocol import Splits
 
@@ -213,7 +214,7 @@ class GRPOTrainer:
         if checkpoint is None or checkpoint is False:
             return {}
         named = self.args.output_dir if checkpoint is True else str(checkpoint)
-        path = Path(named or "")
+        path = path_of(named or "")
         found = next((p for p in (path, *list(path.parents)[:2]) if is_run(p)), None)
         if found is None:
             raise InputError(
@@ -247,7 +248,7 @@ class GRPOTrainer:
 
     def save_model(self, output_dir: str | Path | None = None) -> None:
         """The trained model in Hugging Face format; None: into output_dir, beside the run."""
-        folder = Path(output_dir or self._run("save_model").path)
+        folder = path_of(output_dir or self._run("save_model").path)
         skipped = shutil.ignore_patterns("state.*", "COMPLETE")
         shutil.copytree(self._run("save_model").model_path, folder, ignore=skipped, dirs_exist_ok=True)
 

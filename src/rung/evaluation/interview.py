@@ -21,6 +21,7 @@ from rung.records import Prompt, SamplingLaw
 from rung.rollout.question import Answer, Frame, answers
 from rung.rollout.sampler import Sampler
 from rung.rollout.samplers import USUAL, SamplerName, make_sampler
+from rung.settings.paths import path_of
 from rung.settings.ranges import Answers, Checked, Count, Seed, Temperature
 from rung.tasks.sources.wording import SLOT
 from rung.training.setup import is_run, locate
@@ -74,7 +75,7 @@ class Interview:
     @classmethod
     def of(cls, name: str | Path, *, before: bool = True, device: str = "auto") -> Interview:
         """A run by its directory, with the model that it began with; or any model, by what `--model` takes."""
-        path, where = Path(name).expanduser(), choose(device)
+        path, where = path_of(name), choose(device)
         if not is_run(path):
             now = models.load(locate(str(name)), device=where)
             return cls(now, frame=Frame(chat=now.codec.chats))

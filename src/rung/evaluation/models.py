@@ -26,6 +26,7 @@ from rung.kernels.device import CPU, choose
 from rung.network import model as models
 from rung.records import Completion
 from rung.rollout.samplers import make_sampler
+from rung.settings.paths import path_of
 from rung.tasks.environments.protocol import Environment, Extracts
 from rung.tasks.problems import problems_of
 from rung.tasks.sources.given import told
@@ -227,7 +228,7 @@ def header(spec: EvalSpec, stored: dict[str, Any], other: Sequence[str]) -> str:
 
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """The model's directory, and the settings of the run if `name` is one."""
-    path = Path(name).expanduser()
+    path = path_of(name)
     if not is_run(path):
         return locate(name), {}
     run = RunDir.open(path)
@@ -320,7 +321,7 @@ def report(
     else:
         show(title, ["", *heads([one.model for one in measured])], turned(rows))
     if json_to not in (None, "-"):
-        with Path(json_to or "").open("x", encoding="utf-8") as file:
+        with path_of(json_to or "").open("x", encoding="utf-8") as file:
             file.write(to_json(rows, indent=1) + "\n")
     for note in notes(measured, comparison):
         say(note, sys.stderr)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
 from rung.rollout.samplers import USUAL, SamplerName
+from rung.settings.paths import path_of
 from rung.settings.ranges import Answers, Count, Flags, Natural, Seed, Temperature, TopP
 from rung.settings.shared import Problems, given
 from rung.tasks.environments.protocol import Environment
@@ -150,7 +151,7 @@ def own_settings(stored: dict[str, Any], task: str | None = None) -> dict[str, A
         )
     names = _LAW if task not in (None, stored.get("task")) else (*_LAW, *_OWN, *TALK)
     own = {name: stored[name] for name in names if stored.get(name) is not None}
-    own |= {"task_path": Path(own["task_path"])} if "task_path" in own else {}
+    own |= {"task_path": path_of(own["task_path"])} if "task_path" in own else {}
     if names is not _LAW:
         own |= {"problems": stored["eval_problems"], "samples": stored.get("eval_samples")}
     return own
@@ -182,7 +183,8 @@ def read(path: Path) -> EvalSpec:
     for key in data:
         if key not in known:
             raise unknown(f"setting in {path}", key, known)
-    restored: dict[str, Any] = {k: Path(v) if k == "task_path" and isinstance(v, str) else v for k, v in data.items()}
+    place = data.get("task_path")
+    restored: dict[str, Any] = {**data, **({"task_path": path_of(place)} if isinstance(place, str) else {})}
     try:
         return EvalSpec(**restored)
     except TypeError as error:

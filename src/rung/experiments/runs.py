@@ -41,6 +41,7 @@ from rung.network import model as models
 from rung.recipe_io import LABELS, to_dict
 from rung.recipes import Recipe
 from rung.records import Scored, Tokens
+from rung.settings.paths import path_of
 from rung.tasks.sources.rows import SUFFIXES
 from rung.training.config import TrainConfig
 from rung.training.loop import Outcome, train
@@ -101,8 +102,8 @@ def key(config: TrainConfig) -> str:
     settings = {k: v for k, v in vars(config).items() if k not in NO_MATTER}
     settings["device"] = choose(config.device).type  # auto is what it stands for
     for name, text in (("model", locate(config.model)), ("task", config.task), ("task_path", config.task_path)):
-        if text and Path(text).exists():
-            settings[name] = digest(Path(text))
+        if text and path_of(text).exists():
+            settings[name] = digest(path_of(text))
     for name in ("reward", "environment"):
         settings[f"{name} files"] = [digest(file) for file in python_files(getattr(config, name))]
     return fingerprint({"recipe": parts_of(config.build_recipe()), "settings": settings, "version": __version__})
@@ -110,7 +111,7 @@ def key(config: TrainConfig) -> str:
 
 def python_files(spec: str | None) -> list[Path]:
     """The files of `a.py:f,b.py:g*0.5`."""
-    files = [Path(part.strip().rpartition(":")[0]) for part in (spec or "").split(",")]
+    files = [path_of(part.strip().rpartition(":")[0]) for part in (spec or "").split(",")]
     return [file for file in files if file.is_file()]
 
 

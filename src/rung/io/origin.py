@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.io.run_dir import RunDir
+from rung.settings.paths import path_of
 
 FILES = ("task", "task_path", "reward", "environment")  # settings that may name a file; of code with :NAME behind it
 
@@ -23,7 +24,7 @@ def named(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def hashes(settings: Mapping[str, Any]) -> dict[str, str]:
     """{setting: the hash of its file}, for the files that are there."""
-    files = {name: Path(path).expanduser() for name, path, _ in named(settings)}
+    files = {name: path_of(path) for name, path, _ in named(settings)}
     return {
         name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         for name, path in sorted(files.items())

@@ -28,6 +28,7 @@ from rung.io.files import keep_backup, readable, replace_kept, to_json, write_at
 from rung.io.lock import Lock
 from rung.io.new_dir import empty, is_empty, not_empty, numbered
 from rung.settings import toml
+from rung.settings.paths import path_of
 
 
 class RunDir:
@@ -48,7 +49,7 @@ class RunDir:
     def create(cls, root: Path | None, name: str, out: Path | None = None) -> RunDir:
         """A new directory: `out` if given, else root/NAME-1, -2, ... (root: `runs`)."""
         try:
-            run = cls(numbered(root or Path("runs"), name) if out is None else empty(Path(out)), made=True)
+            run = cls(numbered(root or Path("runs"), name) if out is None else empty(path_of(out)), made=True)
         except OSError as error:
             target = out or root or Path("runs")
             raise InputError(
@@ -63,7 +64,7 @@ class RunDir:
     @classmethod
     def open(cls, path: Path | str, *, write: bool = False) -> RunDir:
         """An existing run, to read, or with `write` to continue (then nobody else can)."""
-        path = Path(path)
+        path = path_of(path)
         if not (path / "config.toml").is_file():
             missing = "is not a directory" if path.exists() else "does not exist"
             what = "has no config.toml" if path.is_dir() else missing

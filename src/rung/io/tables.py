@@ -15,12 +15,13 @@ from rich.text import Text
 from rung.errors import InputError
 from rung.io.files import to_json
 from rung.io.terminal import clean, make_rich
+from rung.settings.paths import path_of
 
 
 def refuse_target(json_to: str | None) -> None:
     """Refuses a --json FILE that exists or cannot be, before the hours of work whose result it should hold."""
     if json_to is not None and json_to != "-":
-        refuse_existing("--json", Path(json_to), ", or - for standard output")
+        refuse_existing("--json", path_of(json_to), ", or - for standard output")
 
 
 def refuse_existing(flag: str, path: Path, instead: str = "") -> None:
@@ -54,7 +55,7 @@ def write_document(document: str, json_to: str) -> None:
         return
     refuse_target(json_to)
     try:
-        with Path(json_to).open("x", encoding="utf-8") as file:
+        with path_of(json_to).open("x", encoding="utf-8") as file:
             file.write(document)
     except OSError as error:
         raise InputError(f"--json {json_to}: cannot write: {error.strerror}. Give another name.") from error

@@ -10,6 +10,7 @@ from typing import Any
 
 from rung.advice import need
 from rung.errors import InputError
+from rung.settings.paths import path_of
 
 ADAPTER = "adapter_config.json"
 UNUSABLE = (  # parts of the messages in which transformers says what is wrong with a model
@@ -34,7 +35,7 @@ class Place:
 
 def place(name: str) -> Place:
     """A directory, a GGUF file or a hub id; a path that is none of them is refused."""
-    path = Path(name).expanduser()
+    path = path_of(name)
     if path.suffix == ".gguf":
         return _gguf(path)
     if not path.exists():
@@ -91,7 +92,7 @@ def _base(file: Path) -> str:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}. Bring it back from a copy.") from error
     base = said.get("base_model_name_or_path") if isinstance(said, dict) else None
-    if not isinstance(base, str) or not base or Path(base).expanduser().resolve() == file.parent:
+    if not isinstance(base, str) or not base or path_of(base).resolve() == file.parent:
         raise InputError(f"{file} names no base model (base_model_name_or_path). Write its directory there.")
     return base
 

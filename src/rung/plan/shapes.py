@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rung.errors import InputError, unknown
 from rung.network.model import Model, quiet
 from rung.plan.memory import DTYPES, sketch
+from rung.settings.paths import path_of
 from rung.tasks.environments.protocol import Environment
 from rung.text import Codec
 from rung.training.config import TrainConfig
@@ -39,7 +39,7 @@ def planned_model(config: TrainConfig) -> Model:
         InputError: there is no such model, or its configuration cannot be read.
     """
     name = config.model.lower()
-    place = Path(config.model).expanduser()
+    place = path_of(config.model)
     if name in NAMED:
         return _bare(AutoConfig.for_model(**NAMED[name]), config)
     if place.is_file() or (

@@ -29,6 +29,7 @@ from rung.advice import stands_for_a_run
 from rung.errors import InputError, setting
 from rung.io.files import write_atomic
 from rung.io.terminal import say
+from rung.settings.paths import path_of
 
 if TYPE_CHECKING:
     from rung.settings.flags import Report
@@ -58,7 +59,7 @@ def write_report(paths: Sequence[Path | str], out: Path | None = None) -> Path:
 
     A file that is there is replaced only if it is an earlier report on the same directories.
     """
-    homes = [Path(path) for path in paths]
+    homes = [path_of(path) for path in paths]
     for home in homes:
         stands_for_a_run(home)
     if out is None:

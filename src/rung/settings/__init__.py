@@ -5,6 +5,7 @@ elsewhere  The flags of `rung export` and `rung import`: recipes in other traine
 flags      The flags of all commands but `train` and `plan`; not beside the commands' code, so that they are read without torch.
 cluster    Where a run is computed: in this process, or by actors of Ray. Nothing here needs torch or Ray.
 overrides  Changes to a recipe's fields, as flags say them (kl.coef) and as tables do (kl = {coef = ...}); nothing here needs torch.
+paths      A path as its user gave it: ~ and ~NAME stand for homes, wherever it was written; the one place that reads them.
 ranges     What a field may hold: its type and its range, said once beside the field and checked whenever a record is made.
 recipe_names  Names of recipes as their files write them: recipes bring torch, and a misspelt name is refused before.
 speedrun   The flags of `rung speedrun`: the settings that are timed, and over how many seeds.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 
 from rung.advice import command
 from rung.errors import unknown
+from rung.settings.paths import path_of
 
 FILES = ("recipes.py", "recipes_contrib.py")
 
@@ -41,5 +41,5 @@ def meant(name: str, known: Collection[str]) -> str:
 def refuse_strange(words: Iterable[str]) -> None:
     """Refuse the first word that names no recipe. A path stands for a run."""
     for word in words:
-        if "/" not in word and not os.path.isdir(os.path.expanduser(word)):
+        if "/" not in word and not path_of(word).is_dir():
             meant(word, written())

@@ -13,6 +13,7 @@ from typing import Any
 
 from rung.errors import InputError
 from rung.settings.overrides import flatten
+from rung.settings.paths import path_of
 from rung.settings.ranges import shown
 from rung.settings.recipe_names import refuse_strange
 from rung.shell.words import parse
@@ -116,7 +117,7 @@ def settings(argv: list[str], command: str) -> TrainConfig:
 
         defaults = vars(begun(run)[0])
     argv, config_file = take(argv, "--config")
-    defaults = defaults | ({} if config_file is None else from_toml(Path(config_file)))
+    defaults = defaults | ({} if config_file is None else from_toml(path_of(config_file)))
     if argv and not argv[0].startswith("-"):
         if any(word.partition("=")[0] == "--recipe" for word in argv):
             raise InputError(f"the recipe is given twice, as {argv[0]!r} and with --recipe. Give it once.")

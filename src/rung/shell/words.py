@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rung.errors import InputError
+from rung.settings.paths import path_of
 from rung.settings.ranges import bare, hints, is_hidden, is_positional, options_of, read, refuse, shown
 
 # What may follow a command that was given alone.
@@ -128,7 +129,7 @@ class Slot:
         """What the text stands for, refused if the field cannot hold it."""
         hint: Any = typing.Union[tuple(o for o in options_of(self.hint) if o is not type(None))]  # noqa: UP007
         worded = {str, Path, Literal} & {*self.kinds}
-        value: Any = Path(text) if Path in worded else text if worded else read(text, hint)
+        value: Any = path_of(text) if Path in worded else text if worded else read(text, hint)
         refuse(value, hint, self.flag)
         return value
 
@@ -192,7 +193,7 @@ def _positional(wanted: Iterable[Slot], words: list[str], command: str) -> dict[
     for slot in wanted:
         if tuple in slot.kinds:
             (inner, _) = typing.get_args(bare(options_of(slot.hint)[0]))
-            values[slot.field.name] = tuple(Path(word) if inner is Path else word for word in rest)
+            values[slot.field.name] = tuple(path_of(word) if inner is Path else word for word in rest)
             rest = []
         elif rest:
             values[slot.field.name] = slot.value(rest.pop(0))

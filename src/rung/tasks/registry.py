@@ -9,6 +9,7 @@ from typing import Any
 
 from rung.advice import need, pip_install
 from rung.errors import InputError, setting, unknown
+from rung.settings.paths import path_of
 from rung.settings.ranges import called
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.rewards import functions as adapters
@@ -60,7 +61,7 @@ def load(
     elif rows is not None or is_path(name) or name.startswith(hub.PREFIX):
         _refuse(name, path=path)
         splits = dataset.splits(
-            Path(name),
+            path_of(name),
             prompt_column=_name(options.pop("prompt_column", prompt_column)),
             answer_column=_name(options.pop("answer_column", answer_column)),
             verifier=str(options.pop("verifier", verifier)),

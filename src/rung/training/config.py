@@ -17,6 +17,7 @@ from rung.rollout.samplers import USUAL, SamplerName
 from rung.settings import toml
 from rung.settings.cluster import Cluster, spread
 from rung.settings.overrides import flatten
+from rung.settings.paths import path_of
 from rung.settings.ranges import (
     Answers,
     Coefficient,
@@ -261,7 +262,7 @@ class TrainConfig(Weights, Problems, Settings):
 
 def stored_settings(model: str) -> dict[str, Any]:
     """The settings of the run that `model` names; nothing where it is no run."""
-    path = Path(model).expanduser() / "config.toml"
+    path = path_of(model) / "config.toml"
     return from_toml(path) if path.is_file() else {}
 
 
@@ -299,7 +300,7 @@ def typed_settings(data: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         if isinstance(value, str) and not value and {str, Path} & {*options_of(wanted[key])}:
             raise InputError(f"{key}{where} is empty. Leave it out, or say which.")
         path = isinstance(value, str) and Path in options_of(wanted[key])
-        out[key] = Path(value) if path else value if isinstance(value, str) else read(value, wanted[key])
+        out[key] = path_of(value) if path else value if isinstance(value, str) else read(value, wanted[key])
         refuse(out[key], wanted[key], f"{key}{where}")
     return out
 
@@ -310,7 +311,7 @@ def which(resume: Any, out: Any) -> Path:
         refuse(value, bool | str | Path | None, name)
         if value == "":
             raise InputError(f"{setting(name)} is empty. Leave it out, or give a run's directory.")
-    paths = {Path(x) for x in (resume, out) if x is not None and x is not True}
+    paths = {path_of(x) for x in (resume, out) if x is not None and x is not True}
     for path in paths:
         stands_for_a_run(path)
     if not paths:

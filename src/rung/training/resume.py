@@ -18,6 +18,7 @@ from rung.io.run_dir import RunDir
 from rung.recipe_io import all_recipes, brief, diff, find, from_dict, override, strangers, to_dict
 from rung.recipes import Recipe
 from rung.settings.cluster import Cluster
+from rung.settings.paths import path_of
 from rung.tasks.sources.given import MADE
 from rung.training.config import TrainConfig, from_toml, which
 from rung.training.next_steps import made as not_stored
@@ -126,16 +127,16 @@ def _other_recipe(now: TrainConfig, before: TrainConfig, recipe: Recipe, own: Re
 
 def recipe_of(name: str) -> Recipe:
     """A recipe by its name, or that of the run in this directory, as it was trained."""
-    path = Path(name).expanduser()
+    path = path_of(name)
     run = name not in all_recipes() and (path.is_dir() or "/" in name)
     return begun(path)[1] if run else find(name)
 
 
 def settings_apart(a: str, b: str) -> list[str] | None:
     """The settings in which two runs differ beside their recipe and where they lie; None: one of the two is no run."""
-    if not all(name not in all_recipes() and Path(name).expanduser().is_dir() for name in (a, b)):
+    if not all(name not in all_recipes() and path_of(name).is_dir() for name in (a, b)):
         return None
-    one, two = (begun(Path(name).expanduser())[0] for name in (a, b))
+    one, two = (begun(path_of(name))[0] for name in (a, b))
     names = [f.name for f in fields(one) if f.name not in (*HERE, *RECIPE)]
     return [name for name in names if getattr(one, name) != getattr(two, name)]
 

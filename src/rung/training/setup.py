@@ -29,6 +29,7 @@ from rung.rollout.ask import encode
 from rung.rollout.collect import Collector
 from rung.rollout.sampler import Sampler
 from rung.rollout.samplers import SAMPLERS, make_sampler
+from rung.settings.paths import path_of
 from rung.settings.shared import Problems, Weights
 from rung.tasks.environments.protocol import Conversational, Environment, Splits
 from rung.tasks.problems import problems_of
@@ -107,9 +108,9 @@ def locate(name: str) -> str:
             f"the model {name.removeprefix(MADE)} came from Python as an object, and no file holds it. Give it again there, or "
             "save it (save_pretrained) and give its directory."
         )
-    if is_run(path := Path(name).expanduser()):
+    if is_run(path := path_of(name)):
         return str(RunDir.open(path).model_path())
-    if "/" not in name and not Path(name).exists() and difflib.get_close_matches(name.lower(), OURS, n=1, cutoff=0.75):
+    if "/" not in name and not path.exists() and difflib.get_close_matches(name.lower(), OURS, n=1, cutoff=0.75):
         raise unknown("model", name, OURS, more=" Or give a directory with a Hugging Face model, or a hub id.")
     place(name)  # refuses a path without a model
     return name

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError, printable, unknown
+from rung.settings.paths import path_of
 
 CACHE = Path("~/.cache/rung/judge")
 BUSY = (408, 409, 425, 429)  # of the answers that blame the asker, those that blame the moment
@@ -145,7 +146,7 @@ class Judge:
     # -- one reply --------------------------------------------------------------------------------------------------
     def _reply(self, digest: str, request: Mapping[str, Any]) -> str | None:
         """From the cache, else from the server; None where the last try failed too."""
-        kept = None if self.cache is None else Path(self.cache).expanduser() / digest[:2] / f"{digest}.json"
+        kept = None if self.cache is None else path_of(self.cache) / digest[:2] / f"{digest}.json"
         if kept is not None and (reply := _kept(kept)) is not None:
             self._count("cached")
             return reply

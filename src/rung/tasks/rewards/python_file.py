@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from rung.errors import InputError, setting, unknown
+from rung.settings.paths import path_of
 
 _loaded: dict[Path, tuple[bytes, ModuleType]] = {}  # of each file: what it held when it was run, and what came of it
 
@@ -34,7 +35,7 @@ def load_object(spec: str, name_of: str) -> Any:
         raise InputError(
             f"{setting(name_of, spec)} names nothing in a file. Write FILE.py:NAME, as in rewards.py:length."
         )
-    path = Path(file)
+    path = path_of(file)
     if not path.is_file():
         raise InputError(
             f"{setting(name_of, spec)}: the file {path} does not exist. Check the path (read from {Path.cwd()})."

@@ -33,6 +33,7 @@ from typing import Any
 
 from rung.errors import InputError, unknown
 from rung.settings import toml
+from rung.settings.paths import path_of
 from rung.settings.ranges import Coefficient, Count, refuse, refuse_name, shown
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.sources.mixture import Mixture, Stage
@@ -62,7 +63,7 @@ def splits(
     if options:
         raise InputError(f"{name} is a mixture; the option {next(iter(options))!r} belongs to a part, in a .toml file.")
     if name.endswith(".toml"):
-        rows, stages = _from_toml(Path(name))
+        rows, stages = _from_toml(path_of(name))
     else:
         rows, stages = [_short(part) for part in name.split(",")], []
     parts: dict[str, Splits] = {}
@@ -75,7 +76,7 @@ def splits(
                 f"{name}: two parts, or a part with a slash, are named {part!r}. Give each a `name` of its own."
             )
         refuse_name(part, f"{name}: the name of a part")
-        if is_mixture(task) and Path(task).resolve() == Path(name).resolve():
+        if is_mixture(task) and path_of(task).resolve() == path_of(name).resolve():
             raise InputError(f"{name}: the part {part!r} is this mixture itself. Name another task.")
         weights[part] = _weight(row.pop("weight", 1), name)
         own = row.pop("path", path if task == "gsm8k" else None)
@@ -134,7 +135,7 @@ def _from_toml(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             raise InputError(f'{path}: part {number} names no task. Add task = "NAME".')
         for key in ("task", "path", "reward"):
             if key in row and (key != "task" or is_path(row["task"]) or (path.parent / row["task"]).is_dir()):
-                row[key] = str(path.parent / row[key])
+                row[key] = str(path.parent / path_of(row[key]))
         if "path" in row:
             row["path"] = Path(row["path"])
     if not parts:
