@@ -37,7 +37,7 @@ FILES: dict[str, str | bytes] = {
     "m_weights.toml": CHAIN + "[[stage]]\nweights = 3", "m_share.toml": CHAIN + "[[stage]]\nweights = {chained_arithmetic = 'x'}",
     "m_until.toml": STAGED % "until_step = 'x'", "m_accuracy.toml": STAGED % "until_accuracy = nan",
     "m_step.toml": STAGED % "until_step = -1", "m_sure.toml": STAGED % "until_accuracy = true",
-    "m_bare.toml": CHAIN + "[[stage]]\n",
+    "m_never.toml": STAGED % "until_accuracy = 7", "m_bare.toml": CHAIN + "[[stage]]\n",
     "m_bell.toml": CHAIN + 'name = "a\\tb"', "m_space.toml": CHAIN + "name = ' '",
     "m_self.toml": "[[part]]\ntask = 'm_self.toml'", "m_blank.toml": "[[part]]\ntask = ''",
     # rows
@@ -133,6 +133,8 @@ CASES = [
       for value in ("nan", "-1")],
     ("speedrun", "--out", "rows.jsonl/x"), ("speedrun", "nope"), ("speedrun", "--target", "1.5"), ("speedrun", "--steps", "5"),
     ("speedrun", "--model", "gone/x"), (*DRY, "--until", "nan"), (*DRY, "--until", "0.9", "--eval-every", "0"),
+    (*DRY, "--until", "7"), (*DRY, "--until", "1.01", "--task", "rows.jsonl"), ("ladder", "--target", "2"),
+    (*DRY, "--warmup-steps", "50", "--steps", "3"),
     *[("audit", "grpo", f"--{name}", value) for name in ("old-kl", "temperature", "vocabulary", "horizon", "samples", "seed")
       for value in ("nan", "-1", "9" * 30)],
     *[("plan", "--answer-tokens", value) for value in ("NaN", "Infinity", "-1", "0", "1e400", "[1]", "true", "many", "")],

@@ -8,7 +8,8 @@ from rung.errors import InputError, setting
 from rung.io.held_out import too_few
 from rung.kernels.device import choose, emulated
 from rung.plan.memory import sketch
-from rung.tasks.environments.protocol import Conversational, Splits
+from rung.recipes import Recipe
+from rung.tasks.environments.protocol import Conversational, Splits, most_of
 from rung.text import Codec
 from rung.training.config import TrainConfig
 
@@ -26,6 +27,7 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
                 f"evaluate on. Give more rows, or another share of them with {setting('task_options.eval_share')}."
             )
     config = given.resolved()
+    refuse_unreachable("until", config.until, splits)
     if given.dtype == "auto":
         dtype, why = given.usual_dtype()
         splits = _noted(splits, f"the model computes in {dtype}, since {why}")
@@ -49,6 +51,27 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
         f"{sizes['training']} prompts a step and not {config.prompts_per_step}, for there are no more training problems"
     )
     return replace(given, prompts_per_step=sizes["training"]).resolved(), _noted(splits, note)
+
+
+def refuse_unreachable(name: str, aim: float | None, splits: Splits) -> None:
+    """Refuse an aim above all that an answer can earn: no evaluation would ever reach it. name: the setting that holds it."""
+    most = most_of(splits.eval)
+    if aim is not None and most is not None and aim > most:
+        raise InputError(
+            f"{setting(name, aim)}: an answer to {splits.name} earns {most:g} at most, so no evaluation can reach that. Give "
+            f"{most:g} or less."
+        )
+
+
+def by_recipe(recipe: Recipe, steps: int | None, splits: Splits) -> Splits:
+    """A note, where the run ends before the policy would be trained for the first time."""
+    critic = recipe.credit.learns()
+    if critic is None or not steps or critic.warmup < steps:
+        return splits
+    note = (
+        f"only the critic learns in the first {critic.warmup} steps, and the run has {steps}: the policy stays as it is"
+    )
+    return _noted(splits, f"{note} ({setting('recipe.credit.critic.warmup', 0)} trains both at once)")
 
 
 def by_model(given: TrainConfig, config: TrainConfig, splits: Splits, codec: Codec) -> tuple[TrainConfig, Splits]:

@@ -146,7 +146,7 @@ def settle(
         is_full=config.law().is_full,
         max_new_tokens=config.max_new_tokens,
     )
-    return config, recipe, splits
+    return config, recipe, defaults.by_recipe(recipe, config.steps, splits)
 
 
 def prepare(

@@ -28,6 +28,11 @@ def refuse_together(config: TrainConfig) -> None:
             f"decay_steps is {config.decay_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
             f"Give at most as many as {setting('steps')}."
         )
+    if config.steps and config.warmup_steps > config.steps:
+        raise InputError(
+            f"warmup_steps is {config.warmup_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
+            f"Give fewer than {setting('steps')}."
+        )
     if config.until is not None and config.eval_every == 0:
         raise InputError(
             f"{setting('until', config.until)} with {setting('eval_every', 0)}: nothing is evaluated before the end, so nothing "

@@ -115,6 +115,14 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """It knows the most that an answer can earn, so that an aim above it is refused. None: it does not."""
+
+    @property
+    def most(self) -> float | None: ...
+
+
 @dataclass(frozen=True)
 class Judge:
     """Who judges the answers to a problem."""
@@ -192,6 +200,11 @@ def half_stateful(env: object) -> tuple[str, str] | None:
 def judge_of(env: object, task: Task) -> Judge:
     """Who judges the answers to one of its problems."""
     return env.judge(task) if isinstance(env, Judged) else Judge()
+
+
+def most_of(env: object) -> float | None:
+    """The most that an answer to it can earn; None: not known."""
+    return env.most if isinstance(env, Bounded) else None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import (
+    Bounded,
     Conversational,
     Counts,
     Environment,
@@ -111,6 +112,13 @@ class _Stateful(Wrapper):
         self.environment.load_state_dict(state)
 
 
+class _Bounded(Wrapper):
+    @property
+    def most(self) -> float | None:
+        most: float | None = self.environment.most
+        return most
+
+
 class _Judged(Wrapper):
     def judge(self, task: Task) -> Judge:
         judge: Judge = self.environment.judge(self.own(task))
@@ -139,6 +147,7 @@ ABILITIES: Mapping[type, type[Wrapper]] = {
     Staged: _Staged,
     Observes: _Observes,
     Stateful: _Stateful,
+    Bounded: _Bounded,
     Judged: _Judged,
     Waits: _Waits,
     Counts: _Counts,

@@ -114,6 +114,10 @@ class ChainedArithmetic:
         match = _ANSWER.fullmatch(completion.text)
         return match.group(1) if match else None
 
+    @property
+    def most(self) -> float:
+        return 1.0 + self.offset
+
     def score(self, group: Group) -> list[dict[str, float]]:
         """correct = 1 if the extracted digit is the answer, else 0; the trace before it is never looked at."""
         task, more = group.task, {"offset": self.offset} if self.offset else {}

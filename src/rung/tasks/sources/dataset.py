@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rung.errors import InputError, setting, unknown
 from rung.records import Completion, Group, Prompt, Task
@@ -44,6 +44,7 @@ class Rows:
     tasks: Sequence[Task]
     verifier: Verifier
     answer_column: str = "answer"
+    most: ClassVar[float] = 1.0  # a verifier says right or wrong
 
     def __len__(self) -> int:
         return len(self.tasks)

@@ -153,6 +153,10 @@ class ReasoningGym:
         return 0.0
 
     @property
+    def most(self) -> float | None:
+        return 1.0 if self.credit == "exact" else None
+
+    @property
     def counters(self) -> Mapping[str, float]:
         """scorer_raised: answers of this split at which the dataset's scorer raised."""
         return {"scorer_raised": float(self.raised.total())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -25,6 +25,7 @@ from rung.tasks.environments.protocol import (
     Stepwise,
     Waits,
     judge_of,
+    most_of,
 )
 from rung.tasks.verify.probes import right_answers
 
@@ -145,6 +146,15 @@ class Mixture:
         for part in self.parts.values():
             total.update(part.counters if isinstance(part, Counts) else {})
         return dict(total)
+
+    @property
+    def most(self) -> float | None:
+        return self.most_in(self.parts)
+
+    def most_in(self, names: Iterable[str]) -> float | None:
+        """The most that an answer to any of these parts can earn; None: not known of one of them."""
+        each = [most_of(self.parts[name]) for name in names]
+        return None if None in each else max(x for x in each if x is not None)
 
     def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
         return right_answers(*self.inner(task))
