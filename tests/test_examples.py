@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -90,6 +91,35 @@ def test_curriculum(model, tmp_path, capsys):
     assert {f"eval/rewards/{part}.correct" for part in ("two_terms", "three_terms", "products", "words")} <= set(
         run.metrics[0]
     )
+
+
+def test_word_problems(model, tmp_path, capsys):
+    """Before and after are asked the same problems, of known stories and of new ones."""
+    settings = {**FEW, "prompts_per_step": 2, "overrides": {}}
+    run, found = load("word_problems").main(model, tmp_path / "out", held_out=6, samples=2, **settings)
+    said = capsys.readouterr().out
+    assert metrics(run)["rewards/correct/mean"] >= 0 and "plain text" not in said
+    for name, measured in found.items():
+        assert measured.difference.n == 6 and measured.samples == 2 and f"{name} stories" in said
+        now, before = ([answer["prompt"] for answer in one.answers()] for one in (measured, measured.other))
+        assert now == before and measured.model != measured.other.model
+
+
+def test_word_problems_hold_back_numbers_and_stories():
+    """No training row of a story has the two numbers of a held-out one, in either order; new stories have no training row."""
+
+    def shape(row: dict) -> tuple[str, tuple[str, ...]]:
+        text = re.sub("|".join(example.NAMES + example.THINGS), "_", row["prompt"][0]["content"])
+        numbers = re.findall(r"\d+", text)
+        return re.sub(r"\d+", "#", text), tuple(numbers if len(numbers) > 2 else sorted(numbers))
+
+    example = load("word_problems")
+    rows, held_out = example.problems(held_out=80)
+    train, known, new = ({shape(row) for row in some} for some in (rows, held_out["known"], held_out["new"]))
+    stories, others, fresh = ({story for story, _ in some} for some in (train, known, new))
+    assert (len(stories), len(fresh)) == (20, 6) and others <= stories
+    assert not train & known and not stories & fresh
+    assert all(int(row["answer"]) > 0 for row in (*rows, *held_out["known"], *held_out["new"]))
 
 
 def test_plain_text_in_a_later_stage_is_noticed(model, tmp_path, monkeypatch, capsys):
