@@ -2,7 +2,7 @@
 
     make bench ARGS="--trl-python PATH/python --out FILE.jsonl"             everything; stop it and start it again at will
     make bench ARGS="--tables step --cells 8x64 8x256 --dtypes fp32 --out FILE.jsonl"
-    make bench ARGS="--render --out FILE.jsonl --plot docs/scaling.svg"     tables and plot of what was measured
+    make bench ARGS="--render --out FILE.jsonl --bars step.svg --plot scaling.svg"      tables and pictures of what was measured
 
     step         one training step, rung and TRL (its default, and tuned from outside): seconds and tokens/s by phase, peak memory
     generation   rung's sampler against transformers' generate by batch size, in turns in one process
@@ -34,6 +34,7 @@ def main() -> None:
     )
     flags.add_argument("--render", action="store_true", help="only print the tables of --out")
     flags.add_argument("--plot", type=Path, help="seconds against T and G as an .svg or .png file")
+    flags.add_argument("--bars", type=Path, help="a bar a system for each cell as an .svg or .png file")
     flags.add_argument("--trl-python", help="a Python that can import trl")
     flags.add_argument("--model", help="a Hugging Face checkpoint; default: SmolLM2 from the cache")
     flags.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS, help="of the step table")
@@ -54,7 +55,7 @@ def main() -> None:
         args.model = args.model or str(smollm2.path() or sys.exit("run `make smollm2` once, or give --model"))
         for name in (t for t in TABLES if t in args.tables):
             MEASURE[name](args, cells)
-    print(render(cells, args.tables, args.plot))
+    print(render(cells, args.tables, args.plot, args.bars))
 
 
 def step(args: argparse.Namespace, cells: Cells) -> None:
