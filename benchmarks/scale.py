@@ -33,6 +33,7 @@ from rung.network import model as models
 from rung.plan.pipeline import Stage, step_seconds
 from rung.plan.rehearsal import Line
 from rung.recipe_io import find, override
+from rung.settings.cluster import Cluster
 
 PROMPTS, SAMPLES, STEPS, SKIPPED = 64, 8, 9, 2
 SPREADS = ((1, 1), (1, 2), (2, 1), (2, 2))
@@ -203,25 +204,26 @@ GPUS = (8, 16, 32, 64, 128, 256, 512)
 def clusters() -> None:
     """What `rung plan --gpu h100 --gpus N` proposes for a model of 7 thousand million parameters, and says of one of 70."""
     from rung.plan.planned import Planned
+    from rung.plan.room import why_not
     from rung.plan.several import SPLIT, Asked, planned, split_row
     from rung.training.config import TrainConfig
 
     def crew(model: str, gpu: str, gpus: int, **other: Any) -> Planned:
         config = TrainConfig(model=model, recipe="dr_grpo", cluster="ray", **{**BATCH, **other})
-        return planned(Asked(config, 2048.0, None, gpu, gpus, lambda recipe, spread: None))[0]
+        return planned(Asked(config, 2048.0, None, gpu, gpus, lambda recipe, spread, env: None))[0]
 
     rows: list[list[object]] = []
     first = crew("qwen2.5-7b", "h100", 8)
     with typed():  # settings as flags
         for gpus in GPUS:
             for stale in (0, 1):
-                best = replace(first, gpus=gpus).splits(stale)
+                best = replace(first, gpus=gpus).splits(Cluster(staleness=stale))
                 assert best is not None
                 rows.append([gpus, *split_row(best)])
         print(markdown("Qwen2.5-7B on H100 SXM 80 GB", ["GPUs", *SPLIT], rows), "\n")
         for gpu in ("h100", "h200", "b200"):
             large = crew("llama-3.1-70b", gpu, 64)
-            print(f"Llama-3.1-70B does not fit: {large.why_not()}.\n")
+            print(f"Llama-3.1-70B does not fit: {why_not(large)}.\n")
 
 
 def main() -> None:

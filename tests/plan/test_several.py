@@ -1,6 +1,7 @@
 """`rung plan --cluster ray` and `--gpu`: what it prints, what it proposes, and what it refuses in one sentence."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import pytest
 
 from rung.cli import main
 from rung.errors import typed
+from rung.plan import estimate, fit, scale
 from rung.plan import planned as plans
+from rung.plan.here import Here
 from rung.plan.machines import GPUS
-from rung.plan.memory import Workload
+from rung.plan.memory import Need, Workload
 from rung.plan.planned import Planned
+from rung.plan.rehearsal import Rates
 from rung.plan.several import split_row
 from rung.plan.shapes import NAMED, planned_model
 from rung.plan.spread import Forecast, changes
@@ -95,16 +99,17 @@ def test_memory_is_dealt_out_but_for_what_each_must_hold(cluster):
 
 def test_the_best_split_beats_its_neighbours(cluster):
     for staleness in (0, 1):
-        best = cluster.splits(staleness)
+        best = cluster.splits(Cluster(staleness=staleness))
         n = best.spread.learners
         for other in (n - 4, n + 4):
             near = best.crew.cut(Cluster(other, 64 - other, staleness), {})
             assert near.seconds >= best.seconds * 0.99
         assert best.spread.learners + best.spread.samplers == 64
-    assert cluster.splits(1).seconds < cluster.splits(0).seconds
-    assert "TokenTIS" in str(cluster.splits(1).settings), "stale answers need a correction"
-    assert cluster.splits(0, learners=8).spread.learners == 8 and cluster.splits(0, samplers=8).spread.samplers == 8
-    huge, enough = (replace(cluster, gpus=n).splits(1) for n in (256, 128))
+    turns, stale = Cluster(), Cluster(staleness=1)
+    assert cluster.splits(stale).seconds < cluster.splits(turns).seconds
+    assert "TokenTIS" in str(cluster.splits(stale).settings), "stale answers need a correction"
+    assert cluster.splits(turns, learners=8).spread.learners == 8 == cluster.splits(turns, samplers=8).spread.samplers
+    huge, enough = (replace(cluster, gpus=n).splits(stale) for n in (256, 128))
     assert huge.spread.learners + huge.spread.samplers <= 128, "what makes no step shorter is left out"
     assert huge.seconds == pytest.approx(enough.seconds, rel=0.01)
 
@@ -176,12 +181,116 @@ def test_what_cannot_be_is_refused_in_a_sentence(capsys):
     )
     assert "--cluster local is one process" in refused(capsys, "--gpu", "h100", "--cluster", "local")
     assert "--gpus is 0; it must be a whole number" in refused(capsys, "--gpu", "h100", "--gpus", "0")
-    spread = ["--cluster", "ray", "--cluster.learners", "9"]
-    assert "has 8 GPUs, and each learner takes one" in refused(capsys, "--gpu", "h100", "--gpus", "8", *spread)
-    both = ["--cluster", "ray", "--cluster.learners", "5", "--cluster.samplers", "5"]
-    assert "5 learners, 5 samplers are more than 8 GPUs" in refused(capsys, "--gpu", "h100", "--gpus", "8", *both)
     stale = ["--cluster", "ray", "--cluster.staleness", "1", "--cluster.learners", "1", "--cluster.samplers", "1"]
     assert "Correct for it" in refused(capsys, "grpo", "--gpu", "h100", "--gpus", "8", *stale)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "said"),
+    [
+        (
+            8,
+            {"learners": 8},
+            "--cluster.learners 8 leaves none of 8 GPUs for a sampler, and here each process is planned on a GPU",
+        ),
+        (8, {"samplers": 8}, "--cluster.samplers 8 leaves none of 8 GPUs for a learner"),
+        (8, {"learners": 9}, "--cluster.learners 9 is more than 8 GPUs"),
+        (1, {"samplers": 2}, "--cluster.samplers 2 is more than 1 GPU"),
+        (8, {"learners": 5, "samplers": 5}, "5 learners, 5 samplers are more than 8 GPUs"),
+    ],
+)
+def test_processes_without_a_gpu_are_the_cause_that_is_said(gpus, options, said, capsys):
+    """And what to do: as many GPUs as it takes, or as many processes as there are GPUs for; both are tried."""
+    words = ["--gpu", "h100", "--prompts-per-step", "16", "--cluster", "ray"]
+    spread = [word for name, n in options.items() for word in (f"--cluster.{name}", str(n))]
+    found = refused(capsys, *words, *spread, "--gpus", str(gpus))
+    enough = options.get("learners", 1) + options.get("samplers", 1)
+    assert said in found and f"Give --gpus {enough} or more" in found and "does not fit" not in found
+    assert main(["plan", "dr_grpo", *words, *spread, "--gpus", str(enough)]) == 0
+    if len(options) == 1:
+        (name,) = options
+        assert f"or --cluster.{name} {max(gpus, 2) - 1} at most." in found
+
+
+def shape_of(said):
+    """GPUs, learners and samplers that a refusal asks for."""
+    numbers = re.search(
+        r"from (\d+) learners? on, and a sampler from (\d+) samplers? on, so that it takes (\d+) GPUs", said
+    )
+    return tuple(map(int, numbers.groups()))
+
+
+def test_each_side_fits_alone_and_both_do_not_is_said_as_it_is(capsys):
+    """A model whose optimizer wants several learners, and a sampler whose answers want several of it."""
+    words = [
+        "dr_grpo",
+        "--gpu",
+        "a100",
+        "--model",
+        "qwen2.5-7b",
+        "--prompts-per-step",
+        "64",
+        "--samples-per-prompt",
+        "8",
+    ]
+    words += ["--max-new-tokens", "2048", "--eval-problems", "8"]
+    found = refused(capsys, *words, "--gpus", "6")
+    n, m, gpus = shape_of(found)
+    assert "in any split of 6 GPUs" in found and n > 1 and m > 1 and n + m == gpus == 7
+    assert main(["plan", *words, "--gpus", str(gpus)]) == 0
+    few = refused(capsys, *words, "--gpus", "64", "--cluster", "ray", "--cluster.learners", str(n - 1))
+    assert (
+        f"with --cluster.learners {n - 1} on 64 GPUs: a learner needs at least" in few
+        and f"Take {n} learners instead" in few
+    )
+    few = refused(capsys, *words, "--gpus", "64", "--cluster", "ray", "--cluster.samplers", str(m - 1))
+    assert f"with --cluster.samplers {m - 1} on 64 GPUs: a sampler needs" in few and f"Take {m} samplers instead" in few
+
+
+def test_several_gpus_of_this_machine_are_not_added_up_as_one(cluster, capsys):
+    """Each process has a GPU of its own, or one of each kind share one."""
+    work = replace(WORK, P=8, G=2, T=8, answer=8)
+    room, nothing = (
+        fit.Room(10 * 2**30, 2**30, "GPU memory of one"),
+        Need({"Python and libraries": 0.0, "weights": 0.0}, {}, {}),
+    )
+    tiny = estimate.Plan(TrainConfig(), replace(cluster.shape, layers=2), work, nothing, room, Rates(1, 1), [], 0.0)
+    crew = Here(tiny, plans.UNTIMED, find("dr_grpo"), cores=2, threads=1, gpus=True)
+    alone, shared = Cluster(1, 1), Cluster(2, 1)
+    sizes = crew.learner_bytes(alone), crew.sampler_bytes(alone)
+    assert crew.fullest(alone) == ("a learner", max(sizes))
+    assert crew.fullest(shared) == ("a learner and a sampler on one GPU", crew.learner_bytes(shared) + sizes[1])
+    assert replace(crew, gpus=False).fullest(alone) == ("1 learner, 1 sampler", sum(sizes)), (
+        "one memory holds all processes"
+    )
+
+
+# -- answers in pieces ---------------------------------------------------------------------------------------------
+def test_pieces_are_planned_with_what_they_read_again_and_how_fresh_they_make_a_token(cluster):
+    whole = Forecast(cluster, Cluster(16, 48, staleness=3), {})
+    cut = Forecast(cluster, Cluster(16, 48, staleness=3, partial=1024), {})
+    lengths = scale.Lengths.of(2048, 8192)
+    rows = 11 * 16  # of 512 problems by 48 samplers
+    read = sum(cluster.decoder(48).prefill(rows * lengths.alive(n), 200 + n) for n in (1024, 2048))
+    assert {s.name: s.seconds for s in cut.drawing}["read again"] == pytest.approx(read) and read > 0
+    assert cut.sides[0] == pytest.approx(whole.sides[0] + read) and cut.sides[1] == whole.sides[1]
+    assert cut.seconds >= whole.seconds, "no step is shorter for it"
+    assert whole.behind == 3 > cut.behind > 1
+    beyond = sum(max(0.0, lengths.any_alive(t + 0.5, 1)) * (2 if t >= 2048 else 1) for t in range(1024, 8192))
+    assert cut.behind == pytest.approx(3 - beyond / 2048, rel=1e-3)
+    assert Forecast(cluster, Cluster(16, 48, staleness=3, partial=8192), {}).behind == 3, "none is longer than a piece"
+
+
+def test_a_plan_in_pieces_tries_what_training_allows_and_refuses_the_rest(capsys):
+    words = ["--gpu", "h100", "--gpus", "16", *SEVEN, "--cluster", "ray", "--cluster.partial", "512"]
+    assert main(["plan", "dr_grpo", *words, "--json", "-"]) == 0
+    assert [row["staleness"] for row in json.loads(capsys.readouterr().out)] == [2], "fewer have no pieces"
+    assert "--cluster.partial 512 lets an answer go on" in refused(
+        capsys, "dr_grpo", *words, "--cluster.staleness", "1"
+    )
+    assert "draws others after what those earned" in refused(capsys, "dapo", *words)
+    small = ["--prompts-per-step", "2", "--samples-per-prompt", "2", "--max-new-tokens", "4", "--cluster", "ray"]
+    assert "lets an answer go on" in refused(capsys, "grpo", *small, "--cluster.partial", "2")
 
 
 def test_a_model_that_fits_nowhere_is_refused_with_what_would_help(capsys):
@@ -201,5 +310,5 @@ def test_the_documented_table_is_what_the_plan_says(cluster):
     crew = replace(cluster, work=replace(WORK, prompt=18.0, longest=18, eval_rows=235))  # the task's own
     with typed():
         for row in rows:
-            assert row[1:] == list(map(str, split_row(crew.splits(int(row[1])))))
+            assert row[1:] == list(map(str, split_row(crew.splits(Cluster(staleness=int(row[1]))))))
     assert len(rows) == 2

@@ -29,7 +29,7 @@ class Foreign:
     same_numbers = False
     made: list["Foreign"] = []  # noqa: RUF012
 
-    def __init__(self, model, at_once):
+    def __init__(self, model, at_once, alone):
         directory, dtype = model.hf.name_or_path, model.hf.dtype
         self.model = replace(model, hf=type(model.hf).from_pretrained(directory, dtype=dtype))
         for weight in self.model.hf.parameters():

@@ -5,6 +5,7 @@ import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,6 +55,27 @@ def test_where_there_is_none_the_command_that_brings_it_is_named(monkeypatch):
 def test_a_build_for_another_device_is_the_same_version(monkeypatch):
     monkeypatch.setattr(vllm_sampler, "version", lambda package: "0.32.0+cpu")
     assert vllm_sampler.refuse_another_version() is None
+
+
+class OnCard:
+    """A model of 2 GB, as far as memory goes, on a card of 80."""
+
+    device = torch.device("cuda")
+
+    class hf:
+        @staticmethod
+        def parameters():
+            return [torch.empty(500_000_000, device="meta"), torch.empty(0, device="meta")]
+
+
+def test_a_card_that_no_trainer_computes_on_is_taken_but_for_the_model_beside(monkeypatch):
+    """Both copies and what is drawn are vLLM's usual nine tenths; beside a trainer it is less, and none between two calls."""
+    card = SimpleNamespace(total_memory=80_000_000_000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    alone, beside = (vllm_sampler.memory_of(OnCard, alone) for alone in (True, False))
+    assert alone == {"gpu_memory_utilization": pytest.approx(0.9 - 2 / 80), "enable_sleep_mode": False}
+    assert beside == {"gpu_memory_utilization": 0.4, "enable_sleep_mode": True}
+    assert vllm_sampler.memory_of(models.load(str(starter.path())), True) == {"kv_cache_memory_bytes": 1 << 30}
 
 
 # -- the engine itself

@@ -30,11 +30,11 @@ Box = Sequence[Any]  # one reference to packed weights in Ray's store: inside a 
 class SamplerActor:
     """A whole model that draws answers. It begins with the weights of version 0, also when it begins again.
 
-    Built by the first call, whose error is one of ours and not of an actor that could not be made.
+    Built by the first call, whose error is one of ours and not of an actor that could not be made. alone: nobody learns on its GPU.
     """
 
-    def __init__(self, order: Order) -> None:
-        self.order, self.version = order, 0
+    def __init__(self, order: Order, alone: bool = False) -> None:
+        self.order, self.alone, self.version = order, alone, 0
 
     @cached_property
     def model(self) -> Model:
@@ -43,7 +43,7 @@ class SamplerActor:
 
     @cached_property
     def sampler(self) -> Sampler:
-        return make_sampler(self.model, self.order.config.sampler)
+        return make_sampler(self.model, self.order.config.sampler, alone=self.alone)
 
     def same_numbers(self) -> bool:
         """Whether it has the trainer's numbers, once it is ready."""

@@ -20,6 +20,8 @@ from rung.plan.fit import room
 ADDRESS = "RAY_ADDRESS"
 KNOCK = 5.0  # seconds in which the head of a cluster must answer
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0, on any system: no address but 127.0.0.1
+UNSAID = "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray's driver does not print; read when Ray is imported
+ENDED = r"A worker died or was killed|killed due to memory pressure"
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "rung"}
 
 _began = False  # of the process: it has had a cluster of its own
@@ -54,6 +56,7 @@ def join(store: int) -> Capacity:
     Raises:
         InputError: the cluster of RAY_ADDRESS does not answer.
     """
+    _unsaid()
     address = os.environ.get(ADDRESS, "")
     if not address:
         return _begin(store)
@@ -96,6 +99,14 @@ def _begin(store: int) -> Capacity:
             address="local", num_cpus=here.cpus, num_gpus=here.gpus, object_store_memory=store, include_dashboard=False, **QUIET
         )  # fmt: skip
     return here
+
+
+def _unsaid() -> None:
+    """Of each process that ends Ray's driver prints a paragraph, also without the logs of others (QUIET). Here a line says so,
+    and what becomes of its work."""
+    theirs = os.environ.get(UNSAID)
+    if theirs is None or ENDED not in theirs:
+        os.environ[UNSAID] = ENDED if theirs is None else f"{theirs}|{ENDED}"
 
 
 def deaths() -> tuple[type[Exception], ...]:

@@ -112,7 +112,8 @@ class Actors:
 
         kind, lives = ray.remote(SamplerActor), {"max_restarts": -1, "max_task_retries": 0}
         return [
-            kind.options(**lives, **places.sampler(i, order.threads)).remote(order) for i in range(self.spread.samplers)
+            kind.options(**lives, **places.sampler(i, order.threads)).remote(order, places.alone(i))
+            for i in range(self.spread.samplers)
         ]
 
     def _learners(self, order: Order, places: Places) -> list[Any]:

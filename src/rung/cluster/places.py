@@ -24,6 +24,10 @@ class Places:
     def sampler(self, i: int, threads: int) -> dict[str, Any]:
         return self._options(self.has.gpus - 1 - i, threads)
 
+    def alone(self, i: int) -> bool:
+        """Whether no learner is on this sampler's GPU: samplers begin with the last GPU, learners with the first."""
+        return self.gpus and self.has.gpus - 1 - i >= self.spread.learners
+
     def _options(self, gpu: int, threads: int) -> dict[str, Any]:
         alone = self.spread.learners + self.spread.samplers <= (self.has.gpus if self.gpus else self.has.cpus)
         part = 1.0 if alone else 0.5

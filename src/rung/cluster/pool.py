@@ -17,6 +17,7 @@ from torch import Tensor
 from rung.cluster.connect import deaths
 from rung.cluster.weights import Shipped, pack
 from rung.errors import RunFailed, setting
+from rung.io.terminal import say_notes
 from rung.records import Rollout, SamplingLaw
 from rung.rollout.draws import Draws
 
@@ -157,6 +158,7 @@ class SamplerPool:
                     f"{TRIES} samplers have died of the same answers ({unit.why}). Usually memory ran out: draw fewer at a time "
                     f"({setting('prompts_per_step')}, {setting('samples_per_prompt')}), or give the cluster more."
                 ) from error
+        say_notes([f"a sampler has ended ({unit.why}); its answers are drawn again, and are the same"])
         seat.away = seat.actor.same_numbers.remote()
         return None
 

@@ -17,6 +17,7 @@ from rung.cluster.connect import deaths
 from rung.cluster.weights import Shipped
 from rung.errors import RunFailed, setting
 from rung.io.checkpoints import Checkpoints
+from rung.io.terminal import say_notes
 from rung.records import Assessed, Batch, State, StepResult
 from rung.rollout.collect import Collected
 from rung.rollout.phases import Phase, untold
@@ -108,6 +109,11 @@ class RemoteLearner:
                         f"{TRIES} groups of learners have died of step {self.version + 1} ({error}). Usually memory ran out: lower "
                         f"{setting('activation_gib')}, or give the cluster more. The run goes on from its newest checkpoint."
                     ) from error
+                say_notes(
+                    [
+                        f"a learner has ended ({error}); all are made anew and take the steps since the newest checkpoint again"
+                    ]
+                )
         raise AssertionError("the last try returns or raises")
 
     def _again(self) -> None:

@@ -11,7 +11,7 @@ from rung.plan.fit import estimate, resident_bytes
 from rung.plan.memory import GIB, Need, Workload, sketch
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
-from rung.settings.cluster import Cluster, counted
+from rung.settings.cluster import PIECES, Cluster, counted
 from rung.tasks.environments.protocol import Conversational, Environment, Observes, Splits
 from rung.training.config import TrainConfig
 
@@ -68,11 +68,11 @@ def refuse_pieces(recipe: Recipe, spread: Cluster, env: Environment) -> None:
     if spread.partial is None:
         return
     asked = setting("cluster.partial", spread.partial)
-    if spread.staleness < 2:
+    if spread.staleness < PIECES:
         raise InputError(
             f"{asked} lets an answer go on by the weights of the next update, and with "
             f"{setting('cluster.staleness', spread.staleness)} no others than its first are there before it is learned from. Give "
-            f"{setting('cluster.staleness', 2)} or more, or leave {setting('cluster.partial')} out."
+            f"{setting('cluster.staleness', PIECES)} or more, or leave {setting('cluster.partial')} out."
         )
     if isinstance(env, Conversational):
         raise InputError(

@@ -8,16 +8,18 @@ of zero-variance groups, make the real step cheaper than an estimate at the full
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rung.io.tables import say_verdict, show
 from rung.io.terminal import say_notes, span
 from rung.kernels.device import choose
 from rung.maths.logprob import CHUNK_ELEMENTS, keeps
-from rung.plan import fit
+from rung.plan import fit, judging
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
-from rung.plan.rehearsal import Line, Rates, Timings, machine_rates, rehearse, unsteady
+from rung.plan.rehearsal import BUSY, Line, Rates, Timings, busy, crowding, machine_rates, rehearse
 from rung.recipes import Recipe
+from rung.tasks.environments.protocol import Environment
 from rung.training import defaults
 from rung.training.checkpoint import kept
 from rung.training.config import TrainConfig
@@ -26,6 +28,7 @@ from rung.training.setup import locate, settle
 OPTIMIZER_PASSES = 18  # reads and writes of one float32 number per weight in clipping and AdamW
 ANSWER_SECONDS = 1.5e-4  # Python around one answer: its problem's text to tokens, its tokens to lists, its row to drop
 STEP_SECONDS = 0.025  # Python around an optimizer step: objective, metrics, clipping; both matter to a tiny model only
+NOW = "as busy as this machine is now"
 LONGEST = 2  # longest over mean answer of a step: 3 at the start of the starter's training, 2.1 after five steps, 1.3 at its end
 
 
@@ -134,10 +137,16 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     return [*out, PhaseCost("update", flops, seconds)]
 
 
+Refuse = Callable[[Recipe, Environment], None]
+
+
 # -- the plan ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Plan:
-    """Memory and seconds of a run, and what they were computed from."""
+    """Memory and seconds of a run on a machine with nothing else to do, and what they were computed from.
+
+    crowding: how many times as long what was timed took, by the clock, beside what else ran.  judging: of an answer.
+    """
 
     config: TrainConfig
     shape: Shape
@@ -149,6 +158,8 @@ class Plan:
     evaluation: float
     notes: tuple[str, ...] = ()
     timings: Timings | None = None  # None: this kind of model is not rehearsed
+    crowding: float = 1.0
+    judging: float = 0.0
 
     @property
     def step_seconds(self) -> float:
@@ -164,19 +175,22 @@ class Plan:
 
     @property
     def run_seconds(self) -> float:
-        """All steps and evaluations; loading, checkpoints and the verifier are not in it."""
+        """All steps and evaluations; loading and checkpoints are not in it, nor judges other than the task's verifiers."""
         evaluations = 2 + self.config.evaluations_within(self.steps, self.work.eval_rows)
         return self.steps * self.step_seconds + evaluations * self.evaluation
 
 
-def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
+def plan(config: TrainConfig, answer_tokens: float | None = None, refuse: Refuse = lambda recipe, env: None) -> Plan:
     """Plan the run of `config`; answer_tokens: the answers' expected mean length, None: all at the limit.
+
+    refuse: what else may be wrong with the recipe and its problems, asked before anything is timed.
 
     Raises:
         InputError: the settings are refused by `rung train` too, or the run cannot fit into memory.
     """
     given = config
     config, recipe, splits = settle(given)
+    refuse(recipe, splits.train)
     model = sketch(locate(config.model), config.dtype, trust_remote_code=config.trust_remote_code)
     model.codec = model.codec.writing(config)
     config, splits = defaults.by_model(given, config, splits, model.codec)
@@ -186,19 +200,25 @@ def plan(config: TrainConfig, answer_tokens: float | None = None) -> Plan:
     room, need = fit.room(on), fit.estimate(config, recipe, model, work, on)
     if not config.ignore_memory and config.cluster == "local":
         fit.refuse(config, recipe, model, work, on, room)
+    judged = judging.judging(splits.train)
     rates = machine_rates(shape, DTYPES[config.dtype], on)
     timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
-    busy = unsteady()
-    splits = splits if busy is None else replace(splits, notes=(*splits.notes, busy))
+    times, notes = crowding(), (*splits.notes, *filter(None, [judging.untold(splits.train, judged)]))
     if timings is None:
         slow = "the time of a step is not estimated: this kind of model runs by its own forward, which is not rehearsed"
-        return Plan(config, shape, work, need, room, rates, [], 0.0, (*splits.notes, slow))
-    step = phases(shape, work, recipe, timings, rates)
+        return Plan(config, shape, work, need, room, rates, [], 0.0, (*notes, slow))
+    step = [*phases(shape, work, recipe, timings, rates), *_judged(judged, work)]
     held_out = replace(work, P=work.eval_rows, G=1)
     rows = min(work.eval_rows, work.at_once)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
-    evaluation += ANSWER_SECONDS * work.eval_rows
-    return Plan(config, shape, work, need, room, rates, step, evaluation, splits.notes, timings)
+    evaluation += (ANSWER_SECONDS + (judged or 0.0)) * work.eval_rows
+    notes = (*notes, *filter(None, [busy(times)]))
+    return Plan(config, shape, work, need, room, rates, step, evaluation, notes, timings, times, judged or 0.0)
+
+
+def _judged(seconds: float | None, w: Workload) -> list[PhaseCost]:
+    """P G answers, by the task's own verifier."""
+    return [] if seconds is None else [PhaseCost("judge", 0.0, seconds * w.P * w.G)]
 
 
 def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:
@@ -206,12 +226,21 @@ def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:
     if not p.phases:
         return []
     products = sum(x.flops for x in p.phases) / p.rates.gemm
-    return [
+    run = f"{p.steps} steps and evaluations"
+    rows = [
         *[("step", x.name, round(x.seconds, 3), "s", round(x.flops / p.rates.gemm, 3)) for x in p.phases],
         ("step", "whole step", round(p.step_seconds, 3), "s", round(products, 3)),
         ("run", "evaluation", round(p.evaluation, 3), "s", None),
-        ("run", f"{p.steps} steps and evaluations", round(p.run_seconds, 1), "s", None),
+        ("run", run, round(p.run_seconds, 1), "s", None),
     ]
+    if p.crowding >= BUSY:
+        rows.append(("step", f"whole step, {NOW}", round(p.step_seconds * p.crowding, 3), "s", None))
+        rows.append(("run", f"{run}, {NOW}", round(p.run_seconds * p.crowding, 1), "s", None))
+    return [*rows, crowded(p.crowding)]
+
+
+def crowded(times: float) -> tuple[str, str, float, str, None]:
+    return ("machine", "beside what else runs, times as long", round(times, 2), "", None)
 
 
 def checkpoint_bytes(s: Shape) -> int:
@@ -255,8 +284,10 @@ def verdict_on(p: Plan) -> str:
     sizes = (size / GIB for size in (p.need.peak, p.room.limit, p.room.free))
     peak, limit, free = (f"{size:.2g}" if size < 10 else f"{size:.0f}" for size in sizes)
     time = f"about {span(p.run_seconds)} for {p.steps} steps" if p.phases else "its time is not estimated"
+    if p.phases and p.crowding >= BUSY:
+        time += f" if this machine does nothing else, and about {span(p.run_seconds * p.crowding)} {NOW}"
     if p.need.peak > p.room.limit:
-        return f"does not fit: it needs {peak} GiB, and there are {limit}; {time} if it did."
+        return f"does not fit: it needs {peak} GiB, and there are {limit}; if it did: {time}."
     if p.need.peak > p.room.free:
         return f"fits the machine, but not beside what else is running: {peak} of {limit} GiB, and {free} are free now; {time}."
     return f"fits: {peak} of {limit} GiB, {time}."

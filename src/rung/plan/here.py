@@ -27,13 +27,14 @@ SUMS = 10  # in a step
 
 @dataclass(frozen=True)
 class Here:
-    """plan: of the same run in one process.  timings: of one process with `threads`.  cores: of all; or GPUs."""
+    """plan: of the same run in one process.  timings: of one process with `threads`.  cores: of all; or GPUs, if `gpus`."""
 
     plan: Plan
     timings: Timings
     recipe: Recipe
     cores: int
     threads: int
+    gpus: bool = False
 
     @property
     def places(self) -> float:
@@ -45,10 +46,13 @@ class Here:
         own = replace(p.work, P=math.ceil(p.work.P / m))
         drawn = [x for x in phases(p.shape, own, self.recipe, self.timings, p.rates) if x.name.startswith("sample")]
         seconds = sum(x.seconds for x in drawn) - ANSWER_SECONDS * own.P * own.G
+        again = scale.going_on(own, own.P * own.G, spread.partial, spread.staleness) if spread.partial else []
+        read, each = self.timings.prefill, CALL * (1 + len(again))
         return (
-            Stage("draw", seconds + CALL * CALLS, m * self.threads),
-            Stage("judge", scale.driver_seconds(p.work)),
-        )  # fmt: skip
+            Stage("draw", seconds + CALL + each, m * self.threads),
+            Stage("read again", sum(read.base * n / p.work.P + read.each * n * c for n, c in again), m * self.threads),
+            Stage("judge", scale.driver_seconds(p.work, p.judging)),
+        )
 
     def learning(self, spread: Cluster) -> tuple[Stage, ...]:
         """The update on each one's rows, what FSDP2 adds to it, and the weights' way through Ray's store."""
@@ -83,14 +87,24 @@ class Here:
         """Python and its libraries; not on a GPU."""
         return float(self.plan.need.held["Python and libraries"])
 
-    def total_bytes(self, spread: Cluster) -> float:
-        """Of all processes, that which was started and the store among them."""
+    def fullest(self, spread: Cluster) -> tuple[str, float]:
+        """What takes the most of the memory that there is, and how many bytes: all processes, that which was started and the
+        store among them; of GPUs the fullest one, which has a process of its own, or one of each kind if there are too few."""
+        if self.gpus:
+            sizes = [("a learner", self.learner_bytes(spread)), ("a sampler", self.sampler_bytes(spread))]
+            if spread.learners + spread.samplers > self.cores:
+                return "a learner and a sampler on one GPU", sum(size for _, size in sizes)
+            return max(sizes, key=lambda one: one[1])
         weights = self.plan.need.held["weights"]
         own = self.process + weights * (2 + spread.staleness)
-        return own + spread.learners * self.learner_bytes(spread) + spread.samplers * self.sampler_bytes(spread)
+        own += spread.learners * self.learner_bytes(spread) + spread.samplers * self.sampler_bytes(spread)
+        return spread.said, own
+
+    def behind(self, spread: Cluster) -> float:
+        return scale.behind(self.plan.work, spread.staleness, spread.partial)
 
     def fits(self, spread: Cluster) -> bool:
-        return self.total_bytes(spread) <= self.plan.room.limit
+        return self.fullest(spread)[1] <= self.plan.room.limit
 
     def others(self, spread: Cluster) -> Iterator[Forecast]:
         """Answers one step old; one process more or less of each kind."""

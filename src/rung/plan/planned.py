@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
-from rung.errors import setting
 from rung.network.model import Model
 from rung.plan import scale
 from rung.plan.estimate import PhaseCost, phases
@@ -18,7 +17,7 @@ from rung.plan.rehearsal import Line, Rates, Timings
 from rung.plan.spread import GAIN, Forecast, best, corrected, shifted
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
-from rung.rollout.vllm_sampler import CUDA_SHARE
+from rung.rollout.vllm_sampler import ALONE, CUDA_SHARE, share
 from rung.settings.cluster import Cluster
 from rung.training import needs
 from rung.training.config import TrainConfig
@@ -26,13 +25,13 @@ from rung.training.config import TrainConfig
 NOTHING = Line(0.0, 0.0)
 UNTIMED = Timings(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
 GIBS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0)  # of activations that are tried
-FILLED = 0.9  # of a GPU's memory that is planned with: a context, fragments, and what the estimate misses
+FILLED = ALONE  # of a GPU's memory that is planned with: the rest is a context, fragments, and what the estimate misses
 RECOMPUTED = 4 / 3  # of a backward's products, where the forward is computed again
 
 
 @dataclass(frozen=True)
 class Planned:
-    """gpus: all that there are. Learners and samplers each take one. work: of a whole step."""
+    """gpus: all that there are. Learners and samplers each take one. work: of a whole step.  judging: seconds of an answer here."""
 
     gpu: Gpu
     gpus: int
@@ -40,6 +39,7 @@ class Planned:
     recipe: Recipe
     model: Model = field(repr=False)
     work: Workload
+    judging: float = 0.0
 
     @property
     def places(self) -> float:
@@ -68,18 +68,20 @@ class Planned:
         """This spread in the micro-batches that take the least time; None: none fits."""
         return best(Forecast(cut, spread, {**settings, **cut.settings}) for cut in self.cuts if cut.fits(spread))
 
-    def splits(self, staleness: int, learners: int | None = None, samplers: int | None = None) -> Forecast | None:
+    def splits(self, spread: Cluster, learners: int | None = None, samplers: int | None = None) -> Forecast | None:
         """The best split of the GPUs, with a correction where answers are stale; None: none fits.
 
-        learners, samplers: of those with so many alone. What makes a step no shorter is left out, a machine at a time.
+        spread: whose staleness and pieces it has.  learners, samplers: of those with so many alone. What makes a step no
+        shorter is left out, a machine at a time.
         """
-        recipe, more = corrected(self.recipe, staleness)
-        crew = replace(self, recipe=recipe)
+        recipe, more = corrected(self.recipe, spread.staleness)
+        crew, pieces = replace(self, recipe=recipe), {"cluster.partial": spread.partial} if spread.partial else {}
 
         def tried(splits: Iterable[tuple[int, int]]) -> Iterator[Forecast]:
             for n, m in splits:
-                own = {"cluster.learners": n, "cluster.samplers": m, "cluster.staleness": staleness, **more}
-                one = crew.cut(Cluster(n, m, staleness), own) if n + m <= max(self.gpus, 2) else None
+                own = {"cluster.learners": n, "cluster.samplers": m, "cluster.staleness": spread.staleness}
+                fits = n + m <= max(self.gpus, 2)
+                one = crew.cut(replace(spread, learners=n, samplers=m), {**own, **pieces, **more}) if fits else None
                 if one is not None:
                     yield one
 
@@ -117,10 +119,9 @@ class Planned:
         return phases(self.shape, self.work, self.recipe, UNTIMED, Rates(1.0, math.inf))
 
     def decoder(self, samplers: int) -> scale.Decoder:
-        paged = self.config.sampler != USUAL
-        layer = scale.LAYER["vllm" if paged else "torch"]
+        layer = scale.LAYER["vllm" if self.paged else "torch"]
         alike = replace(self.shape, micro_tokens=0, checkpoints=False)  # of all cuts, so that each is worked out once
-        return scale.Decoder(alike, self.gpu, self.at_once(samplers), paged, layer)
+        return scale.Decoder(alike, self.gpu, self.at_once(samplers), self.paged, layer)
 
     def drawing(self, spread: Cluster) -> tuple[Stage, ...]:
         """The sampling side of a step: weights arrive, answers are drawn, one process judges them."""
@@ -129,10 +130,13 @@ class Planned:
         if "greedy" in self.recipe.needs:
             seconds += scale.sampling_seconds(d, replace(self.work, G=1), m)
         load = scale.load_seconds(self.shape, n, m, self.gpu) if spread.staleness else 0.0
+        rows = math.ceil(self.work.P / m) * self.work.G
+        again = scale.going_on(self.work, rows, spread.partial, spread.staleness) if spread.partial else []
         return (
             Stage("load weights", load, m),
             Stage("draw", seconds, m),
-            Stage("judge", scale.driver_seconds(self.work)),
+            Stage("read again", sum(d.prefill(k, length) for k, length in again), m),
+            Stage("judge", scale.driver_seconds(self.work, self.judging)),
         )
 
     def learning(self, spread: Cluster) -> tuple[Stage, ...]:
@@ -166,28 +170,43 @@ class Planned:
         traffic = scale.traffic_seconds(s, parts, learners, self.gpu, gradient=gradient)
         return phase.flops * (RECOMPUTED if gradient and s.checkpoints else 1.0), traffic
 
+    def behind(self, spread: Cluster) -> float:
+        return scale.behind(self.work, spread.staleness, spread.partial)
+
     # -- bytes ------------------------------------------------------------------------------------------------------
+    @property
+    def paged(self) -> bool:
+        """Whether a sampler is vllm, which has a part of the GPU for its own copy of the model, keys and values."""
+        return self.config.sampler != USUAL
+
+    @property
+    def vllm(self) -> float:
+        """Bytes of that part."""
+        return self.gpu.memory * share(self.weights, self.gpu.memory, alone=self.gpus > 1)
+
     def at_once(self, samplers: int) -> float:
         """Answers that a sampler decodes together: as many as its kind does, and as vllm's pages hold."""
         most = SAMPLERS[self.config.sampler].at_once
-        if self.config.sampler == USUAL:
+        if not self.paged:
             return most
         each = scale.token_bytes(self.shape) * (self.work.prompt + self.work.answer)
-        return max(min(most, (CUDA_SHARE * self.gpu.memory - self.weights) / each), 1.0)
+        return max(min(most, (self.vllm - self.weights) / each), 1.0)
 
     @property
     def weights(self) -> float:
         return float(self.shape.parameters * self.shape.width)
 
     def sampler_bytes(self, spread: Cluster) -> float:
-        """The whole model, and the keys and values of what it decodes together; vllm: its share of the GPU, which holds a
-        second model and at least one answer, beside the first."""
+        """The whole model, and the keys and values of what it decodes together; vllm: beside the model its part of the GPU,
+        which holds another one and at least one answer."""
         m = spread.samplers
         own = replace(self.work, P=math.ceil(self.work.P / m), eval_rows=math.ceil(self.work.eval_rows / m))
-        if self.config.sampler == USUAL:
+        if not self.paged:
             return self.weights + sum(need(self.shape, own, self.recipe, 0, cpu=False).sampling.values())
         least = self.weights + scale.token_bytes(self.shape) * (own.longest + own.T)
-        return self.weights + max(self.gpu.memory * CUDA_SHARE, least / CUDA_SHARE)
+        if self.gpus > 1:
+            return max(self.usable, self.weights + least)
+        return self.weights + max(self.vllm, least / CUDA_SHARE)
 
     def learner_bytes(self, spread: Cluster) -> float:
         return learner_bytes(self.shape, self.work, self.recipe, spread.learners)
@@ -199,45 +218,6 @@ class Planned:
     @property
     def usable(self) -> float:
         return FILLED * self.gpu.memory
-
-    def why_not(self, spread: Cluster | None = None) -> str:
-        """Why this split fits nowhere, or no split of these GPUs, in words, and what would help."""
-        n, m = (
-            (spread.learners, spread.samplers)
-            if spread
-            else (max(self.gpus - 1, 1), min(self.gpus - 1 or 1, self.work.P))
-        )
-        has = f"of {self.gpu.name} {self.usable / 1e9:.0f} GB are planned with"
-        sampler, learner = self.sampler_bytes(Cluster(1, m)), self.learner_bytes(Cluster(n, 1))
-        if self.weights > (self.usable if self.config.sampler == USUAL else self.gpu.memory * CUDA_SHARE):
-            half = f"{setting('dtype', 'bfloat16')}, which is half of it, " if self.shape.width == 4 else ""
-            beside = "" if self.config.sampler == USUAL else f", and vllm once more in {CUDA_SHARE:.0%} of it"
-            divides = setting("cluster", "ray")
-            return (
-                f"a sampler holds the whole model on one GPU ({self.weights / 1e9:.0f} GB of weights{beside}), and {has}; "
-                f"{divides} divides no model over several. Take {half}a GPU of more memory or a smaller model, or "
-                "carry the recipe into a trainer whose samplers divide theirs (`rung export`)"
-            )
-        if sampler > self.usable:
-            paged = replace(self, config=replace(self.config, sampler="vllm"))
-            other = f"{setting('sampler', 'vllm')}, which holds as many as there is room for, "
-            return (
-                f"a sampler needs {sampler / 1e9:.0f} GB for the model and the answers that it draws together, and {has}. Take "
-                f"{other if paged.sampler_bytes(Cluster(1, m)) <= self.usable else ''}more GPUs, or a lower "
-                f"{setting('max_new_tokens')} or {setting('prompts_per_step')}"
-            )
-        least = min(self.cuts, key=lambda cut: cut.learner_bytes(Cluster(n, 1)))
-        needs_least = least.learner_bytes(Cluster(n, 1))
-        if needs_least <= self.usable < learner:
-            words = " ".join(setting(name, value) for name, value in least.settings.items())
-            return f"a learner would need {learner / 1e9:.0f} GB, and {has}. Give {words}: then it needs {needs_least / 1e9:.0f} GB"
-        if needs_least <= self.usable:
-            return f"a learner and a sampler need {(needs_least + sampler) / 1e9:.0f} GB together, and {has}. Take two GPUs"
-        return (
-            f"a learner needs at least {needs_least / 1e9:.0f} GB (it loads the whole model, and that of a reference or critic "
-            f"beside it, before it deals them out), and {has}. Take a GPU of more memory, more of them, a smaller model, or a "
-            "recipe without these"
-        )
 
 
 @cache

@@ -2,6 +2,9 @@
 
 Nothing is read from disk. Rates of matrix products and of memory alone would miss what an implementation adds to
 them, so both are measured: the rates give the bound that no code can beat, the rehearsal what ours takes.
+
+What is timed on a CPU counts by its own seconds on a core, which run only while it does: so much as the clock shows besides,
+others had the core. On a GPU there is the clock alone.
 """
 
 from __future__ import annotations
@@ -33,9 +36,22 @@ CACHE_BYTES = 100 << 20  # weights that decoding must come past, so that they ar
 PROBE_FLOPS = 1e10  # work of one call of a probe, about: a tenth of a second on a core
 LEAST, MOST = 3, 9  # calls that are timed; more than LEAST only where they take less than SHORT
 SHORT = 0.2  # seconds together
-UNSTEADY = 2.0  # half the calls took this many times the shortest one: something else runs on this machine
-spreads: list[float] = []  # of what this rehearsal has timed: median over shortest
+BUSY = (
+    1.5  # by the clock, half of the calls took this many times their own seconds: something else runs on this machine
+)
+timed: list[Took] = []  # of what this rehearsal has timed: the median by the clock, and the shortest
 STREAM_ELEMENTS = 1 << 24  # 64 MiB of float32
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds. clock: between two looks at it.  own: of this thread on a core; on a GPU the clock's: no thread counts its work."""
+
+    clock: float
+    own: float
+
+    def __sub__(self, other: Took) -> Took:
+        return Took(self.clock - other.clock, self.own - other.own)
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ class Timings:
 
 def machine_rates(s: Shape, dtype: torch.dtype, on: torch.device) -> Rates:
     """A product [n, D] x [D, F], the one that the model makes most; and a long copy."""
-    spreads.clear()
+    timed.clear()
     n = int(min(max(PROBE_FLOPS / (4 * s.D * s.F), 64), 4096))
     x, weight = (torch.full(size, 0.5, dtype=dtype, device=on) for size in ((n, s.D), (s.F, s.D)))
     with torch.no_grad():
@@ -118,14 +134,18 @@ def rehearse(sketch: Model, s: Shape, w: Workload, dtype: torch.dtype, on: torch
     )
 
 
-def unsteady() -> str | None:
-    """A sentence if the times of this rehearsal differed by much."""
-    worst = max(spreads, default=1.0)
-    if worst < UNSTEADY:
+def crowding() -> float:
+    """sum of medians by the clock / sum of the shortest: how many times as long all of this rehearsal took as alone."""
+    return max(1.0, sum(t.clock for t in timed) / max(sum(t.own for t in timed), 1e-9))
+
+
+def busy(times: float) -> str | None:
+    """A sentence where what was timed took so many times as long as alone."""
+    if times < BUSY:
         return None
     return (
-        f"the machine was busy: half the timings took {worst:.1f} times the shortest or more. The estimate is of the shortest, "
-        "so of a machine that does nothing else; beside the same load the run takes longer"
+        f"this machine is busy: what was timed took {times:.1f} times as long as alone. Seconds are of this machine with nothing "
+        "else to do; beside what runs now, the run takes about so many times as long"
     )
 
 
@@ -185,12 +205,12 @@ def _sample(model: Model, prompts: int, length: int, samples: int, new: int) -> 
     sampler, law = make_sampler(model), SamplingLaw(max_new_tokens=new)
     seen: list[tuple[float, float]] = []
 
-    def total() -> float:
+    def total() -> Took:
         with _clock(model) as inside:
             whole = _once(
                 lambda: sampler.sample([[1] * length] * prompts, law, Draws.whole(0, prompts * samples)), model.device
             )
-        seen.append((sum(inside), whole - sum(inside)))
+        seen.append((sum(inside), whole.own - sum(inside)))
         return whole
 
     _shortest(total)
@@ -199,13 +219,13 @@ def _sample(model: Model, prompts: int, length: int, samples: int, new: int) -> 
 
 @contextmanager
 def _clock(model: Model) -> Iterator[list[float]]:
-    """Seconds that the sampler spends in the model's layers, one number for each call."""
-    plain, seconds = PackedStream.hidden, []
+    """Own seconds of the sampler in the model's layers, one number for each call."""
+    plain, seconds = PackedStream.hidden, list[float]()
 
     def timed(stream: PackedStream, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
         start = _now(model.device)
         out = plain(stream, ids, positions, layout)
-        seconds.append(_now(model.device) - start)
+        seconds.append((_now(model.device) - start).own)
         return out
 
     PackedStream.hidden = timed  # type: ignore[method-assign, assignment]
@@ -254,13 +274,14 @@ def _head(s: Shape, w: Workload, dtype: torch.dtype, on: torch.device) -> Line:
     return Line.through(points[0], points[1])
 
 
-def _now(on: torch.device) -> float:
+def _now(on: torch.device) -> Took:
     if on.type == "cuda":
         torch.cuda.synchronize(on)
-    return time.perf_counter()
+    clock = time.perf_counter()
+    return Took(clock, time.thread_time() if on.type == "cpu" else clock)
 
 
-def _once(call: Callable[[], object], on: torch.device) -> float:
+def _once(call: Callable[[], object], on: torch.device) -> Took:
     start = _now(on)
     call()
     return _now(on) - start
@@ -272,9 +293,11 @@ def _best(call: Callable[[], object], on: torch.device) -> float:
     return _shortest(lambda: _once(call, on))
 
 
-def _shortest(time_it: Callable[[], float]) -> float:
+def _shortest(time_it: Callable[[], Took]) -> float:
+    """By its own seconds: of threads, the calling one computes as much as any other, or waits for them."""
     seen = [time_it() for _ in range(LEAST)]
-    while len(seen) < MOST and sum(seen) < SHORT:
+    while len(seen) < MOST and sum(t.clock for t in seen) < SHORT:
         seen.append(time_it())
-    spreads.append(sorted(seen)[len(seen) // 2] / max(min(seen), 1e-9))
-    return min(seen)
+    own = min(t.own for t in seen)
+    timed.append(Took(sorted(t.clock for t in seen)[len(seen) // 2], own))
+    return own

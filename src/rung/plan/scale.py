@@ -30,7 +30,7 @@ COPY = 4e9  # bytes/s into Ray's store, by one core
 SPREAD = (
     3.2e9  # bytes/s that one machine sends objects of Ray's store out with: 1 GiB to 50 in 16.9 s (Ray's release tests)
 )
-ANSWER = 1.5e-4  # of the driver, an answer: text to tokens and back; the verifier's own time is not in it
+ANSWER = 1.5e-4  # of the driver, an answer: text to tokens and back
 TOKEN = 5e-7  # of the driver, an answer token: it arrives and is laid out in rows
 WRITTEN = 2e-6  # of the driver, an answer token: it is written with its numbers (--save-rollouts)
 SLICES = 256  # of an integral over an answer's tokens
@@ -61,6 +61,10 @@ class Lengths:
     def any_alive(self, t: float, rows: float) -> float:
         """1 - (1 - alive(t))^rows: the chance that the longest of so many has more than t tokens."""
         return -math.expm1(rows * math.log1p(-min(self.alive(t), 1 - 1e-12)))
+
+    def beyond(self, t: float) -> float:
+        """scale (exp(-t / scale) - exp(-T / scale)): tokens of an answer behind its first t, on average."""
+        return max(0.0, -self.scale * self.alive(t) * math.expm1((t - self.T) / self.scale))
 
     def longest(self, rows: float) -> float:
         """Tokens of the longest of so many answers: the integral of any_alive from 0 to T."""
@@ -127,6 +131,22 @@ def sampling_seconds(d: Decoder, w: Workload, samplers: int) -> float:
     return d.prefill(prompts, w.prompt) + drawn
 
 
+def going_on(w: Workload, rows: float, piece: int, versions: int) -> list[tuple[float, float]]:
+    """(rows alive(i N), L_p + i N), i = 1 .. S - 1, i N < T: answers in pieces of N that a later version goes on with, and the
+    tokens of each that it reads anew. The pieces of a step are drawn one after the other, and so are those of different steps:
+    all of them together take as many steps of decoding as its longest answer has tokens, as in one piece."""
+    lengths = Lengths.of(w.answer, w.T)
+    return [(rows * lengths.alive(i * piece), w.prompt + i * piece) for i in range(1, versions) if i * piece < w.T]
+
+
+def behind(w: Workload, staleness: int, piece: int | None) -> float:
+    """S - sum of beyond(i N) / L over i = 1 .. S - 1: updates from a token's weights to those that learn from it, on average."""
+    if piece is None:
+        return float(staleness)
+    lengths = Lengths.of(w.answer, w.T)
+    return staleness - sum(lengths.beyond(i * piece) for i in range(1, staleness)) / lengths.beyond(0)
+
+
 # -- learning ------------------------------------------------------------------------------------------------------
 def ring(size: float, learners: int, gpu: Gpu) -> float:
     """(N - 1) / N size / link + (N - 1) hop: an all-gather, or a reduce-scatter, of so many bytes over N processes.
@@ -184,9 +204,9 @@ def load_seconds(s: Shape, learners: int, samplers: int, gpu: Gpu) -> float:
     return far * size / SPREAD + size / HOST
 
 
-def driver_seconds(w: Workload) -> float:
-    """P G (c_answer + L c_token): one process judges and lays out all answers."""
-    return w.P * w.G * (ANSWER + w.answer * TOKEN)
+def driver_seconds(w: Workload, judging: float) -> float:
+    """P G (c_answer + L c_token + v): one process judges and lays out all answers. v: seconds of the verifier for one."""
+    return w.P * w.G * (ANSWER + w.answer * TOKEN + judging)
 
 
 def written_seconds(w: Workload) -> float:

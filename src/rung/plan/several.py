@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rung.errors import InputError, setting
 from rung.io.tables import cell, say_verdict, show, write_json
 from rung.io.terminal import say_notes
-from rung.plan import estimate
+from rung.kernels.device import choose
+from rung.plan import estimate, judging
+from rung.plan.estimate import NOW
 from rung.plan.here import Here
 from rung.plan.machines import A_MACHINE, gpu
 from rung.plan.memory import GIB, Workload
 from rung.plan.planned import Planned
+from rung.plan.rehearsal import BUSY
+from rung.plan.room import why_not
 from rung.plan.shapes import planned_model, prompt_tokens
 from rung.plan.spread import STALE, Forecast, changes, corrected
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
-from rung.settings.cluster import Cluster, counted
+from rung.settings.cluster import PIECES, Cluster, counted
+from rung.tasks.environments.protocol import Environment
 from rung.training import defaults
 from rung.training.config import TrainConfig
 from rung.training.evaluation import answers_per_problem
@@ -34,7 +39,7 @@ class Asked:
     """What the command was given beside the settings of a run.
 
     gpu: which kind, or None for this machine.  gpus: how many; of this machine, its GPUs, or its cores where it has none.
-    refuse: raises where `rung train` refuses to learn so, or has no place for it.
+    refuse: raises where `rung train` refuses to learn so from these problems, or has no place for it.
     """
 
     config: TrainConfig
@@ -42,7 +47,11 @@ class Asked:
     json_to: str | None
     gpu: str | None
     gpus: int
-    refuse: Callable[[Recipe, Cluster], None]
+    refuse: Callable[[Recipe, Cluster, Environment], None]
+
+    @property
+    def title(self) -> str:
+        return f"plan: {self.config.recipe} on {self.config.model}"
 
 
 def run_several(asked: Asked) -> int:
@@ -50,36 +59,37 @@ def run_several(asked: Asked) -> int:
     given = asked.config.cluster_options
     if asked.gpu is None:
         crew, now = here(asked)
-        return _one(now, asked, crew.plan.notes)
+        return _one(now, asked, crew.plan.notes, crew.plan.crowding)
+    _refuse_shared(asked)
     cluster, notes = planned(asked)
     spread = asked.config.spread()
-    asked.refuse(corrected(cluster.recipe, spread.staleness)[0], spread)
     if {"learners", "samplers"} <= set(given):
-        asked.refuse(cluster.recipe, spread)
-        _refuse_shared(spread, asked.gpus)
         now = Forecast(cluster, spread, {})
         if not cluster.fits(spread):
-            raise _fits_nowhere(asked, cluster, spread)
+            raise _fits_nowhere(asked, cluster)
         return _one(now, asked, (*notes, NEVER_RUN))
     return _splits(cluster, asked, notes)
 
 
-def _one(now: Forecast, asked: Asked, notes: tuple[str, ...]) -> int:
+def _one(now: Forecast, asked: Asked, notes: tuple[str, ...], crowding: float = 1.0) -> int:
     say_notes(notes)
-    say_verdict(verdict(now), asked.json_to)
+    say_verdict(verdict(now, crowding), asked.json_to)
     columns = ("part", "what", "estimate", "unit")
-    show(f"plan: {asked.config.recipe} on {asked.config.model}, {now.spread.said}", columns, rows(now), asked.json_to)
+    found = rows(now, crowding)
+    if asked.gpu is None:
+        found.append(estimate.crowded(crowding)[:4])
+    show(f"{asked.title}, {now.spread.said}", columns, found, asked.json_to)
     return 0
 
 
 def _splits(crew: Planned, asked: Asked, notes: tuple[str, ...]) -> int:
     """The best split of the GPUs for each bound on staleness."""
     given = asked.config.cluster_options
-    stale = (given["staleness"],) if "staleness" in given else STALE
-    found = [crew.splits(s, given.get("learners"), given.get("samplers")) for s in stale]
+    own = asked.config.spread()
+    found = [crew.splits(replace(own, staleness=s), given.get("learners"), given.get("samplers")) for s in stale(given)]
     fitting = [one for one in found if one is not None]
     if not fitting:
-        raise _fits_nowhere(asked, crew, None)
+        raise _fits_nowhere(asked, crew)
     say_notes((*notes, NEVER_RUN))
     best = min(fitting, key=lambda one: (round(one.seconds, 1), one.spread.staleness))
     a, b = best.sides
@@ -94,7 +104,7 @@ def _splits(crew: Planned, asked: Asked, notes: tuple[str, ...]) -> int:
     if asked.json_to != "-":
         turned = [[name, *(cell(row[i]) for row in found_rows)] for i, name in enumerate(SPLIT) if i]
         columns = ("", *(f"staleness {row[0]}" for row in found_rows))
-        show(f"plan: {asked.config.recipe} on {asked.config.model}", columns, turned)
+        show(asked.title, columns, turned)
     return 0
 
 
@@ -118,8 +128,8 @@ def _digits(x: float) -> float:
     return round(x, 1) if x >= 10 else float(f"{x:.3g}")
 
 
-def rows(now: Forecast) -> list[tuple[str, str, Any, str]]:
-    """Part, what, estimate, unit."""
+def rows(now: Forecast, crowding: float = 1.0) -> list[tuple[str, str, Any, str]]:
+    """Part, what, estimate, unit. crowding: as of a Plan."""
     a, b = now.sides
     draw, learn = now.busy
     counts = {"draw": counted(now.spread.samplers, "sampler"), "learn": counted(now.spread.learners, "learner")}
@@ -135,6 +145,8 @@ def rows(now: Forecast) -> list[tuple[str, str, Any, str]]:
         *stages("sampling", now.drawing), ("sampling", "all of it", round(a, 3), "s"),
         *stages("learning", now.learning), ("learning", "all of it", round(b, 3), "s"),
         ("step", f"with a staleness of {now.spread.staleness}", round(now.seconds, 3), "s"),
+        *[("step", NOW, round(now.seconds * crowding, 3), "s")] * (crowding >= BUSY),
+        *[("step", "updates that a token is behind, on average", round(now.behind, 2), "")] * bool(now.spread.partial),
         ("step", "share in which samplers draw", f"{draw:.0%}", ""),
         ("step", "share in which learners learn", f"{learn:.0%}", ""),
         ("memory", "a learner", round(now.crew.learner_bytes(now.spread) / GIB, 3), "GiB"),
@@ -144,35 +156,38 @@ def rows(now: Forecast) -> list[tuple[str, str, Any, str]]:
     return out
 
 
-def verdict(now: Forecast) -> str:
+def verdict(now: Forecast, crowding: float = 1.0) -> str:
     a, b = now.sides
+    takes = f"about {now.seconds:.3g} s a step"
+    if crowding >= BUSY:
+        takes += f" if this machine does nothing else, and about {now.seconds * crowding:.3g} s {NOW}"
     larger = "sampling" if a > b else "learning"
     how = "the two sides take turns" if not now.spread.staleness else f"{larger} is what takes"
     better = changes(now)
     first = f" First try {better[0].said}: {better[0].seconds:.3g} s." if better else ""
-    return (
-        f"about {now.seconds:.3g} s a step: sampling {a:.3g} s, learning {b:.3g} s, and {how}; the longest part is "
-        f"`{now.bottleneck}`.{first}"
-    )
+    return f"{takes}: sampling {a:.3g} s, learning {b:.3g} s, and {how}; the longest part is `{now.bottleneck}`.{first}"
 
 
 # -- this machine --------------------------------------------------------------------------------------------------
 def here(asked: Asked) -> tuple[Here, Forecast]:
     """Raises: InputError: `rung train` would refuse it."""
     config, spread = asked.config, asked.config.spread()
-    asked.refuse(config.build_recipe(), spread)
     threads = config.threads or spread.threads(asked.gpus)
-    found = estimate.plan(replace(config, threads=threads), asked.answer_tokens)
+    found = estimate.plan(
+        replace(config, threads=threads), asked.answer_tokens, lambda recipe, env: asked.refuse(recipe, spread, env)
+    )
     if found.timings is None:
         raise InputError(
             f"{found.notes[-1]}, so {setting('cluster', 'ray')} is not planned with it. Leave {setting('cluster')} out for "
             "its memory."
         )
-    crew = Here(found, found.timings, config.build_recipe(), asked.gpus, threads)
+    gpus = choose(config.device).type == "cuda"
+    crew = Here(found, found.timings, config.build_recipe(), asked.gpus, threads, gpus)
     if not crew.fits(spread) and not config.ignore_memory:
-        need, has = crew.total_bytes(spread) / GIB, found.room.limit / GIB
+        who, need = crew.fullest(spread)
+        fewer = "Give fewer, or lower" if not gpus and spread.learners + spread.samplers > 2 else "Lower"
         raise InputError(
-            f"{spread.said} would need about {need:.3g} GiB, and the {found.room.where} is {has:.3g} GiB. Give fewer, or lower "
+            f"{who} would need about {need / GIB:.3g} GiB, and the {found.room.where} is {found.room.limit / GIB:.3g} GiB. {fewer} "
             f"{setting('activation_gib')}; {setting('ignore_memory', True)} plans them all the same."
         )
     return crew, Forecast(crew, spread, {})
@@ -191,6 +206,8 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
         given = replace(given, dtype="float32" if given.build_recipe().update.cost().float32 else "bfloat16")
     model = planned_model(given)
     config, recipe, splits = settle(replace(given, sampler=USUAL))  # another one need not be installed here
+    _refuse_planned(asked, recipe, splits.train)
+    SAMPLERS[given.sampler].suits(model, bool(given.lora_rank), False)
     if model.codec is not None:
         model.codec = model.codec.writing(config)
         config, splits = defaults.by_model(given, config, splits, model.codec)
@@ -202,17 +219,49 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
         min(asked.answer_tokens or config.max_new_tokens, config.max_new_tokens), config.max_new_tokens,
         min(config.eval_problems, len(splits.eval)) * samples, SAMPLERS[given.sampler].at_once,
     )  # fmt: skip
-    return Planned(kind, asked.gpus, replace(config, sampler=given.sampler), recipe, model, work), splits.notes
+    judged = judging.judging(splits.train)
+    notes = (*splits.notes, *filter(None, [judging.untold(splits.train, judged)]))
+    return Planned(kind, asked.gpus, replace(config, sampler=given.sampler), recipe, model, work, judged or 0.0), notes
 
 
-def _refuse_shared(spread: Cluster, gpus: int) -> None:
-    if spread.learners + spread.samplers > max(gpus, 2):
-        raise InputError(
-            f"{spread.said} are more than {counted(gpus, 'GPU')}, of which each would take one. Give "
-            f"{setting('gpus', spread.learners + spread.samplers)}, or fewer of them."
-        )
+def _refuse_planned(asked: Asked, recipe: Recipe, env: Environment) -> None:
+    """As `rung train` would refuse the split; where splits are tried, with what they bring themselves."""
+    given, spread = asked.config.cluster_options, asked.config.spread()
+    if not {"learners", "samplers"} <= set(given):
+        spread = replace(spread, staleness=stale(given)[0])
+        recipe, _ = corrected(recipe, spread.staleness)
+    asked.refuse(recipe, spread, env)
 
 
-def _fits_nowhere(asked: Asked, crew: Planned, spread: Cluster | None) -> InputError:
-    what = f"as {spread.said}" if spread else f"in any split of {counted(crew.gpus, 'GPU')}"
-    return InputError(f"{asked.config.model} does not fit {what}: {crew.why_not(spread)}.")
+def stale(given: Mapping[str, Any]) -> Sequence[int]:
+    """Bounds that are tried: the one that is given, or all that may be."""
+    if "staleness" in given:
+        return [given["staleness"]]
+    return [s for s in STALE if s >= PIECES or "partial" not in given]
+
+
+def _refuse_shared(asked: Asked) -> None:
+    """More processes than GPUs. A single one is planned with a learner and a sampler on it, in turn."""
+    given, gpus, spread = asked.config.cluster_options, asked.gpus, asked.config.spread()
+    n, m, most = spread.learners, spread.samplers, max(asked.gpus, 2)
+    if n + m <= most:
+        return
+    have, enough = counted(gpus, "GPU"), f"{setting('gpus', n + m)} or more"
+    each = "and here each process is planned on a GPU of its own (`rung train` lets a learner and a sampler share one)"
+    if {"learners", "samplers"} <= set(given):
+        raise InputError(f"{spread.said} are more than {have}, {each}. Give {enough}, or fewer of them.")
+    asks, other, name = (n, "sampler", "learners") if "learners" in given else (m, "learner", "samplers")
+    leaves = f"is more than {have}" if asks > gpus else f"leaves none of {have} for a {other}"
+    raise InputError(
+        f"{setting(f'cluster.{name}', asks)} {leaves}, {each}. Give {enough}, or {setting(f'cluster.{name}', most - 1)} at most."
+    )
+
+
+def _fits_nowhere(asked: Asked, crew: Planned) -> InputError:
+    """What was given of learners and samplers, and why there is no room for it, in one sentence."""
+    given = {
+        f"cluster.{name}": n for name, n in asked.config.cluster_options.items() if name in ("learners", "samplers")
+    }
+    what = f"with {' '.join(setting(name, n) for name, n in given.items())} on" if given else "in any split of"
+    why = why_not(crew, given.get("cluster.learners"), given.get("cluster.samplers"))
+    return InputError(f"{asked.config.model} does not fit {what} {counted(crew.gpus, 'GPU')}: {why}.")

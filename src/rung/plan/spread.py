@@ -31,6 +31,7 @@ class Crew(Protocol):
     def learning(self, spread: Cluster) -> tuple[Stage, ...]: ...
     def learner_bytes(self, spread: Cluster) -> float: ...
     def sampler_bytes(self, spread: Cluster) -> float: ...
+    def behind(self, spread: Cluster) -> float: ...
     def fits(self, spread: Cluster) -> bool: ...
     def others(self, spread: Cluster) -> Iterator[Forecast]:
         """What could be set otherwise, a change each, which is the forecast's `settings`."""
@@ -63,6 +64,11 @@ class Forecast:
         if self.crew.places == float("inf"):
             return closed_form(*self.sides, self.spread.staleness)
         return step_seconds(self.drawing, self.learning, self.spread.staleness, self.crew.places)
+
+    @property
+    def behind(self) -> float:
+        """Updates between the weights that drew a token and those that learn from it, on average."""
+        return self.crew.behind(self.spread)
 
     @property
     def busy(self) -> tuple[float, float]:

@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """make: a sampler for a model that is loaded, which decodes so many answers at once.
+    """make: a sampler for a model that is loaded, which decodes so many answers at once, alone on its device or beside a learner.
     at_once: how many; a plan asks before anything is loaded.  usable: refuses where what it needs is not installed.
     suits: refuses a model that it cannot run: (model, with an adapter, on a CPU); the model may be without weights.
     engine: packages of its own and their versions, the same in all processes of a run."""
 
-    make: Callable[[Model, int], Sampler]
+    make: Callable[[Model, int, bool], Sampler]
     at_once: int
     usable: Callable[[], None] = lambda: None
     suits: Callable[[Model, bool, bool], None] = lambda model, adapter, cpu: None
     engine: Callable[[], dict[str, str]] = dict
 
 
-def _torch(model: Model, at_once: int) -> Sampler:
+def _torch(model: Model, at_once: int, alone: bool) -> Sampler:
     from rung.rollout.torch_sampler import TorchSampler
 
     return TorchSampler(model, max_batch=at_once)
 
 
-def _vllm(model: Model, at_once: int) -> Sampler:
+def _vllm(model: Model, at_once: int, alone: bool) -> Sampler:
     from rung.rollout.vllm_sampler import VLLMSampler
 
-    return VLLMSampler(model, at_once)
+    return VLLMSampler(model, at_once, alone)
 
 
 def _vllm_is_here() -> None:
@@ -72,14 +72,17 @@ else:
     SamplerName = Literal[tuple(SAMPLERS)]
 
 
-def make_sampler(model: Model, name: str = USUAL) -> Sampler:
-    """The sampler of this name, with the model's weights of now; what it returns is looked at."""
+def make_sampler(model: Model, name: str = USUAL, *, alone: bool = False) -> Sampler:
+    """The sampler of this name, with the model's weights of now; what it returns is looked at.
+
+    alone: nobody learns on its device.
+    """
     from rung.rollout.checked import Checked
 
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)
     kind = SAMPLERS[name]
-    sampler = Checked(kind.make(model, kind.at_once), int(model.hf.get_input_embeddings().weight.shape[0]))
+    sampler = Checked(kind.make(model, kind.at_once, alone), int(model.hf.get_input_embeddings().weight.shape[0]))
     sampler.load(model.hf.state_dict().items(), 0)
     return sampler
 

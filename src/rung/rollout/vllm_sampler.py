@@ -35,6 +35,7 @@ BACKEND = "rung"  # our engine's name among vLLM's backends of weight transfer
 LIMIT = 0.1  # nats a token; float32 differs by 1e-5, bfloat16 by about 0.02
 PROBES, PROBE_TOKENS = 4, 16
 CUDA_SHARE = 0.4  # of the card's memory, while answers are drawn: the rest is the trainer's
+ALONE = 0.9  # of a card's memory where no trainer computes on it, vLLM's usual share: for both copies of the model, keys and values
 CPU_CACHE = 1 << 30  # bytes of keys and values
 
 
@@ -43,13 +44,17 @@ class VLLMSampler:
 
     same_numbers = False
 
-    def __init__(self, model: Model, at_once: int) -> None:
-        """Raises: InputError: no vLLM, another version of it, an adapter, or a model that it cannot run."""
+    def __init__(self, model: Model, at_once: int, alone: bool = False) -> None:
+        """alone: no trainer computes on its card.
+
+        Raises: InputError: no vLLM, another version of it, an adapter, or a model that it cannot run.
+        """
         refuse_another_version()
         self.model, self.version = model, 0
-        self.cuda = model.device.type == "cuda"
-        refuse_model(model, adapter.has_adapter(model.hf), not self.cuda)
-        self.llm = _engine(model, at_once)
+        cuda = model.device.type == "cuda"
+        refuse_model(model, adapter.has_adapter(model.hf), not cuda)
+        self.sleeps = cuda and not alone
+        self.llm = _engine(model, at_once, alone)
 
     # -- weights
     @torch.no_grad()
@@ -116,13 +121,13 @@ class VLLMSampler:
         stop: StopReason = "length" if answer.finish_reason == "length" else "stop"
         return Rollout(prompt, tokens, logp, None, stop=stop, version=self.version)
 
-    # -- the card is the trainer's between two calls
+    # -- a card that is shared is the trainer's between two calls
     def _wake(self) -> None:
-        if self.cuda and self.llm.llm_engine.is_sleeping():
+        if self.sleeps and self.llm.llm_engine.is_sleeping():
             self.llm.wake_up()
 
     def _sleep(self) -> None:
-        if self.cuda:
+        if self.sleeps:
             self.llm.sleep(level=1)
 
 
@@ -174,14 +179,24 @@ def _refuse_heads(model: Model) -> None:
         )
 
 
-def _engine(model: Model, at_once: int) -> Any:
+def share(weights: float, memory: float, alone: bool) -> float:
+    """ALONE - W / M, or CUDA_SHARE beside a trainer: of a card's M bytes, on which the W of the trainer's model lie too."""
+    return ALONE - weights / memory if alone else CUDA_SHARE
+
+
+def memory_of(model: Model, alone: bool) -> dict[str, Any]:
+    """What vLLM is told of the memory that it may take."""
+    if model.device.type != "cuda":
+        return {"kv_cache_memory_bytes": CPU_CACHE}
+    weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
+    total = torch.cuda.get_device_properties(model.device).total_memory
+    return {"gpu_memory_utilization": share(weights, total, alone), "enable_sleep_mode": not alone}
+
+
+def _engine(model: Model, at_once: int, alone: bool) -> Any:
     """A vLLM of this process with made-up weights: it reads the model's configuration, and no tokenizer."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # tensors change hands within the process
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it tells dozens of lines about itself
-    cuda = model.device.type == "cuda"
-    memory: dict[str, Any] = {"kv_cache_memory_bytes": CPU_CACHE}
-    if cuda:
-        memory = {"gpu_memory_utilization": CUDA_SHARE, "enable_sleep_mode": True}
     with TemporaryDirectory() as directory:
         from vllm import LLM
         from vllm.config import WeightTransferConfig
@@ -191,8 +206,8 @@ def _engine(model: Model, at_once: int) -> Any:
         return LLM(
             directory, load_format="dummy", skip_tokenizer_init=True, dtype=str(model.hf.dtype).removeprefix("torch."),
             max_model_len=model.codec.context, max_num_seqs=at_once, logprobs_mode="processed_logprobs",
-            enable_prefix_caching=True, enforce_eager=not cuda, disable_log_stats=True,
-            weight_transfer_config=WeightTransferConfig(backend=BACKEND), **memory,
+            enable_prefix_caching=True, enforce_eager=model.device.type != "cuda", disable_log_stats=True,
+            weight_transfer_config=WeightTransferConfig(backend=BACKEND), **memory_of(model, alone),
         )  # fmt: skip
 
 

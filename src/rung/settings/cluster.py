@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from rung.errors import InputError, setting
 from rung.settings.ranges import Count, Natural, between, called
 
+PIECES = 2  # the least staleness with which answers are drawn in pieces
 Processes = Annotated[int, between(1, 4096)]
 
 

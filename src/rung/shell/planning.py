@@ -16,6 +16,7 @@ from rung.training.config import TrainConfig
 if TYPE_CHECKING:
     from rung.recipes import Recipe
     from rung.settings.cluster import Cluster
+    from rung.tasks.environments.protocol import Environment
 
 
 def plan(argv: list[str]) -> int:
@@ -50,20 +51,19 @@ def plan(argv: list[str]) -> int:
 
 def _several(config: TrainConfig, tokens: float | None, json_to: str | None, gpu: str | None, gpus: str | None) -> int:
     """The plan of several processes, of this machine or of so many GPUs of a kind."""
-    from rung.cluster.connect import Capacity, capacity_here
-    from rung.cluster.room import refuse_staleness, refuse_too_many
+    from rung.cluster.connect import capacity_here
+    from rung.cluster.room import refuse_pieces, refuse_staleness, refuse_too_many
     from rung.plan.several import A_MACHINE, Asked, run_several
 
-    spread = config.spread()
-    has = capacity_here()
-    if gpu is not None:
-        n = int(gpus) if gpus is not None else max(A_MACHINE, spread.learners + spread.samplers)
-        has = Capacity(0, n, 0.0, -(-n // A_MACHINE), joined=True)
-    device = "cuda" if gpu is not None else config.device
+    spread, has = config.spread(), capacity_here()
 
-    def refuse_both(recipe: Recipe, of: Cluster) -> None:
+    def refuse_all(recipe: Recipe, of: Cluster, env: Environment) -> None:
         refuse_staleness(recipe, of)
-        refuse_too_many(of, has, device)
+        refuse_pieces(recipe, of, env)
+        if gpu is None:
+            refuse_too_many(of, has, config.device)
 
-    places = has.gpus if device != "cpu" and has.gpus else has.cpus
-    return run_several(Asked(config, tokens, json_to, gpu, places, refuse_both))
+    places = has.gpus if config.device != "cpu" and has.gpus else has.cpus
+    if gpu is not None:
+        places = int(gpus) if gpus is not None else max(A_MACHINE, spread.learners + spread.samplers)
+    return run_several(Asked(config, tokens, json_to, gpu, places, refuse_all))
