@@ -21,7 +21,7 @@ ADDRESS = "RAY_ADDRESS"
 KNOCK = 5.0  # seconds in which the head of a cluster must answer
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0, on any system: no address but 127.0.0.1
 UNSAID = "RAY_DEDUP_LOGS_SKIP_REGEX"  # lines that Ray's driver does not print; read when Ray is imported
-ENDED = r"A worker died or was killed|killed due to memory pressure"
+ENDED = "A worker died or was killed"  # not what Ray says where it has ended one for memory: nothing else tells that cause
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": "rung"}
 
 _began = False  # of the process: it has had a cluster of its own

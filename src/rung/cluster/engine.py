@@ -16,7 +16,7 @@ from rung.cluster.places import Places
 from rung.cluster.pool import SamplerPool, Seat
 from rung.cluster.remote import RemoteLearner
 from rung.cluster.room import Demand, refuse_model, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
-from rung.errors import InputError, RunFailed
+from rung.errors import InputError, RunFailed, setting
 from rung.network.model import Model
 from rung.recipes import Recipe
 from rung.rollout.collect import Collector
@@ -135,8 +135,13 @@ def _agreed(actors: list[Any]) -> bool:
         return all(ray.get([actor.same_numbers.remote() for actor in actors], timeout=START))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
-    except (ray.exceptions.GetTimeoutError, *connect.deaths()) as error:
+    except ray.exceptions.GetTimeoutError as error:
         raise RunFailed(
-            f"the samplers have not begun within {START:g} s ({str(error).strip().splitlines()[0]}). Look at the cluster "
-            "(`ray status`): others may use it, or memory ran out."
+            f"the samplers have not begun within {START:g} s ({error}). Look at the cluster (`ray status`): others may use it, or "
+            "memory ran out."
+        ) from error
+    except connect.deaths() as error:
+        raise RunFailed(
+            f"a sampler ended before it had begun ({str(error).strip().splitlines()[0]}). Usually memory ran out: take fewer "
+            f"processes ({setting('cluster.samplers')}, {setting('cluster.learners')}), or give the cluster more."
         ) from error
