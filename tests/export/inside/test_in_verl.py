@@ -175,7 +175,7 @@ def test_the_module_is_loaded_by_the_variable_and_by_the_entry_point(tmp_path):
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == str(["rung.export.inside.verl"] * 4)
+    assert done.stdout.strip().splitlines()[-1] == str(["rung.export.inside.flat", "rung.export.inside.verl"] * 2)
 
 
 def test_the_names_that_an_import_knows_are_verls():
