@@ -19,7 +19,7 @@ from rung.recipe_io import all_recipes  # noqa: E402
 project, author, copyright = "rung", "The rung developers", "The rung developers"
 version = release = __version__
 extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "mathml", "repository", "docstrings", "whole",
+    "myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "mathml", "joined", "repository", "docstrings", "whole",
 ]  # fmt: skip
 exclude_patterns = ["_build", "_ext"]
 

@@ -38,6 +38,12 @@ $$
 \\hat J = \\sum_{i=1}^G \\log \\pi(a_t \\mid s_t) + \\left( \\frac{a}{b} \\right)
 $$
 
+| a table of 2 columns | |
+|---|---|
+| 4 x 8 x 64, on 2026-11-26 | 9.5 %, by `rung train --steps 3`, eps=1e-4 |
+
+    rung train --model x --set eps=1e-4 -- a
+
 <details><summary>Solution</summary>
 
 It is $\\rho_t > 1$, for $5, with --steps 3 and "quotes": a -> b.
@@ -118,6 +124,13 @@ def test_a_good_page_is_built_without_a_word_and_its_links_lead_to_the_repositor
     )
     assert 'data-line="2"' in code and "second" in code and 'href="src/code.py.html"' in folder
     assert (tmp_path / "out" / "files" / "src" / "a.png").exists()
+
+
+def test_what_is_read_as_one_is_not_parted_by_the_end_of_a_line(tmp_path):
+    assert build(tmp_path, {"good": GOOD}) == (0, "")
+    page = (tmp_path / "out" / "good.html").read_text()
+    joined = re.findall('<span class="joined">([^<]*)</span>', page)
+    assert joined == ["4 x 8 x 64", "2026-11-26", "9.5 %", "--steps", "--model", "--set", "eps=1e-4"]
 
 
 def test_every_page_is_in_the_navigation():
