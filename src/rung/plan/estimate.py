@@ -19,6 +19,7 @@ from rung.plan import fit, judging
 from rung.plan.memory import DTYPES, GIB, Need, Shape, Workload, sketch
 from rung.plan.rehearsal import BUSY, Line, Rates, Timings, busy, crowding, machine_rates, rehearse
 from rung.recipes import Recipe
+from rung.rollout.samplers import USUAL
 from rung.tasks.environments.protocol import Environment
 from rung.training import defaults
 from rung.training.checkpoint import kept
@@ -203,7 +204,9 @@ def plan(config: TrainConfig, answer_tokens: float | None = None, refuse: Refuse
     judged = judging.judging(splits.train)
     rates = machine_rates(shape, DTYPES[config.dtype], on)
     timings = rehearse(model, shape, work, DTYPES[config.dtype], on)
-    times, notes = crowding(), (*splits.notes, *filter(None, [judging.untold(splits.train, judged)]))
+    other = f"sampling is timed with the torch sampler, and {config.sampler} draws at another pace"
+    said = [judging.untold(splits.train, judged), None if config.sampler == USUAL else other]
+    times, notes = crowding(), (*splits.notes, *filter(None, said))
     if timings is None:
         slow = "the time of a step is not estimated: this kind of model runs by its own forward, which is not rehearsed"
         return Plan(config, shape, work, need, room, rates, [], 0.0, (*notes, slow))
