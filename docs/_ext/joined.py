@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 
 DIGITS = r"\d+(?:[.,]\d+)*"
 NUMBER = re.compile(rf"\d{{4}}-\d\d-\d\d|{DIGITS}(?: x {DIGITS})+|{DIGITS} (?:%|[mµ]?s|[GMk]i?B|min)(?!\w)")
+VERBATIM = (nodes.literal, nodes.FixedTextElement, nodes.math, nodes.title, nodes.raw)
 CODE = re.compile(r"<(code|pre)\b.*?</\1>", re.DOTALL)
 WORD = r"(?:<span[^<>]*>[^<>\s]*</span>|[^<>\s])"  # of a word: what the highlighter colored, or a letter
 WHOLE = re.compile(rf'(?<![^\s>"(])((?:<span[^<>]*>--?</span>|--){WORD}+|[\w.=]*\de-\d+)')
@@ -20,9 +21,8 @@ WHOLE = re.compile(rf'(?<![^\s>"(])((?:<span[^<>]*>--?</span>|--){WORD}+|[\w.=]*
 def _numbers(app: Sphinx, document: nodes.document) -> None:
     """Numbers with what belongs to them; not in titles, which the table of contents has taken already."""
     for text in list(document.findall(nodes.Text)):
-        if not isinstance(text.parent, (nodes.literal, nodes.FixedTextElement, nodes.math, nodes.title, nodes.raw)):
-            if parts := _parts(str(text)):
-                text.parent.replace(text, parts)
+        if not isinstance(text.parent, VERBATIM) and (parts := _parts(str(text))):
+            text.parent.replace(text, parts)
 
 
 def _parts(text: str) -> list[nodes.Node]:
