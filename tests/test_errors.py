@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -48,6 +49,21 @@ def test_every_translation_keeps_its_cause_and_says_its_words():
             isinstance(n, ast.Raise) and n.exc is None for n in ast.walk(handler)
         )  # a check of its own decides
         assert len(uses) > 1 or telling or _one_conversion(place), f"{place} catches {caught} and says nothing of it"
+
+
+def test_the_words_of_another_library_stand_for_themselves():
+    """`{error}` is a sentence or the end of one: "No package metadata was found for x is not installed" says nothing."""
+    found, seen = [], 0
+    for path in sorted(SOURCE.rglob("*.py")):
+        caught = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ExceptHandler) and n.name]
+        texts = [(n, x) for n in caught for x in ast.walk(n) if isinstance(x, ast.JoinedStr)]
+        for handler, text in texts:
+            for said, after in itertools.pairwise(text.values):
+                theirs = isinstance(said, ast.FormattedValue) and ast.unparse(said.value) == handler.name
+                seen += theirs
+                if theirs and isinstance(after, ast.Constant) and re.match(r"\s*[a-z]", str(after.value)):
+                    found.append(f"{path.name}:{text.lineno} goes on with {str(after.value)[:30]!r}")
+    assert seen > 20 and not found
 
 
 def _one_conversion(place: str) -> bool:

@@ -165,12 +165,16 @@ def test_an_algorithm_a_project_or_a_version_that_there_is_not(toy, monkeypatch)
         registry.project("try")
     monkeypatch.setitem(registry.ADAPTERS, "toy", ("toy_1_0", "toytrainer", "2.0"))
     registry.project.cache_clear()
-    with pytest.raises(InputError, match=r"written for toytrainer 2.0, and 1.0 is installed"):
+    with pytest.raises(
+        InputError, match=r"written for toytrainer 2.0, and 1.0 is installed.* install toytrainer==2\.0$"
+    ):
         registry.project("toy")
     monkeypatch.setitem(registry.ADAPTERS, "toy", ("toy_1_0", "toy-that-is-nowhere", "1.0"))
     registry.project.cache_clear()
-    with pytest.raises(InputError, match=r"is not installed here. `make field`"):
+    said = r"and its package toy-that-is-nowhere is not installed here\. .*`make field`.* install toy-that-is-nowhere==1\.0$"
+    with pytest.raises(InputError, match=said) as found:
         registry.project("toy")
+    assert found.value.__cause__ is None, "what is missing is looked for, and no other library's words are needed"
     assert registry.is_peer("trl:dapo") and not registry.is_peer("losses.py:dapo") and not registry.is_peer(None)
 
 

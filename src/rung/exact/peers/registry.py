@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 from functools import cache
 
+from rung.advice import pip_install
 from rung.errors import InputError, unknown
 from rung.exact.peers.peer import Peer, Project
 
@@ -37,17 +38,17 @@ def project(name: str) -> Project:
     if name not in ADAPTERS:
         raise unknown("project", name, ADAPTERS)
     module, package, version = ADAPTERS[name]
-    try:
-        found = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError as error:
+    install = pip_install([f"{package}=={version}"])
+    there = next(iter(importlib.metadata.distributions(name=package)), None)
+    if there is None:
         raise InputError(
-            f"{name} is audited by running its own code, and {error} is not installed here. `make field` makes an "
-            "environment with all of them: .venv-field/bin/rung."
-        ) from error
-    if found != version:
+            f"{name} is audited by running its own code, and its package {package} is not installed here. In rung's sources "
+            f"`make field` makes an environment with all projects (.venv-field/bin/rung); anywhere: {install}"
+        )
+    if (found := there.version) != version:
         raise InputError(
             f"the adapter was written for {package} {version}, and {found} is installed: its private functions may have moved. "
-            f"Install {package}=={version}, as .venv-field of `make field` has it."
+            f"Install that version, as .venv-field of `make field` has it: {install}"
         )
     made: Project = importlib.import_module(f"rung.exact.peers.{module}").project(version)
     return made
