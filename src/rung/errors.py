@@ -51,7 +51,45 @@ class _Said(Exception):
 
 
 class InputError(_Said, ValueError):
-    """The user's input was refused. The message says what was given, why it cannot work, and what to do instead."""
+    """The user's input was refused. The message says what was given, why it cannot work, and what to do instead.
+
+    found: a sentence for each of several things that were refused together.
+    """
+
+    found: tuple[str, ...] = ()
+
+
+def refused(what: str, found: Iterable[str], more: str = "") -> InputError:
+    """One message with all that is refused, a line each."""
+    lines = tuple(dict.fromkeys(found))
+    listed = "".join(f"\n  {line}" for line in lines)
+    error = InputError(f"{what}: {len(lines)} refused, since nothing is ignored in silence.{listed}{more}")
+    error.found = lines
+    return error
+
+
+class Refusals:
+    """Looks at everything before it refuses anything: `with refusals: ...` around each thing, then `refuse`.
+
+    One alone is refused in its own words.
+    """
+
+    def __init__(self, found: Iterable[str] = ()) -> None:
+        self.errors = [InputError(text) for text in found]
+
+    def __enter__(self) -> None:
+        """What is refused inside is kept, and what follows goes on."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, InputError):
+            self.errors.append(error)
+        return isinstance(error, InputError)
+
+    def refuse(self, what: str) -> None:
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise refused(what, [text for error in self.errors for text in error.found or (str(error),)])
 
 
 class RunFailed(_Said):

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import rung.parts as parts
-from rung.errors import InputError, printable, setting, unknown
+from rung.errors import InputError, Refusals, printable, setting, unknown
 from rung.recipes import LADDER, Recipe
 from rung.settings.overrides import flatten, nested
 from rung.settings.ranges import Checked, hints, options_of, read, refuse, shown
@@ -91,11 +91,13 @@ def override(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     command line, is read as the field's type.
     """
     now = {f.name: getattr(recipe, f.name) for f in fields(recipe) if f.name not in LABELS}
-    wanted, values = hints(Recipe), {}
+    wanted, values, refusals = hints(Recipe), dict[str, Any](), Refusals()
     for name, change in nested(flatten(changes)).items():
-        if name not in now:
-            raise unknown(f"field {setting('recipe.' + name)}: a recipe has no", name, now)
-        values[name] = _value(change, now[name], wanted[name], name)
+        with refusals:
+            if name not in now:
+                raise unknown(f"field {setting('recipe.' + name)}: a recipe has no", name, now)
+            values[name] = _value(change, now[name], wanted[name], name)
+    refusals.refuse(f"changes to the recipe {recipe.name}")
     return replace(recipe, **values)
 
 

@@ -117,13 +117,20 @@ class GRPOConfig(_Untranslated):  # type: ignore[misc]
         ):  # may be enumerations of transformers'
             value = getattr(self, name)
             setattr(self, name, getattr(value, "value", value))
-        ours = {f.name for f in fields(self._ours())} - set(self.ABSENT)
-        found = table.refusals({n: v for n, v in given.items() if n not in ours or n in table.ONLY}, ours)
-        table.refuse(type(self).__name__, list(dict.fromkeys([*found, *self.misfits()])) if found else [])
+        found = self._ours().strange({name: getattr(self, name, value) for name, value in given.items()})
+        sound = not table.of_another_type(self.to_dict())
+        table.refuse(type(self).__name__, [*found, *(self.misfits() if sound else [])] if found else [])
         if self.metric_for_best_model is not None and self.greater_is_better is None:  # as transformers settles it
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
         self.notes = [*said, *table.notes(given), *self._noted()]
         self.notes += [] if self.misfits() else objective.differences(self)
+
+    @classmethod
+    def strange(cls, given: Mapping[str, Any]) -> list[str]:
+        """A sentence for each argument that this config of TRL's has not, or whose value is not taken or of another type."""
+        ours = {f.name for f in fields(cls)} - set(cls.ABSENT)
+        found = table.refusals({n: v for n, v in given.items() if n not in ours or n in table.ONLY}, ours)
+        return [*found, *table.of_another_type(given)]
 
     def _noted(self) -> list[str]:
         found, other = [], set(self.trackers()) - set(TRACKERS)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 
-from rung.errors import InputError
+from rung.errors import InputError, refused
+from rung.settings.ranges import shown
 
 Values = tuple[Any, ...]
 
@@ -143,8 +146,9 @@ INIT_NOTED = ("attn_implementation", "device_map", "use_cache", "low_cpu_mem_usa
 COUNTS = {"max_steps": -1, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "num_generations": 1,
           "num_iterations": 1, "max_completion_length": 1, "seed": 0, "steps_per_generation": 1, "generation_batch_size": 1,
           "num_generations_eval": 1, "save_total_limit": -1, "max_tool_calling_iterations": 0}  # fmt: skip
-NUMBERS = ("num_train_epochs", "learning_rate", "temperature", "beta", "epsilon", "epsilon_high", "weight_decay", "max_grad_norm",
-           "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps", "eval_steps", "save_steps", "delta",
+LENGTHS = ("num_train_epochs", "warmup_steps", "eval_steps", "save_steps", "logging_steps")  # numbers that are finite
+NUMBERS = ("learning_rate", "temperature", "beta", "epsilon", "epsilon_high", "weight_decay", "max_grad_norm",
+           "adam_beta1", "adam_beta2", "adam_epsilon", "delta", *LENGTHS,
            "sapo_temperature_pos", "sapo_temperature_neg", "off_policy_mask_threshold")  # fmt: skip
 OPEN = ("steps_per_generation", "generation_batch_size", "num_generations_eval", "save_total_limit", "epsilon_high", "eval_steps",
         "max_tool_calling_iterations", "delta", "off_policy_mask_threshold")  # fmt: skip
@@ -161,6 +165,10 @@ WORDS: Mapping[str, str] = {
     "task_options.on_error": "None in the list that it returns",
 }  # fmt: skip
 DICTS = ("chat_template_kwargs", "generation_kwargs", "model_init_kwargs")
+KINDS: Mapping[str, tuple[Any, str]] = {  # what arguments that are no numbers must be, or None
+    **dict.fromkeys(DICTS, (Mapping | str, "a table of names and values")), "report_to": (str | Sequence, "names of trackers"),
+    **dict.fromkeys(("metric_for_best_model", "hub_model_id", "hub_token"), (str, "text")), "output_dir": (str | Path, "a path"),
+}  # fmt: skip
 
 
 def defaults() -> dict[str, Any]:
@@ -237,10 +245,23 @@ def no_numbers(values: Mapping[str, Any]) -> list[str]:
         value, whole = values[name], name in COUNTS
         if value is None and name in OPEN:
             continue
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or (whole and value % 1 != 0):
+        fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value  # NaN is none
+        if not fits or (whole and value % 1 != 0) or (name in LENGTHS and math.isinf(value)):
             found.append(f"{name}={value!r}: give a {'whole ' if whole else ''}number.")
         elif whole and value < COUNTS[name]:
             found.append(f"{name}={value!r}: give at least {COUNTS[name]}.")
+    return found
+
+
+def of_another_type(values: Mapping[str, Any]) -> list[str]:
+    """A sentence for each argument that must be text, a list of names or a table and is something else."""
+    found = []
+    for name, value in values.items():
+        kinds, what = KINDS.get(name, (object, ""))
+        if value is not None and not isinstance(value, kinds):
+            found.append(f"{name}={shown(value)}: give {what}.")
+        elif name == "report_to" and not isinstance(value, str) and not all(isinstance(x, str) for x in value or []):
+            found.append(f"{name}={shown(value)}: give names of trackers.")
     return found
 
 
@@ -257,10 +278,7 @@ def generation(options: Mapping[str, Any], temperature: float) -> list[str]:
 def refuse(what: str, found: Sequence[str]) -> None:
     """One message with all that is refused."""
     if found:
-        lines = "".join(f"\n  {line}" for line in found)
-        raise InputError(
-            f"{what}: {len(found)} refused, since nothing is ignored in silence.{lines}\nSee docs/port_from_trl.md."
-        )
+        raise refused(what, found, "\nSee docs/port_from_trl.md.")
 
 
 def same(value: Any, accepted: Any) -> bool:

@@ -25,18 +25,23 @@ class ConfigFile:
 
 def read_config(path: Path, classes: Sequence[str] = ()) -> ConfigFile:
     """What a file says. classes: those whose call a Python file is read for."""
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file. Give a configuration in YAML, JSON or Python.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text: {error}. Give a configuration in YAML, JSON or Python.") from error
+    text = read_text(path, "a configuration in YAML, JSON or Python")
     if path.suffix == ".py":
         return _python(path, text, classes)
     values = _json(path, text) if path.suffix == ".json" else _yaml(path, text)
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"{path} must hold names with values, and holds {shown(values)}.")
     return ConfigFile(path, values)
+
+
+def read_text(path: Path, what: str) -> str:
+    """What stands in the file. what: it should be."""
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file. Give {what}.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text: {error}. Give {what}.") from error
 
 
 def _json(path: Path, text: str) -> Any:

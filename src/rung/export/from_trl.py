@@ -9,12 +9,13 @@ from typing import Any
 
 from rung.compat import objective
 from rung.compat.config import GRPOConfig, RLOOConfig
-from rung.compat.fields import NOTED
+from rung.compat.fields import NOTED, refuse, renamed
 from rung.compat.scripts import ModelConfig, ScriptArguments
-from rung.errors import InputError
+from rung.errors import InputError, Refusals
 from rung.export.config_file import ConfigFile, read_config
-from rung.export.imported import Imported, named
+from rung.export.imported import Imported, fitting, named
 from rung.recipe_io import find, override
+from rung.recipes import Recipe
 
 CLASSES: Mapping[str, type[GRPOConfig]] = {"GRPOConfig": GRPOConfig, "RLOOConfig": RLOOConfig}
 TRAINERS: Mapping[str, type[GRPOConfig]] = {"grpo": GRPOConfig, "rloo": RLOOConfig}
@@ -33,11 +34,15 @@ def from_trl(path: Path, trainer: str | None = None) -> Imported:
     file = read_config(path, tuple(CLASSES))
     kind = _kind(file, trainer)
     given = {name: value for name, value in file.values.items() if name not in SCRIPT}
-    _refuse_unread(file)
-    config = kind(**given)
-    config.overrides()  # refuses what does not fit
-    recipe = override(find(config.recipe), _overrides(config))
-    settings = {k: v for k, v in config.settings().items() if k not in ("recipe", "overrides")}
+    refusals = Refusals()
+    with refusals:
+        _refuse_unread(file)
+    config, settings = _config(kind, given, refusals), dict[str, Any]()
+    with refusals:
+        settings = fitting(config.settings(), refusals)
+        settings = {k: v for k, v in settings.items() if k not in ("recipe", "overrides")}
+    recipe = _recipe(config, refusals)
+    refusals.refuse(str(path))
     notes = [*_read_as(file, kind, trainer), *config.notes, *_scripts(file)]
     if config.max_steps < 1:
         settings = {k: v for k, v in settings.items() if k not in LENGTHS}
@@ -47,6 +52,28 @@ def from_trl(path: Path, trainer: str | None = None) -> Imported:
     if "model_name_or_path" in file.values:
         settings["model"] = str(file.values["model_name_or_path"])
     return Imported(kind.__name__, named(recipe), settings, tuple(_warnings(config)), tuple(notes))
+
+
+def _config(kind: type[GRPOConfig], given: Mapping[str, Any], refusals: Refusals) -> GRPOConfig:
+    """The config of what TRL has; what it has not is refused, and does not hide what else is wrong."""
+    strange = {name: value for name, value in given.items() if kind.strange(renamed({name: value})[0])}
+    with refusals:
+        refuse(kind.__name__, kind.strange(renamed(strange)[0]))
+    with refusals:
+        return kind(**{name: value for name, value in given.items() if name not in strange})
+    return kind()
+
+
+def _recipe(config: GRPOConfig, refusals: Refusals) -> Recipe:
+    """What it computes; with TRL's correction for vLLM, which rung as a sampler does not need."""
+    recipe, changes = find(config.recipe), dict[str, Any]()
+    with refusals:
+        changes |= _overrides(config)
+    with refusals:
+        changes |= _correction(config)
+    with refusals:
+        recipe = override(recipe, changes)
+    return recipe
 
 
 def _kind(file: ConfigFile, trainer: str | None) -> type[GRPOConfig]:
@@ -80,16 +107,16 @@ def _scripts(file: ConfigFile) -> list[str]:
 
 
 def _overrides(config: GRPOConfig) -> dict[str, Any]:
-    """The config's, but for what never acts there, and with TRL's correction for vLLM, which rung as a sampler does not need."""
+    """The config's, but for what never acts there."""
     found = config.overrides()
     if config.recipe == "rloo" and config.updates == 1:  # the answer's ratio is 1: the score function's gradient
         found = {k: v for k, v in found.items() if not k.startswith(("ratio", "surrogate"))}
-    if config.recipe == "grpo" and config.use_vllm and config.vllm_importance_sampling_correction:
-        found |= _correction(config)
     return found
 
 
 def _correction(config: GRPOConfig) -> dict[str, Any]:
+    if config.recipe != "grpo" or not (config.use_vllm and config.vllm_importance_sampling_correction):
+        return {}
     mode, low, high = (getattr(config, f"vllm_importance_sampling_{name}") for name in ("mode", "clip_min", "clip_max"))
     if mode not in CORRECTIONS:
         raise InputError(f"vllm_importance_sampling_mode={mode!r}: TRL 1.16 has {', '.join(CORRECTIONS)}.")

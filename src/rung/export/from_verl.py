@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import rung.parts as p
-from rung.errors import InputError
-from rung.export.config_file import read_config
-from rung.export.imported import Imported, named
-from rung.export.verl_names import ACTOR, CORRECTION, DEFAULTS, NOTED, ONLY, OPTIM, ROLLOUT, in_branch, known
+from rung.errors import InputError, Refusals
+from rung.export.config_file import read_config, read_text
+from rung.export.imported import Imported, fitting, named
+from rung.export.verl_names import ACTOR, CORRECTION, DEFAULTS, KINDS, NOTED, ONLY, OPTIM, ROLLOUT, in_branch, known
 from rung.export.verl_warnings import warnings
 from rung.recipes import Recipe
-from rung.settings.ranges import shown
+from rung.settings.ranges import read, refuse, shown
 
 MODES = {
     "token-mean": p.TokenMean(), "seq-mean-token-mean": p.SequenceMean(), "seq-mean-token-sum": p.SequenceSum(),
@@ -34,18 +34,17 @@ IN_REWARD = {"kl": p.K1, "k1": p.K1, "k2": p.K2, "mse": p.K2, "k3": p.K3, "low_v
 def from_verl(path: Path, trainer: str | None = None) -> Imported:
     """Raises: InputError: a name that verl 0.9.1 has not, or a value whose mathematics no parts stand for."""
     given = _flat(_script(path) if path.suffix in (".sh", ".txt") else dict(read_config(path).values))
-    _refuse_unknown(path, given)
-    values = {**DEFAULTS, **{name: value for name, value in given.items() if name in DEFAULTS}}
-    values = {name: _resolved(name, value, values) for name, value in values.items()}
-    found = _Config(values)
-    recipe = Recipe(
-        name="from_verl", why="what verl computes with this configuration", credit=found.credit(), normalize=found.normalize(),
-        ratio=found.ratio(), correction=found.correction(), surrogate=found.surrogate(), kl=found.kl(), aggregate=found.aggregate(),
-        entropy=float(found[f"{ACTOR}.entropy_coeff"]), update=found.update(),
-    )  # fmt: skip
-    return Imported(
-        "ppo_trainer", named(recipe), found.settings(given), tuple(warnings(values, given)), tuple(_notes(given))
-    )
+    refusals = Refusals(_unknown(given))
+    values = _values(given, refusals)
+    found, parts = _Config(values), dict[str, Any]()
+    for name in ("credit", "normalize", "ratio", "correction", "surrogate", "kl", "aggregate", "update"):
+        with refusals:
+            parts[name] = getattr(found, name)()
+    settings = fitting(found.settings(), refusals)
+    refusals.refuse(str(path))
+    about, entropy = "what verl computes with this configuration", float(found[f"{ACTOR}.entropy_coeff"])
+    recipe = Recipe(name="from_verl", why=about, entropy=entropy, **parts)
+    return Imported("ppo_trainer", named(recipe), settings, tuple(warnings(values, given)), tuple(_notes(given)))
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------
@@ -53,11 +52,15 @@ def _script(path: Path) -> dict[str, Any]:
     """The words NAME.NAME=VALUE of a shell script, as Hydra takes them."""
     import yaml
 
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file.")
-    words = shlex.split(path.read_text(encoding="utf-8").replace("\\\n", " "), comments=True)
-    found = [re.match(r"\+{0,2}([a-z_]\w*(?:\.\w+)+)=(.*)$", word, re.DOTALL) for word in words]
-    return {match[1]: _number(yaml.safe_load(match[2])) for match in found if match}
+    text = read_text(path, "a shell script, or a configuration in YAML or JSON")
+    try:
+        words = shlex.split(text.replace("\\\n", " "), comments=True)
+        found = [re.match(r"\+{0,2}([a-z_]\w*(?:\.\w+)+)=(.*)$", word, re.DOTALL) for word in words]
+        return {match[1]: _number(yaml.safe_load(match[2])) for match in found if match}
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path} is no shell script with words NAME=VALUE: {error}. Give its values as YAML."
+        ) from error
 
 
 def _number(value: Any) -> Any:
@@ -73,7 +76,8 @@ def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return out
 
 
-def _refuse_unknown(path: Path, given: Mapping[str, Any]) -> None:
+def _unknown(given: Mapping[str, Any]) -> list[str]:
+    """A sentence for each name that verl has not, or whose value is not taken."""
     found = []
     for name, value in given.items():
         if name in ONLY:
@@ -83,10 +87,31 @@ def _refuse_unknown(path: Path, given: Mapping[str, Any]) -> None:
         elif name not in known() and not in_branch(name):
             near = difflib.get_close_matches(name, sorted(known()), n=1, cutoff=0.7)
             found.append(f"{name}: verl 0.9.1 has no such name." + (f" Did you mean {near[0]!r}?" if near else ""))
-    if found:
-        raise InputError(
-            f"{path}: {len(found)} refused, since nothing is ignored in silence." + "".join(f"\n  {x}" for x in found)
-        )
+    return found
+
+
+def _values(given: Mapping[str, Any], refusals: Refusals) -> dict[str, Any]:
+    """All values that are read; verl's own in place of one that is refused."""
+    whole = {**DEFAULTS, **{name: value for name, value in given.items() if name in DEFAULTS}}
+    values = dict(DEFAULTS)
+    for name, value in whole.items():
+        with refusals:
+            kind = _kind(name)
+            resolved = read(_resolved(name, value, whole), kind)
+            if isinstance(resolved, float) and resolved.is_integer() and kind in (int, int | None):
+                resolved = int(resolved)
+            refuse(resolved, kind, name)
+            if kind is list and [type(x) for x in resolved] != [float, float]:
+                raise InputError(f"{name} is {shown(resolved)}; it must be a list of two numbers with a point.")
+            values[name] = resolved
+    return values
+
+
+def _kind(name: str) -> Any:
+    """What a value must be, by verl's own."""
+    if name in KINDS:
+        return KINDS[name]
+    return {bool: bool, int: int, float: float, str: str}[type(DEFAULTS[name])]
 
 
 def _resolved(name: str, value: Any, values: Mapping[str, Any]) -> Any:
@@ -212,11 +237,11 @@ class _Config:
         kind, limit = self[f"{CORRECTION}.rollout_is"], self[f"{CORRECTION}.rollout_is_threshold"]
         if kind is None:
             return p.NoCorrection()
-        low, _, high = str(limit).rpartition("_")
+        ends = _ends(str(limit))
         if kind == "token":
-            return p.TokenMask(float(low), float(high)) if low else p.TokenTIS(float(high))
-        if kind == "sequence" and not low:
-            return p.SequenceTIS(float(high))
+            return p.TokenMask(*ends) if len(ends) > 1 else p.TokenTIS(*ends)
+        if kind == "sequence" and len(ends) == 1:
+            return p.SequenceTIS(*ends)
         raise InputError(f"{CORRECTION}.rollout_is={shown(kind)} with {shown(limit)}: no part of rung's computes it.")
 
     def update(self) -> p.UpdateRule:
@@ -225,7 +250,7 @@ class _Config:
             raise InputError(f"data.train_batch_size={whole} is no multiple of {ACTOR}.ppo_mini_batch_size={part}.")
         return p.GradientSteps(int(self[f"{ACTOR}.ppo_epochs"]), whole // part)
 
-    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """Those of rung.train; a model and a number of steps where the file has one."""
         beta1, beta2 = self[f"{OPTIM}.betas"]
         steps, model = self["trainer.total_training_steps"], self["actor_rollout_ref.model.path"]
@@ -237,3 +262,14 @@ class _Config:
             "warmup_steps": max(0, int(self[f"{OPTIM}.lr_warmup_steps"] or 0)),
             **({} if steps is None else {"steps": int(steps)}), **({} if model is None else {"model": str(model)}),
         }  # fmt: skip
+
+
+def _ends(limit: str) -> list[float]:
+    """[high] of 2.0, [low, high] of 0.5_2.0."""
+    low, _, high = limit.rpartition("_")
+    try:
+        return [float(end) for end in (low, high) if end]
+    except ValueError as error:
+        raise InputError(
+            f"{CORRECTION}.rollout_is_threshold={shown(limit)}: {error}. Give HIGH or LOW_HIGH."
+        ) from error

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rung.errors import Refusals
 from rung.recipe_io import all_recipes, diff, to_dict
 from rung.recipes import Recipe
+from rung.training.config import typed_settings
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class Imported:
             **{k: v for k, v in self.settings.items() if v is not None},
             "overrides": overrides,
         }
+
+
+def fitting(settings: Mapping[str, Any], refusals: Refusals) -> dict[str, Any]:
+    """The settings, each of which rung.train must take."""
+    for name, value in settings.items():
+        with refusals:
+            typed_settings({name: value})
+    return dict(settings)
 
 
 def named(recipe: Recipe) -> Recipe:

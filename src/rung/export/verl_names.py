@@ -1,6 +1,6 @@
 """The names of verl 0.9.1's configuration: which are read, which must hold one value, and which change no mathematics.
 
-DEFAULTS  what is read, with verl's own values.
+DEFAULTS  what is read, with verl's own values; KINDS: what a value may be besides.
 ONLY      taken with these values alone, and why.
 NOTED     taken with any value: nothing that is learned depends on it, or it is no part of what rung takes from there.
 BRANCHES  the same of everything below a name.
@@ -26,6 +26,17 @@ DEFAULTS: Mapping[str, Any] = {
     f"{OPTIM}.weight_decay": 0.01, f"{OPTIM}.betas": [0.9, 0.999], f"{OPTIM}.lr_warmup_steps": -1,
     f"{ROLLOUT}.n": 1, f"{ROLLOUT}.temperature": 1.0, "data.train_batch_size": 1024, "data.max_response_length": 512,
     "actor_rollout_ref.model.path": None, "critic.cliprange_value": 0.5, "trainer.total_training_steps": None,
+}  # fmt: skip
+
+# What a value may be where verl's own does not show it.
+KINDS: Mapping[str, Any] = {
+    f"{ACTOR}.entropy_coeff": float, f"{OPTIM}.betas": list,
+    **dict.fromkeys((f"{ACTOR}.clip_ratio_low", f"{ACTOR}.clip_ratio_high"), float | None),
+    **dict.fromkeys((f"{CORRECTION}.rollout_is", "actor_rollout_ref.model.path"), str | None),
+    **dict.fromkeys(
+        (f"{ACTOR}.loss_scale_factor", f"{OPTIM}.lr_warmup_steps", "trainer.total_training_steps"), int | None
+    ),
+    f"{CORRECTION}.rollout_is_threshold": float | str,
 }  # fmt: skip
 
 _LAW = "rung learns from the law that it samples, which is that of the full vocabulary"
