@@ -1,6 +1,7 @@
 """The clock of `rung speedrun`: what stops it, what it counts, what a broken run does to it, and the control beside it."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import rung.experiments.speedrun as speedrun
 from rung.cli import main
 from rung.experiments.shuffled import Shuffled
 from rung.experiments.speedrun import LOOKED_AT, Timed
-from rung.experiments.speedrun_row import markdown
+from rung.experiments.speedrun_row import apart_in_words, busy, markdown, outside
 from rung.io.held_out import evaluations
 from rung.io.run_dir import RunDir
 from rung.records import Completion, Group
@@ -46,6 +47,9 @@ def test_the_seeds_are_timed_once_and_the_row_is_the_tables(tmp_path, capsys, mo
         assert asked["looked"] == last["eval/accuracy"] >= 0.55 and row["accuracy"] == asked["accuracy"] >= 0.55
         assert asked["answers"] == 4 * LOOKED_AT * last["eval/accuracy_n"], "four times as many answers confirm it"
         assert asked["accuracy"] != asked["looked"], "they are others"
+        assert row["cpu_seconds"] > 0 and (row["waited"] is None or 0 <= row["waited"] < 1)
+    outside = json.loads((tmp_path / "speedrun.json").read_text())["outside"]
+    assert outside[:3] == ["the model is starter", "answers have up to 24 tokens", "the target is 0.55"]
     monkeypatch.setattr(speedrun, "train", lambda *a, **b: pytest.fail("trained again"))
     assert main(words) == 0
     said = capsys.readouterr().out
@@ -136,6 +140,43 @@ def test_a_seed_that_is_not_at_the_target_takes_longer_than_any():
     assert "| - |" in markdown([DONE, late, late], [], Speedrun())
     control = {**DONE, "control": True, "before": 0.1, "accuracy": 0.11, "low": 0.05, "high": 0.2}
     assert markdown([], [control], Speedrun()).endswith("|  | - |  | 0.100 to 0.110 (0.05 to 0.20) in 40 steps |\n")
+
+
+CONTROL = {**DONE, "control": True, "before": 0.1}
+RUNS = [{**DONE, "seed": seed} for seed in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "runs", "control", "why"),
+    [
+        ({"model": "starter"}, RUNS, [CONTROL], "the model is starter"),
+        ({"task": "gsm8k"}, RUNS, [CONTROL], r"the problems are others \(task\)"),
+        ({"task_options": {"max_digits": 2}}, RUNS, [CONTROL], r"others \(task_options.max_digits\)"),
+        ({"system": "Calculate.", "reward": "r.py:f"}, RUNS, [CONTROL], r"others \(reward, system\)"),
+        ({"target": 0.75}, RUNS, [CONTROL], "the target is 0.75"),
+        ({"max_new_tokens": 17}, RUNS, [CONTROL], "up to 17 tokens"),
+        ({}, RUNS[:2], [CONTROL], "the seeds are 0, 1, not 0, 1, 2"),
+        ({}, [{**run, "seed": run["seed"] + 1000} for run in RUNS], [CONTROL], "the seeds are 1000, 1001, 1002"),
+        ({}, RUNS, [], "no control"),
+        ({}, RUNS, [{**CONTROL, "steps": 39}], "no control of as many steps"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_says_which(changed, runs, control, why):
+    (found,) = outside(runs, control, Speedrun(**changed))
+    assert re.search(why, found) and apart_in_words([found])[0].startswith("not the table's")
+
+
+def test_what_the_rules_leave_open_keeps_nobody_out():
+    free = {
+        "task": "chain_sum", "task_options": {"train_size": 100}, "lora_rank": 8, "learning_rate": 1e-3, "threads": 1,
+        "dtype": "float32", "steps": 90, "prompts_per_step": 4, "max_new_tokens": 12, "overrides": {"data.resample": 1},
+    }  # fmt: skip
+    assert outside(RUNS, [CONTROL], Speedrun("grpo", **free)) == [] == apart_in_words([])
+
+
+def test_a_machine_that_had_other_work_is_told():
+    rows = [{**DONE, "waited": 0.31}, {**DONE, "seed": 1, "waited": 0.01}, {**DONE, "seed": 2, "waited": None}, DONE]
+    assert busy(rows) == ["the machine was busy: in 31% of the time of seed 0 other work had the processor"]
 
 
 def test_a_recipe_that_is_named_is_taken_as_it_is():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from rung.errors import InputError, setting
 from rung.evaluation.models import evaluated
 from rung.experiments.runs import Row, ready, say, write_json
 from rung.experiments.shuffled import Shuffled
-from rung.experiments.speedrun_row import markdown, table
+from rung.experiments.speedrun_row import apart_in_words, busy, markdown, outside, table
 from rung.io.console import Console
-from rung.io.environment import keep_freed_memory
+from rung.io.environment import keep_freed_memory, waited
 from rung.io.files import readable, to_json, write_atomic
 from rung.io.held_out import evaluations, kind, mean
 from rung.io.run_dir import RunDir
@@ -69,8 +70,9 @@ def run_speedrun(args: Speedrun) -> int:
 def keep(args: Speedrun) -> str:
     """Write what there is so far, and return the line for the table."""
     runs, control = stored(args.out, "seed"), stored(args.out, "control")
-    line = markdown(runs, control, args)
-    whole = to_json({"target": args.target, "runs": runs, "control": control}, indent=1) + "\n"
+    apart = outside(runs, control, args)
+    line = markdown(runs, control, args) + "".join(f"{text}\n" for text in (*apart_in_words(apart), *busy(runs)))
+    whole = to_json({"target": args.target, "runs": runs, "control": control, "outside": apart}, indent=1) + "\n"
     write_atomic(args.out / "speedrun.json", lambda file: file.write(whole.encode()))
     write_atomic(args.out / "row.md", lambda file: file.write(line.encode()))
     return line
@@ -164,9 +166,26 @@ class Timed:
         """Begin the run, or go on with it as it was begun."""
         if (self.path / "config.toml").is_file():
             config, _ = begun(self.path)
-        if train(config, Console(io.StringIO()), splits, callbacks=(Telling(self, self._last()),)).interrupted:
+        began, cpu, queue = time.perf_counter(), time.process_time(), waited()
+        outcome = train(config, Console(io.StringIO()), splits, callbacks=(Telling(self, self._last()),))
+        now = waited()
+        lost = None if queue is None or now is None else now - queue
+        parts = [
+            *self._parts(),
+            {"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu, "waited": lost},
+        ]
+        write_atomic(self.path / "parts.json", lambda file: file.write(to_json(parts).encode()))
+        if outcome.interrupted:
             say(f"{self.path.name} is saved at its last finished step; the same command goes on")
             raise KeyboardInterrupt
+
+    def _parts(self) -> list[Row]:
+        """Of each process that trained the seed: its seconds, those of CPU, and those in which other work had the processor."""
+        path = self.path / "parts.json"
+        if not path.exists():
+            return []
+        with readable(path):
+            return list(json.loads(path.read_bytes()))
 
     def _last(self) -> int:
         """The step that ends the run, whatever its evaluations say."""
@@ -215,11 +234,15 @@ class Timed:
         evals, asked, about = evaluations(run.metrics()), self._confirmations(), run.environment()
         accuracy = {"accuracy": mean(evals[-1], kind(evals)), "low": evals[-1].get("eval/accuracy_ci_low"),
                     "high": evals[-1].get("eval/accuracy_ci_high")}  # fmt: skip
+        parts = self._parts()
+        known = [part for part in parts if part["waited"] is not None]
         if asked and asked[-1]["step"] == evals[-1]["step"]:
             accuracy = {name: asked[-1][name] for name in accuracy}
         return {
             "seed": self.seed, "control": self.args.control, "reached": reached, "steps": len(steps),
             "seconds": seconds(run), "tokens": int(steps[-1]["num_tokens"]) if steps else 0, **accuracy, "confirmations": asked,
+            "cpu_seconds": sum(part["cpu"] for part in parts),
+            "waited": sum(p["waited"] for p in known) / sum(p["wall"] for p in known) if known else None,
             "dtype": run.config()["dtype"], "cpu": about["cpu"], "cores": about["cores"], "threads": about["torch_threads"],
             "gpu": about["gpu"] if about["device"] != "cpu" else None, "started": about["started"],
             "version": about["versions"]["rung"], "commit": about["git"]["commit"], "dirty": about["git"]["dirty"],

@@ -49,6 +49,14 @@ def _directory() -> str | None:
         return None
 
 
+def waited() -> float | None:
+    """Seconds so far in which this thread could have run and other work had the processor; None: the system does not say."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep large freed blocks for the next step instead of returning them to the system page by page.
 
