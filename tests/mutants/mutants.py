@@ -63,6 +63,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     ],
     "network/forward.py": ["tests/kernels/test_attention.py"],
     "network/probe.py": ["tests/network/test_ways.py"],
+    "network/float32.py": ["tests/training/test_masters.py"],
     "kernels/rope.py": ["tests/kernels/test_rope.py"],
     "rollout/draws.py": [
         "tests/rollout/test_sampler.py",

@@ -111,6 +111,16 @@ def test_each_part_of_a_recipe_costs_what_it_holds():
     assert sum(half.held.values()) == 348 * (2 + 12), "bfloat16 weights, float32 moments and masters"
 
 
+def test_a_natural_step_in_bfloat16_keeps_masters_and_works_in_float32():
+    trpo, low = find("trpo"), replace(SHAPE, width=2, micro_tokens=512, trainable=96)
+    half, wide = memory.need(low, WORK, trpo, 0), memory.need(replace(SHAPE, trainable=96), WORK, trpo, 0)
+    assert half.held["optimizer (float32 moments, masters)"] == 4 * 96 and half.held["weights"] == 2 * 348
+    assert half.updating == {**wide.updating, "update: other weights in float32": 4 * (348 - 96)}
+    assert plan.checkpoint_bytes(low, trpo) == 2 * 348 + 4 * 96, "and no moments"
+    assert plan.checkpoint_bytes(low, find("dr_grpo")) == 2 * 348 + (4 + 8) * 96
+    assert replace(low, adapter=True).at_work(trpo).width == 2, "an adapter is float32 already"
+
+
 def test_an_adapter_is_all_that_is_trained_and_nothing_is_held_twice():
     lora = replace(SHAPE, trainable=20, adapter=True)
     held = memory.need(lora, WORK, find("ppo"), 0).held

@@ -22,7 +22,7 @@ from rung.maths.logprob import full_kl
 from rung.maths.natural import Product
 from rung.network.model import Model
 from rung.training.policy import Policy
-from rung.training.work import Work, assign, flat
+from rung.training.work import Work, flat
 
 
 def hollow(model: Model) -> Model:
@@ -55,13 +55,11 @@ class DealtWork(Work):
         self.forget()
         return g.neg_().as_subclass(Spread)
 
-    @torch.no_grad()
     def move(self, step: Tensor | None) -> None:
-        self._leave_old()
-        mine = [local(p) for p in self.parameters]
-        if self._start is None:
-            self._start = [x.clone() for x in mine]
-        assign(mine, self._start, part(step))
+        super().move(part(step))
+
+    def moved_weights(self) -> list[Tensor]:
+        return [local(x) for x in super().moved_weights()]
 
     @contextmanager
     def curvature(self, tokens: int | None) -> Iterator[Product]:

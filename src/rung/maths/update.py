@@ -57,7 +57,7 @@ class Work(Protocol):
     def move(self, step: Tensor | None) -> None:
         """theta <- theta_0 + step, theta_0 being the parameters before the first move; None: theta_0, bit for bit.
 
-        As the rule says it: nothing is clipped, nothing is looked at, and there are no float32 masters (Cost.float32).
+        As the rule says it: nothing is clipped and nothing is looked at.
         """
 
     def trial(self, minibatch: Any) -> Trial:
@@ -75,11 +75,11 @@ class Cost:
     """What an update asks of the machine for one batch; a pass is forward and backward over all of it.
 
     passes, minibatches: passes, and the optimizer steps in each.
-    adamw:    each is a step of AdamW, whose moments and float32 masters are held all along.
+    adamw:    each is a step of AdamW, whose moments are held all along. A rule without it moves the weights by itself, and of
+              a model of low precision all its work is done in float32, gradients and trials as well.
     forwards: further passes without gradient.
     products: products with the curvature, about two passes each over `curved` tokens (None: all).
     vectors:  float32 numbers for each trained parameter that live beside its gradient.
-    float32:  what it does that needs float32 weights, as `move` does, whose small steps bfloat16 swallows; "": any will do.
     """
 
     passes: int = 1
@@ -89,7 +89,6 @@ class Cost:
     products: int = 0
     curved: int | None = None
     vectors: int = 0
-    float32: str = ""
 
 
 class UpdateRule(Checked):
@@ -220,7 +219,4 @@ class NaturalStep(UpdateRule):
 
     def cost(self) -> Cost:
         """One trial accepts as a rule. Seven vectors: g, the direction, its residual, the step, old weights, products."""
-        return Cost(
-            forwards=2, products=self.cg_iterations + 1, curved=self.curvature_tokens, vectors=7,
-            float32="solves a linear system",
-        )  # fmt: skip
+        return Cost(forwards=2, products=self.cg_iterations + 1, curved=self.curvature_tokens, vectors=7)

@@ -1,8 +1,8 @@
-"""A model of low precision computing in float32 for a while, without a second copy of it."""
+"""A model of low precision computing in float32 for a while: layer by layer, or all of it on weights that are trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,47 @@ def exact(hf: Any) -> Iterator[None]:
         for handle in handles:
             handle.remove()
         outside.narrow()
+
+
+class Masters:
+    """Float32 weights of which a low model holds the rounding, for an update rule that moves the weights by itself.
+
+    Its steps, and the differences that it judges them by, are finer than the rounding. Inside `at_work` the whole model is
+    float32: what is trained are these weights, the rest copies of its own. Outside it samples and scores as it is.
+    """
+
+    def __init__(self, hf: nn.Module) -> None:
+        self.parameters = [p for p in hf.parameters() if p.requires_grad and p.dtype in LOW]
+        self.weights = [p.detach().float() for p in self.parameters]
+        trained = set(map(id, self.parameters))
+        self._rest = _Wide(x for x in _floats(hf) if id(x) not in trained)
+
+    @torch.no_grad()
+    def load(self, saved: list[Tensor] | None) -> None:
+        """What a checkpoint kept of them; an older one has none, and they are the model's own weights again."""
+        for weight, kept in zip(self.weights, saved or self.parameters, strict=True):
+            weight.copy_(kept)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        rounded = [p.data for p in self.parameters]
+        try:
+            self._rest.widen()
+            _put(self.parameters, self.weights)
+            yield
+        finally:
+            _put(self.parameters, rounded)
+            self._rest.narrow()
+            for x, weight in zip(rounded, self.weights, strict=True):
+                x.copy_(weight)
+
+
+def _put(parameters: Sequence[Tensor], data: Sequence[Tensor]) -> None:
+    """Give parameters other numbers; a gradient at hand goes along, as one of the same precision."""
+    for p, x in zip(parameters, data, strict=True):
+        grad, p.grad = p.grad, None
+        p.data = x
+        p.grad = None if grad is None else grad.to(x.dtype)
 
 
 def _floats(module: nn.Module) -> list[Tensor]:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from rung.io.tables import say_verdict, show
 from rung.io.terminal import say_notes, span
 from rung.kernels.device import choose
@@ -210,7 +212,9 @@ def plan(config: TrainConfig, answer_tokens: float | None = None, refuse: Refuse
     if timings is None:
         slow = "the time of a step is not estimated: this kind of model runs by its own forward, which is not rehearsed"
         return Plan(config, shape, work, need, room, rates, [], 0.0, (*notes, slow))
-    step = [*phases(shape, work, recipe, timings, rates), *_judged(judged, work)]
+    if (wide := shape.at_work(recipe)) is not shape and (learning := rehearse(model, wide, work, torch.float32, on)):
+        timings = replace(learning, decode=timings.decode, prefill=timings.prefill)
+    step = [*phases(wide, work, recipe, timings, rates), *_judged(judged, work)]
     held_out = replace(work, P=work.eval_rows, G=1)
     rows = min(work.eval_rows, work.at_once)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
@@ -246,14 +250,18 @@ def crowded(times: float) -> tuple[str, str, float, str, None]:
     return ("machine", "beside what else runs, times as long", round(times, 2), "", None)
 
 
-def checkpoint_bytes(s: Shape) -> int:
-    """Weights, or the adapter's alone, and AdamW's two moments in float32; a critic or reference of its own comes on top."""
-    return (4 * s.trainable if s.adapter else s.parameters * s.width) + 8 * s.trainable
+def checkpoint_bytes(s: Shape, recipe: Recipe) -> int:
+    """Weights, or the adapter's alone, AdamW's two moments and the masters of low weights in float32; a critic or reference of
+    its own comes on top."""
+    masters = 4 * s.trainable * (s.width < 4 and not s.adapter)
+    moments = 8 * s.trainable * recipe.update.cost().adamw
+    return (4 * s.trainable if s.adapter else s.parameters * s.width) + moments + masters
 
 
 def _stay(p: Plan) -> float | None:
     """GiB of all that is there at a time, the one that is written among them; None: it grows with the run."""
-    return round((kept(p.config) + 1) * checkpoint_bytes(p.shape) / GIB, 3) if kept(p.config) else None
+    there = kept(p.config)
+    return round((there + 1) * checkpoint_bytes(p.shape, p.config.build_recipe()) / GIB, 3) if there else None
 
 
 def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | None) -> int:
@@ -266,7 +274,7 @@ def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | No
         ("memory", p.room.where, round(p.room.limit / GIB, 3), "GiB", None),
         ("memory", "free now", round(p.room.free / GIB, 3), "GiB", None),
         *_times(p),
-        ("disk", "a checkpoint", round(checkpoint_bytes(p.shape) / GIB, 3), "GiB", None),
+        ("disk", "a checkpoint", round(checkpoint_bytes(p.shape, p.config.build_recipe()) / GIB, 3), "GiB", None),
         ("disk", f"checkpoints that stay: {kept(p.config) or 'all'}", _stay(p), "GiB", None),
         ("model", "parameters", p.shape.parameters, "", None),
         ("model", "trained parameters", p.shape.trainable, "", None),

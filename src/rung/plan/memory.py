@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -85,6 +85,12 @@ class Shape:
             width=width,
             micro_tokens=max(256, int(config.activation_gib * GIB / kept)),
         )
+
+    def at_work(self, recipe: Recipe) -> Shape:
+        """As the update computes: in float32, where a rule moves weights of low precision by itself."""
+        if recipe.update.cost().adamw or self.adapter or self.width == 4:
+            return self
+        return replace(self, width=4, micro_tokens=max(256, self.micro_tokens * self.width // 4))
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,9 @@ class Need:
 def need(s: Shape, w: Workload, recipe: Recipe, process: int, *, cpu: bool = True) -> Need:
     """Memory of a run. process: bytes that Python and its libraries take by themselves.  cpu: it computes there."""
     moved = 4 if s.adapter else s.width  # an adapter is float32 whatever the model computes in
-    adam_held, adam_step = adam_bytes(s.trainable, moved) if recipe.update.cost().adamw else (0, 0)
+    wide = s.at_work(recipe)
+    masters = 4 * s.trainable * (wide is not s)
+    adam_held, adam_step = adam_bytes(s.trainable, moved) if recipe.update.cost().adamw else (masters, 0)
     held: dict[str, float] = {
         "Python and libraries": process,
         "weights": s.parameters * s.width,
@@ -238,7 +246,10 @@ def need(s: Shape, w: Workload, recipe: Recipe, process: int, *, cpu: bool = Tru
         "packed weights": float((s.products + s.V * s.D) * s.width * packed),
         "logits and draws": float(draw_bytes(s, rows)),
     }
-    return Need(held, sampling, _updating(s, w, recipe, adam_step, critic_step))
+    updating = _updating(wide, w, recipe, adam_step, critic_step)
+    if wide is not s:
+        updating["update: other weights in float32"] = 4.0 * (s.parameters - s.trainable)
+    return Need(held, sampling, updating)
 
 
 def _updating(s: Shape, w: Workload, recipe: Recipe, adam_step: int, critic_step: int) -> dict[str, float]:

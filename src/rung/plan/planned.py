@@ -110,7 +110,7 @@ class Planned:
             yield Forecast(
                 replace(self, config=replace(self.config, save_rollouts=False)), spread, {"save_rollouts": False}
             )
-        if self.config.dtype == "float32" and not self.recipe.update.cost().float32:
+        if self.config.dtype == "float32" and self.recipe.update.cost().adamw:
             yield Forecast(replace(self, config=replace(self.config, dtype="bfloat16")), spread, {"dtype": "bfloat16"})
 
     # -- seconds ----------------------------------------------------------------------------------------------------
@@ -157,7 +157,8 @@ class Planned:
             if phase.name.startswith("sample"):
                 continue
             flops, traffic = self.pass_work(phase, learners)
-            out.append(scale.pass_seconds(flops, traffic, learners, self.gpu.peak(s.width)))
+            width = s.at_work(self.recipe).width if phase.name == "update" else s.width
+            out.append(scale.pass_seconds(flops, traffic, learners, self.gpu.peak(width)))
         updates = cost.passes * cost.minibatches * cost.adamw
         return [*out, updates * scale.optimizer_seconds(s, learners, self.gpu)]
 

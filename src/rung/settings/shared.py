@@ -71,7 +71,7 @@ class Weights:
     """Fields of the flags of train, plan, ladder and variance."""
 
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
-    """what the model computes in; the optimizer's masters are float32 either way; auto: what this machine is faster in"""
+    """what the model computes in; the weights that an update moves are float32 either way; auto: what this machine is faster in"""
     trainable: str | None = None
     """regular expression: only parameters whose name it finds are trained (a subset keeps trpo small); None: all"""
     lora_rank: Natural = 0

@@ -45,7 +45,7 @@ class Speedrun(Weights, Problems, Flags):
     model: str = "smollm2"
     """smollm2, starter, a model's directory, a run, or a hub id"""
     dtype: Literal["float32", "bfloat16", "auto"] = field(default="auto", kw_only=True)
-    """what the model computes in; the optimizer's masters are float32 either way; auto: what this machine is faster in"""
+    """what the model computes in; the weights that an update moves are float32 either way; auto: what this machine is faster in"""
     steps: Count = 60
     """training steps at most"""
     prompts_per_step: Count = 8

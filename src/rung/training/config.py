@@ -166,8 +166,8 @@ class TrainConfig(Weights, Problems, Settings):
 
         if self.small:
             return "float32", "the model is too small to gain by less"
-        if (needs := self.build_recipe().update.cost().float32) and not self.lora_rank:
-            return "float32", f"the recipe {needs}"
+        if not self.lora_rank and not self.build_recipe().update.cost().adamw:
+            return "float32", "the recipe's update computes in float32 either way"
         return faster(choose(self.device))
 
     def resolved(self) -> TrainConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -16,11 +17,11 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from rung.errors import InputError, setting
 from rung.io.state import load_state, save_state, tensors_in
 from rung.maths.assess import assess, next_state
 from rung.maths.objective import right
 from rung.network import adapter
+from rung.network.float32 import Masters
 from rung.network.model import Model
 from rung.recipes import Recipe
 from rung.records import Assessed, Batch, State, StepResult
@@ -116,7 +117,8 @@ class LocalLearner:
         recipe, hyper = self.recipe, self.hyper
         self.state = recipe.initial_state()
         self.memory: dict[str, Any] = {}  # the update rule's own
-        activations = activation_bytes_per_token(self.model)
+        self.masters = self._masters()
+        activations = activation_bytes_per_token(self.model) * (1 if self.masters is None else 2)
         self.micro = Micro(max(256, int(hyper.activation_gib * 2**30 / activations)), self.ranks.again)
         self.reference = self._frozen_copy() if needs.reference(recipe.needs) else None
         config = recipe.credit.learns() if needs.critic(recipe.needs) else None
@@ -126,16 +128,16 @@ class LocalLearner:
         self.ranks.hold(self.model)  # now that it has been copied
         self.policy = Policy(self.model, hyper.temperature)
         self.parameters = [p for p in self.model.hf.parameters() if p.requires_grad]
-        cost = recipe.update.cost()
-        if cost.float32 and any(p.dtype != torch.float32 for p in self.parameters):
-            raise InputError(
-                f"recipe {recipe.name!r} {cost.float32}, which needs float32 weights. Use {setting('dtype', 'float32')}."
-            )
         self.optimizer: MasterAdamW | None = None
-        if cost.adamw:
+        if recipe.update.cost().adamw:
             self.optimizer = MasterAdamW(
                 self.parameters, hyper.learning_rate, hyper.betas, hyper.weight_decay, hyper.epsilon, self.ranks
             )
+
+    def _masters(self) -> Masters | None:
+        """Of weights of low precision, under a rule that moves them by itself."""
+        masters = None if self.recipe.update.cost().adamw else Masters(self.model.hf)
+        return masters if masters is not None and masters.weights else None
 
     def _frozen_copy(self) -> Policy:
         """pi_ref: the weights of now, never updated; of a model with an adapter, the model without it."""
@@ -164,7 +166,8 @@ class LocalLearner:
                 metrics |= {"grad_norm": 0.0, "update/steps": 0.0}
                 work.forget()
             else:
-                metrics |= self.recipe.update.run(work)
+                with nullcontext() if self.masters is None else self.masters.at_work():
+                    metrics |= self.recipe.update.run(work)
         self.state = next_state(self.recipe, batch, old_kl=metrics.get("trust/kl"), ref_kl=metrics.get("kl"))
         self.version += 1
         metrics |= {
@@ -275,6 +278,7 @@ class LocalLearner:
             "state": vars(self.state),
             "rule": self.memory,
             "optimizer": self.optimizer.state_dict() if self.optimizer else None,
+            **({"masters": self.masters.weights} if self.masters else {}),
             "reference": self.reference.kept() if self.reference else None,
             "critic": self.critic.state_dict() if self.critic else None,
         }
@@ -285,6 +289,8 @@ class LocalLearner:
         self.memory = saved.get("rule", {})  # an older checkpoint has none
         if self.optimizer is not None:
             self.optimizer.load_state_dict(saved["optimizer"])
+        if self.masters is not None:
+            self.masters.load(saved.get("masters"))
         if self.reference is not None and saved["reference"] is not None:
             self.reference.model.hf.load_state_dict(saved["reference"])
         if self.critic is not None:

@@ -53,12 +53,17 @@ class MasterAdamW:
             for group in self.adam.param_groups:
                 group["lr"] = self.learning_rate * scale
             self.adam.step()
-            for p, master in zip(self.parameters, self.masters, strict=True):
-                if master is not p:
-                    p.copy_(master)
-                    master.grad = None
+            self.follow()
         self.zero_grad()
         return norm
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """The weights become what the masters are."""
+        for p, master in zip(self.parameters, self.masters, strict=True):
+            if master is not p:
+                p.copy_(master)
+                master.grad = None
 
     def zero_grad(self) -> None:
         for p in self.parameters:

@@ -172,9 +172,16 @@ class Work:
     @torch.no_grad()
     def move(self, step: Tensor | None) -> None:
         self._leave_old()
+        weights = self.moved_weights()
         if self._start is None:
-            self._start = [p.detach().clone() for p in self.parameters]
-        assign(self.parameters, self._start, step)
+            self._start = [x.detach().clone() for x in weights]
+        assign(weights, self._start, step)
+        if self.optimizer is not None:
+            self.optimizer.follow()
+
+    def moved_weights(self) -> list[Tensor]:
+        """What a rule moves: float32 masters, where an optimizer holds some."""
+        return self.parameters if self.optimizer is None else self.optimizer.masters
 
     def _leave_old(self) -> None:
         """The first step: what the policy said before it is pi_old to all that follows."""
