@@ -146,9 +146,10 @@ class Side:
 def gradient(learner: LocalLearner, batch: Collected) -> tuple[list[Tensor | None], dict[str, float], float]:
     """grad J in float32, by parameter; how far the sampler was from the trainer; the largest |ratio - 1|."""
     work = learner.work(learner.assess(batch))
-    for minibatch in work.cut():
-        work.gradient(minibatch)
-    grads = [None if p.grad is None else p.grad.float() for p in work.parameters]
+    with learner.at_work():
+        for minibatch in work.cut():
+            work.gradient(minibatch)
+        grads = [None if p.grad is None else p.grad.float() for p in work.parameters]
     work.forget()
     ratio = max((float((d.exp() - 1).abs()[mask].max()) for d, mask, _ in work.drift.gaps if mask.any()), default=0.0)
     return grads, work.drift.metrics(), ratio

@@ -118,12 +118,6 @@ def test_a_damaged_checkpoint_is_one_message(one_process, quick, folder, tmp_pat
         together(replace(case, restore=str(tmp_path / "damaged")), collected(case.recipe, 1))
 
 
-def test_several_learners_refuse_low_weights_that_a_rule_moves_by_itself(one_process):
-    for recipe in (find("trpo"), OWN):
-        with pytest.raises(InputError, match=r"moves the weights by itself.* need float32 weights.*dtype"):
-            together(Case(recipe, kind="bfloat16"), [])
-
-
 # -- slow: everything --------------------------------------------------------------------------------------------------
 EVERY = [*all_recipes().values(), STOPS, OWN, EVERYTHING, ADAPTS]
 SPLITS = [Case(recipe, ("fair", "lopsided", "idle")[i % 3]) for i, recipe in enumerate(EVERY)]

@@ -15,8 +15,9 @@ from rung.cli import main
 from rung.cluster import connect
 from rung.cluster.actors import LearnerActor, SamplerActor
 from rung.cluster.connect import Capacity
+from rung.cluster.engine import Actors
 from rung.cluster.order import ordered
-from rung.cluster.room import Demand, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
+from rung.cluster.room import Demand, refuse_masters, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
 from rung.errors import InputError
 from rung.models import starter
 from rung.plan.fit import Room
@@ -111,6 +112,23 @@ def test_older_weights_are_refused_where_nothing_corrects_for_them():
     refuse_staleness(override(grpo, {"correction": "TokenTIS"}), Cluster(staleness=1))
     with pytest.raises(InputError, match="older weights"):
         refuse_staleness(override(grpo, {"correction": "StaleNegativeMask"}), Cluster(staleness=1))
+
+
+def test_weights_of_low_precision_that_a_rule_moves_by_itself_need_one_learner_or_an_adapter(capsys):
+    trpo, two = find("trpo"), Cluster(learners=2)
+    low = TrainConfig(recipe="trpo", dtype="bfloat16", cluster="ray", cluster_options={"learners": 2})
+    with pytest.raises(
+        InputError, match=r"'trpo' moves the weights by itself.* 2 learners, 1 sampler keep none.*dtype='float32'"
+    ):
+        refuse_masters(low, trpo, two)
+    refuse_masters(low, trpo, Cluster(samplers=2))
+    refuse_masters(low, find("ppo"), two)
+    refuse_masters(replace(low, dtype="float32"), trpo, two)
+    refuse_masters(replace(low, lora_rank=4), trpo, two)
+    with pytest.raises(InputError, match="float32 masters"):
+        Actors().refuse(low, trpo, str(starter.path()), registry.load("chained_arithmetic"))
+    assert main(["plan", "trpo", "--dtype", "bfloat16", "--cluster", "ray", "--cluster.learners", "2"]) == 2
+    assert "float32 masters, and 2 learners, 1 sampler keep none" in " ".join(capsys.readouterr().err.split())
 
 
 class Talks:

@@ -36,11 +36,12 @@ SHARED = {"credit.critic.shared": True, "credit.critic.minibatches": 1, "credit.
     ("name", "settings"),
     [
         ("grpo", {"dtype": torch.bfloat16}),
+        ("trpo", {"dtype": torch.bfloat16}),
         ("ppo", {"lora": 2}),
         ("dr_grpo", {"checkpoint": True}),
         ("grpo", {"packs": False}),
     ],
-    ids=["bfloat16", "LoRA", "checkpointing", "the model's own forward"],
+    ids=["bfloat16", "masters", "LoRA", "checkpointing", "the model's own forward"],
 )
 def test_a_model_of_another_kind_takes_the_steps_of_the_cpu(name, settings):
     recipe = override(find(name), {"update.epochs": 1} if name == "ppo" else {})

@@ -86,6 +86,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "rollout/ask.py": ["tests/rollout/test_collect_masks.py"],
     "kernels/llama_step.py": ["tests/kernels/test_llama.py"],
     "training/work.py": ["tests/training/test_updates.py", "tests/training/test_old_logp.py"],
+    "training/learner.py": ["tests/training/test_masters.py"],
     "training/micro.py": ["tests/training/test_memory.py"],
     "training/optimizer.py": ["tests/training/test_updates.py"],
     "training/policy.py": ["tests/kernels/test_attention.py", "tests/training/test_needs.py"],

@@ -119,6 +119,8 @@ def test_a_natural_step_in_bfloat16_keeps_masters_and_works_in_float32():
     assert plan.checkpoint_bytes(low, trpo) == 2 * 348 + 4 * 96, "and no moments"
     assert plan.checkpoint_bytes(low, find("dr_grpo")) == 2 * 348 + (4 + 8) * 96
     assert replace(low, adapter=True).at_work(trpo).width == 2, "an adapter is float32 already"
+    leashed = replace(trpo, kl=find("grpo").kl)
+    assert memory.need(low, WORK, leashed, 0).held["reference policy"] == 4 * 348, "as what it is compared with"
 
 
 def test_an_adapter_is_all_that_is_trained_and_nothing_is_held_twice():

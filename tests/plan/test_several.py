@@ -16,6 +16,7 @@ from rung.plan.machines import GPUS
 from rung.plan.memory import Need, Workload
 from rung.plan.planned import Planned
 from rung.plan.rehearsal import Rates
+from rung.plan.room import why_not
 from rung.plan.several import split_row
 from rung.plan.shapes import NAMED, planned_model
 from rung.plan.spread import Forecast, changes
@@ -122,6 +123,21 @@ def test_what_to_change_first_makes_a_step_as_short_as_it_says(cluster):
     assert again.seconds == pytest.approx(first.seconds)
     assert changes(again)[0].settings == {"cluster.staleness": 1, "recipe.correction": "TokenTIS"}
     assert all(one.seconds < 0.99 * again.seconds for one in changes(again))
+
+
+def test_a_natural_step_in_bfloat16_is_planned_with_one_learner(cluster):
+    small = replace(WORK, P=16, longest=300, answer=128, T=256)
+    trpo = replace(cluster, gpus=4, recipe=find("trpo"), work=small, config=replace(cluster.config, sampler="torch"))
+    trpo = replace(trpo, gpu=replace(GPUS["h200"], memory=1e12))
+    assert trpo.splits(Cluster()).spread.learners == 1 and not trpo.fits(Cluster(learners=2))
+    assert all(one.spread.learners == 1 for one in changes(Forecast(trpo, Cluster(), {})))
+    tight = why_not(replace(trpo, gpu=GPUS["h100"]))
+    assert tight.startswith("a learner needs at least") and "learners instead of" not in tight
+    wide = replace(trpo, config=replace(trpo.config, dtype="float32"))
+    assert wide.splits(Cluster()).spread.learners == 3 and not any("dtype" in x.settings for x in wide.others(Cluster()))
+    lora = replace(wide, config=replace(wide.config, lora_rank=8))
+    assert any("dtype" in x.settings for x in lora.others(Cluster())), "an adapter is float32 in any model"
+    assert trpo.passes(1)[-2] > 1.5 * replace(trpo, recipe=find("a2c")).passes(1)[-2]
 
 
 # -- the command ---------------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import rung.parts as p
+from rung.experiments.variance import gradients
+from rung.maths import products
 from rung.maths.update import Cost
 from rung.models import starter
 from rung.network import model as models
 from rung.network.float32 import Masters
-from rung.recipe_io import override
+from rung.recipe_io import find, override
 from rung.recipes import GRPO, TRPO
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collector
@@ -39,7 +41,14 @@ class SmallStep(p.UpdateRule):
 
 
 NATURAL = override(replace(TRPO, credit=p.GroupMean(), normalize=p.AsIs()), {"update.curvature_tokens": 64})
-RULES = {"natural": NATURAL, "own": replace(GRPO, name="own", kl=p.NoKL(), update=SmallStep())}
+OWN = replace(GRPO, name="own", kl=p.NoKL(), update=SmallStep())
+CRITIC = p.Value(p.MC(), critic=p.Critic(shared=True))
+RULES = {
+    "natural": NATURAL,
+    "own": OWN,
+    "leashed": replace(GRPO, name="leashed", correction=p.TokenTIS(), update=SmallStep()),
+    "with a critic": replace(find("value_baseline"), name="with a critic", credit=CRITIC, update=SmallStep()),
+}
 
 
 def made(recipe, dtype=torch.bfloat16):
@@ -64,16 +73,56 @@ def flat(tensors):
 def test_a_step_is_that_of_float32_bit_for_bit_and_kept_where_bfloat16_swallows_it(name):
     low, wide = made(RULES[name]), made(RULES[name], torch.float32)
     assert low.masters and wide.masters is None and low.micro.tokens == wide.micro.tokens
-    collected, before = answers(low), flat(low.parameters)
-    metrics, expected = (learner.step(collected).metrics for learner in (low, wide))
-    assert torch.equal(flat(low.masters.weights), flat(wide.parameters))
-    assert metrics["grad_norm"] == expected["grad_norm"] > 0
+    before = flat(low.parameters)
+    for number in range(2):  # the second begins where the first ended
+        collected = answers(low, number)
+        metrics, expected = (learner.step(collected).metrics for learner in (low, wide))
+        assert torch.equal(flat(low.masters.weights), flat(wide.parameters))
+        assert metrics["grad_norm"] == expected["grad_norm"] > 0
+        assert metrics.get("kl") == expected.get("kl") and (number or metrics.get("kl", 0.0) == 0.0)
     if name == "natural":
         assert 0 < metrics["trpo/kl"] == expected["trpo/kl"] <= low.recipe.update.max_kl
     assert {x.dtype for x in low.model.hf.parameters()} == {torch.bfloat16}
     assert all(torch.equal(x, y.bfloat16()) for x, y in zip(low.parameters, low.masters.weights, strict=True))
     moved, shown = flat(low.masters.weights) != before, flat(low.parameters) != before
-    assert (moved & ~shown).float().mean() > 0.3, "the next step begins where this one ended all the same"
+    assert (moved & ~shown).float().mean() > 0.3, "bfloat16 shows a part of it"
+
+
+def test_a_measured_gradient_is_that_which_trains():
+    low, wide = made(NATURAL), made(NATURAL, torch.float32)
+    collected = [answers(low)]
+    mine, theirs = (gradients(x.recipe, x.model, x.hyper, [], collected) for x in (low, wide))
+    assert torch.equal(mine, theirs) and float(mine.norm()) > 0
+
+
+@dataclass(frozen=True)
+class BrokenOff(SmallStep):
+    """Ends in the middle of the first step that is made by it, before its move or behind it."""
+
+    moves: bool = False
+
+    def run(self, work):
+        if work.memory.pop("broken", False):
+            if self.moves:
+                super().run(work)
+            raise KeyboardInterrupt
+        return super().run(work)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_step_that_is_broken_off_has_changed_nothing_or_says_so(moves):
+    learner, other = (made(replace(OWN, update=BrokenOff(moves=moves))) for _ in range(2))
+    collected, marks = answers(learner), learner.marks()
+    learner.memory["broken"] = True
+    with pytest.raises(KeyboardInterrupt):
+        learner.step(collected)
+    assert {x.dtype for x in learner.model.hf.parameters()} == {torch.bfloat16}
+    assert (learner.marks() == marks) is not moves
+    if not moves:
+        for one in (learner, other):
+            one.step(collected)
+        assert torch.equal(flat(learner.masters.weights), flat(other.masters.weights))
+        assert learner.marks() != marks
 
 
 def test_a_checkpoint_keeps_the_masters_and_its_size_is_known(tmp_path):
@@ -114,6 +163,13 @@ def test_work_that_breaks_off_leaves_the_model_in_its_precision_and_says_whether
     changed = [not torch.equal(x, y) for x, y in zip(hf.parameters(), before, strict=True)]
     marked = [a != (x.data_ptr(), x._version) for a, x in zip(marks, hf.parameters(), strict=True)]
     assert changed == marked == [moves, moves, False, False]
+
+
+def test_large_layers_multiply_as_in_a_model_that_was_loaded_in_float32(monkeypatch):
+    monkeypatch.setattr(products, "onednn_pays", lambda: True)
+    hf = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.Linear(8, 8)).bfloat16()
+    with Masters(hf).at_work():
+        assert [type(layer) for layer in hf] == [products.Linear, torch.nn.Linear]
 
 
 def test_a_rule_that_steps_by_adamw_moves_its_masters():

@@ -15,7 +15,15 @@ from rung.cluster.pieces import Pieces
 from rung.cluster.places import Places
 from rung.cluster.pool import SamplerPool, Seat
 from rung.cluster.remote import RemoteLearner
-from rung.cluster.room import Demand, refuse_model, refuse_pieces, refuse_staleness, refuse_too_many, refuse_too_much
+from rung.cluster.room import (
+    Demand,
+    refuse_masters,
+    refuse_model,
+    refuse_pieces,
+    refuse_staleness,
+    refuse_too_many,
+    refuse_too_much,
+)
 from rung.errors import InputError, RunFailed, setting
 from rung.network.model import Model
 from rung.recipes import Recipe
@@ -52,6 +60,7 @@ class Actors:
         spread = self.spread = config.spread()
         refuse_staleness(recipe, spread)
         refuse_pieces(recipe, spread, splits.train)
+        refuse_masters(config, recipe, spread)
         refuse_model(config, where, joined=connect.asked())
         here = connect.capacity_here() if not connect.asked() else None
         if here is not None:

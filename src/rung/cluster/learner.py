@@ -18,7 +18,6 @@ from rung.cluster import checkpoint
 from rung.cluster.group import Group, local, whole
 from rung.cluster.vector import Layout
 from rung.cluster.work import DealtWork, hollow
-from rung.errors import InputError, setting
 from rung.network import adapter
 from rung.network.model import Model
 from rung.records import Assessed
@@ -41,12 +40,8 @@ class DistributedLearner(LocalLearner):
         self.layout = Layout(self.parameters, self.ranks.size)
 
     def _masters(self) -> None:
-        """None: FSDP deals out weights of the precision that they came in, and keeps no others."""
-        if super()._masters() is not None:
-            raise InputError(
-                f"recipe {self.recipe.name!r} moves the weights by itself, for which several learners need float32 weights. "
-                f"Use {setting('dtype', 'float32')}, or {setting('cluster.learners', 1)}."
-            )
+        """None: weights of low precision that need some are refused (room.py)."""
+        assert super()._masters() is None
 
     def work(self, assessed: Assessed) -> Work:
         work = super().work(assessed)

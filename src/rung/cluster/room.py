@@ -55,6 +55,16 @@ def refuse_staleness(recipe: Recipe, spread: Cluster) -> None:
         )
 
 
+def refuse_masters(config: TrainConfig, recipe: Recipe, spread: Cluster) -> None:
+    """FSDP deals out weights of the precision that they came in, and keeps no others."""
+    if spread.learners > 1 and config.dtype == "bfloat16" and config.updates_in_float32(recipe):
+        raise InputError(
+            f"recipe {recipe.name!r} moves the weights by itself, by steps that bfloat16 would swallow: it needs float32 masters, "
+            f"and {spread.said} keep none beside the weights that they share. Use {setting('dtype', 'float32')}, "
+            f"{setting('cluster.learners', 1)}, or an adapter ({setting('lora_rank', 8)})."
+        )
+
+
 def refuse_model(config: TrainConfig, where: str, joined: bool) -> None:
     """What the sampler cannot run, before an actor would say so. joined: what kind of devices others have is not known here."""
     if config.sampler != USUAL:

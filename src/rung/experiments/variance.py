@@ -83,7 +83,13 @@ def gradients(
         learner.state = next_state(recipe, assessed.batch)
         learner.learn_values(assessed.batch)
         learner.work(assessed).forget()  # a critic on the policy's trunk leaves a gradient
-    return torch.stack([one_gradient(learner.work(learner.assess(collected)), stale) for collected in batches])
+
+    def one(collected: Collected) -> Tensor:
+        work = learner.work(learner.assess(collected))
+        with learner.at_work():
+            return one_gradient(work, stale)
+
+    return torch.stack([one(collected) for collected in batches])
 
 
 def baseline_gradients(model: Model, hyper: Hyper, batches: Sequence[Collected]) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rung.maths.products import through_onednn
+
 LOW = (torch.bfloat16, torch.float16)
 
 
@@ -43,6 +45,7 @@ class Masters:
     """
 
     def __init__(self, hf: nn.Module) -> None:
+        self.hf = hf
         self.parameters = [p for p in hf.parameters() if p.requires_grad and p.dtype in LOW]
         self.weights = [p.detach().float() for p in self.parameters]
         trained = set(map(id, self.parameters))
@@ -60,6 +63,7 @@ class Masters:
         try:
             self._rest.widen()
             _put(self.parameters, self.weights)
+            through_onednn(self.hf)  # as a model that is loaded in float32 multiplies
             yield
         finally:
             _put(self.parameters, rounded)

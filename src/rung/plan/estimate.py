@@ -97,6 +97,7 @@ def own_passes(recipe: Recipe, s: Shape) -> float:
 
 def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> list[PhaseCost]:
     """What one training step does, in order."""
+    own, s = own_passes(recipe, s), s.at_work(recipe)
     needs, scored = recipe.needs, w.P * w.G * w.answer
     rows = min(w.P * w.G, w.at_once)
     chunk = max(1, CHUNK_ELEMENTS // s.V)
@@ -121,7 +122,7 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
     if "greedy" in needs:
         one = replace(w, G=1)
         out.append(PhaseCost("sample (greedy)", sampling_flops(s, one), decode_seconds(t.decode, one, w.P)))
-    for share, name in ((own_passes(recipe, s), "old log-probabilities"), (float("ref_logp" in needs), "reference")):
+    for share, name in ((own, "old log-probabilities"), (float("ref_logp" in needs), "reference")):
         if share:
             out.append(PhaseCost(name, share * scoring_flops(s, w, head=True), share * (forward + head(1) / products)))
     if (critic := recipe.credit.learns()) is not None:
@@ -214,7 +215,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None, refuse: Refuse
         return Plan(config, shape, work, need, room, rates, [], 0.0, (*notes, slow))
     if (wide := shape.at_work(recipe)) is not shape and (learning := rehearse(model, wide, work, torch.float32, on)):
         timings = replace(learning, decode=timings.decode, prefill=timings.prefill)
-    step = [*phases(wide, work, recipe, timings, rates), *_judged(judged, work)]
+    step = [*phases(shape, work, recipe, timings, rates), *_judged(judged, work)]
     held_out = replace(work, P=work.eval_rows, G=1)
     rows = min(work.eval_rows, work.at_once)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)

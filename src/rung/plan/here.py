@@ -104,6 +104,8 @@ class Here:
         return scale.behind(self.plan.work, spread.staleness, spread.partial)
 
     def fits(self, spread: Cluster) -> bool:
+        if spread.learners > 1 and self.plan.shape.at_work(self.recipe) is not self.plan.shape:
+            return False  # refused (cluster/room.py)
         return self.fullest(spread)[1] <= self.plan.room.limit
 
     def others(self, spread: Cluster) -> Iterator[Forecast]:

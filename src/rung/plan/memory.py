@@ -227,7 +227,7 @@ def need(s: Shape, w: Workload, recipe: Recipe, process: int, *, cpu: bool = Tru
         "weights": s.parameters * s.width,
         "optimizer (float32 moments, masters)": adam_held,
         "adapter": 4.0 * s.trainable * s.adapter,
-        "reference policy": s.parameters * s.width if needs.reference(recipe.needs) and not s.adapter else 0,
+        "reference policy": s.parameters * wide.width if needs.reference(recipe.needs) and not s.adapter else 0,
     }
     critic_step = 0
     if (critic := recipe.credit.learns()) is not None and not critic.shared:

@@ -110,7 +110,7 @@ class Planned:
             yield Forecast(
                 replace(self, config=replace(self.config, save_rollouts=False)), spread, {"save_rollouts": False}
             )
-        if self.config.dtype == "float32" and self.recipe.update.cost().adamw:
+        if self.config.dtype == "float32" and not self.config.updates_in_float32(self.recipe):
             yield Forecast(replace(self, config=replace(self.config, dtype="bfloat16")), spread, {"dtype": "bfloat16"})
 
     # -- seconds ----------------------------------------------------------------------------------------------------
@@ -153,12 +153,13 @@ class Planned:
     def passes(self, learners: int) -> list[float]:
         """Seconds of each pass over the answers, and of the optimizer's steps."""
         s, cost, out = self.shape, self.recipe.update.cost(), list[float]()
+        wide = s.at_work(self.recipe).width
         for phase in self.flops:
             if phase.name.startswith("sample"):
                 continue
             flops, traffic = self.pass_work(phase, learners)
-            width = s.at_work(self.recipe).width if phase.name == "update" else s.width
-            out.append(scale.pass_seconds(flops, traffic, learners, self.gpu.peak(width)))
+            peak = self.gpu.peak(s.width if phase.name == "critic" else wide)
+            out.append(scale.pass_seconds(flops, traffic, learners, peak))
         updates = cost.passes * cost.minibatches * cost.adamw
         return [*out, updates * scale.optimizer_seconds(s, learners, self.gpu)]
 
@@ -212,7 +213,14 @@ class Planned:
     def learner_bytes(self, spread: Cluster) -> float:
         return learner_bytes(self.shape, self.work, self.recipe, spread.learners)
 
+    @property
+    def alone(self) -> bool:
+        """Whether one learner must do, as several are refused (cluster/room.py)."""
+        return self.shape.at_work(self.recipe) is not self.shape
+
     def fits(self, spread: Cluster) -> bool:
+        if self.alone and spread.learners > 1:
+            return False
         learner, sampler = self.learner_bytes(spread), self.sampler_bytes(spread)
         return (max(learner, sampler) if self.gpus > 1 else learner + sampler) <= self.usable
 

@@ -14,7 +14,7 @@ MOST = 4096  # processes of a kind that are thought of
 
 def why_not(crew: Planned, learners: int | None = None, samplers: int | None = None) -> str:
     """Why no split fits, and what would help. learners, samplers: of those with so many alone."""
-    n = learners or max(crew.gpus - (samplers or 1), 1)
+    n = learners or (1 if crew.alone else max(crew.gpus - (samplers or 1), 1))
     m = samplers or min(max(crew.gpus - (learners or 1), 1), crew.work.P)
     if crew.weights > (crew.vllm if crew.paged else crew.usable):
         return _model_too_large(crew)
@@ -103,4 +103,5 @@ def least_learners(crew: Planned) -> int | None:
     def fits(n: int) -> bool:
         return any(cut.learner_bytes(Cluster(n, 1)) <= crew.usable for cut in crew.cuts)
 
-    return next(filter(fits, range(1, MOST + 1)), None) if fits(MOST) else None
+    most = 1 if crew.alone else MOST
+    return next(filter(fits, range(1, most + 1)), None) if fits(most) else None

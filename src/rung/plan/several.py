@@ -203,7 +203,8 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
     assert asked.gpu is not None
     kind, given = gpu(asked.gpu), asked.config
     if given.dtype == "auto":
-        given = replace(given, dtype="bfloat16" if given.build_recipe().update.cost().adamw else "float32")
+        wide = given.updates_in_float32(given.build_recipe())
+        given = replace(given, dtype="float32" if wide else "bfloat16")
     model = planned_model(given)
     config, recipe, splits = settle(replace(given, sampler=USUAL))  # another one need not be installed here
     _refuse_planned(asked, recipe, splits.train)

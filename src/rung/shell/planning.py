@@ -52,7 +52,7 @@ def plan(argv: list[str]) -> int:
 def _several(config: TrainConfig, tokens: float | None, json_to: str | None, gpu: str | None, gpus: str | None) -> int:
     """The plan of several processes, of this machine or of so many GPUs of a kind."""
     from rung.cluster.connect import capacity_here
-    from rung.cluster.room import refuse_pieces, refuse_staleness, refuse_too_many
+    from rung.cluster.room import refuse_masters, refuse_pieces, refuse_staleness, refuse_too_many
     from rung.plan.several import A_MACHINE, Asked, run_several
 
     spread, has = config.spread(), capacity_here()
@@ -60,6 +60,7 @@ def _several(config: TrainConfig, tokens: float | None, json_to: str | None, gpu
     def refuse_all(recipe: Recipe, of: Cluster, env: Environment) -> None:
         refuse_staleness(recipe, of)
         refuse_pieces(recipe, of, env)
+        refuse_masters(config, recipe, of)
         if gpu is None:
             refuse_too_many(of, has, config.device)
 

@@ -160,13 +160,17 @@ class TrainConfig(Weights, Problems, Settings):
         """Whether the starter is trained, or a run of it."""
         return "starter" in (self.model, stored_settings(self.model).get("model"))
 
+    def updates_in_float32(self, recipe: Recipe) -> bool:
+        """Whatever the model computes in: where a rule moves the model's own weights by itself."""
+        return not self.lora_rank and not recipe.update.cost().adamw
+
     def usual_dtype(self) -> tuple[str, str]:
         """What `--dtype auto` means for these settings, and why."""
         from rung.kernels.device import choose, faster
 
         if self.small:
             return "float32", "the model is too small to gain by less"
-        if not self.lora_rank and not self.build_recipe().update.cost().adamw:
+        if self.updates_in_float32(self.build_recipe()):
             return "float32", "the recipe's update computes in float32 either way"
         return faster(choose(self.device))
 

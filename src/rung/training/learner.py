@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -143,7 +143,8 @@ class LocalLearner:
         """pi_ref: the weights of now, never updated; of a model with an adapter, the model without it."""
         if adapter.has_adapter(self.model.hf):
             return BasePolicy(self.model, self.hyper.temperature)
-        frozen = replace(self.model, hf=copy.deepcopy(self.model.hf).requires_grad_(False))
+        with self.at_work():  # it is compared with what they say there
+            frozen = replace(self.model, hf=copy.deepcopy(self.model.hf).requires_grad_(False))
         self.ranks.hold(frozen)
         return Policy(frozen, self.hyper.temperature)
 
@@ -160,14 +161,13 @@ class LocalLearner:
             metrics |= correction_metrics(batch)
         if self.recipe.imitation:
             metrics["imitated_rows"] = float((right(batch) & batch.loss_mask_BT.any(1)).sum())
-        with self.phase("update"):
+        with self.phase("update"), self.at_work():
             metrics |= self.learn_values(batch)
             if len(assessed.active) == 0 or self._critic_warms_up():
                 metrics |= {"grad_norm": 0.0, "update/steps": 0.0}
                 work.forget()
             else:
-                with nullcontext() if self.masters is None else self.masters.at_work():
-                    metrics |= self.recipe.update.run(work)
+                metrics |= self.recipe.update.run(work)
         self.state = next_state(self.recipe, batch, old_kl=metrics.get("trust/kl"), ref_kl=metrics.get("kl"))
         self.version += 1
         metrics |= {
@@ -190,7 +190,8 @@ class LocalLearner:
         asked = self.recipe.needs
         if "ref_logp" in asked and not batch.same_numbers:  # a KL compares numbers of one kind
             asked = asked | {"old_logp"}
-        return needs.filled(self, replace(batch, state=self.state), asked)
+        with self.at_work():
+            return needs.filled(self, replace(batch, state=self.state), asked)
 
     def work(self, assessed: Assessed) -> Work:
         """The batch as an update rule sees it."""
@@ -200,6 +201,10 @@ class LocalLearner:
             self.reference, self.optimizer, hyper.learning_rate, hyper.rate(self.version), hyper.clip_norm,
             hyper.seed + self.version, self.memory, self.ranks,
         )  # fmt: skip
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Inside, the policy computes as its update does: in float32, on masters, where there are some."""
+        return nullcontext() if self.masters is None else self.masters.at_work()
 
     def _some_weights(self) -> list[Tensor]:
         """About a thousand weights of every parameter: do they move at all, in the precision that they are kept in?"""
