@@ -101,7 +101,7 @@ class HotSampler(TorchSampler):
 
 
 def hot() -> AbstractContextManager[Any]:
-    kind = Kind(lambda model, at_once: HotSampler(model, max_batch=at_once), SAMPLERS["torch"].at_once)
+    kind = Kind(lambda model, at_once, alone: HotSampler(model, max_batch=at_once), SAMPLERS["torch"].at_once)
     return patch.dict(SAMPLERS, torch=kind)
 
 

@@ -32,13 +32,13 @@ def test_spans():
         (4.1, 20, "fits: 4.1 of 23 GiB, about 12 minutes for 100 steps."),
         (4.1, 2, "fits the machine, but not beside what else is running: 4.1 of 23 GiB, and 2 are free now; about 12 "
          "minutes for 100 steps."),
-        (30, 20, "does not fit: it needs 30 GiB, and there are 23; about 12 minutes for 100 steps if it did."),
+        (30, 20, "does not fit: it needs 30 GiB, and there are 23; if it did: about 12 minutes for 100 steps."),
     ],
 )  # fmt: skip
 def test_plan(peak, free, said):
     room = SimpleNamespace(limit=23 * GIB, free=free * GIB)
     need = SimpleNamespace(peak=peak * GIB)
-    plan = SimpleNamespace(need=need, room=room, run_seconds=720, steps=100, phases=["step"])
+    plan = SimpleNamespace(need=need, room=room, run_seconds=720, steps=100, phases=["step"], crowding=1)
     assert plan_verdict(plan) == said
     plan.phases = []
     assert plan_verdict(plan) == said.replace("about 12 minutes for 100 steps", "its time is not estimated")
