@@ -183,3 +183,13 @@ def test_a_recipe_that_is_named_is_taken_as_it_is():
     usual, named = (Timed(Speedrun(recipe), 0).settings.build_recipe() for recipe in (None, "dapo"))
     assert usual.name == named.name == "dapo" and (usual.data.resample, named.data.resample) == (2, 3)
     assert Timed(Speedrun(overrides={"data.resample": 5}), 0).settings.build_recipe().data.resample == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "decay"), [({}, 60), ({"steps": 90}, 60), ({"steps": 3}, 3), ({"steps": 3, "decay_steps": 2}, 2)]
+)
+def test_the_learning_rate_falls_over_no_more_steps_than_there_are(given, decay):
+    args = Speedrun(**given)
+    config = Timed(args, 0).settings
+    config.resolved()
+    assert config.decay_steps == decay

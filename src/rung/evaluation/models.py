@@ -20,7 +20,7 @@ from rung.io.files import to_json, write_atomic
 from rung.io.held_out import NAMES, Kind
 from rung.io.origin import FILES, edited, placed
 from rung.io.run_dir import RunDir
-from rung.io.tables import refuse_existing, refuse_target, say_verdict, show
+from rung.io.tables import refuse_existing, refuse_target, say_verdict, show, write_new
 from rung.io.terminal import counted, figure, say, say_notes
 from rung.kernels.device import CPU, choose
 from rung.network import model as models
@@ -320,9 +320,8 @@ def report(
         show(title, columns, cells, json_to)
     else:
         show(title, ["", *heads([one.model for one in measured])], turned(rows))
-    if json_to not in (None, "-"):
-        with path_of(json_to or "").open("x", encoding="utf-8") as file:
-            file.write(to_json(rows, indent=1) + "\n")
+    if json_to is not None and json_to != "-":
+        write_new("--json", path_of(json_to), to_json(rows, indent=1) + "\n")
     for note in notes(measured, comparison):
         say(note, sys.stderr)
     kept = f"answers and spec: {out}, {out.with_suffix('.spec.json')}" if out else "answers were not kept: no --out"

@@ -28,7 +28,7 @@ from typing import Literal
 from rung.errors import InputError
 from rung.exact.causes import STRAIGHT, Cause, bare, constants, estimate_of, find_causes
 from rung.exact.world import LONGEST, Condition, World
-from rung.io.tables import refuse_existing, refuse_target, say_verdict, show
+from rung.io.tables import refuse_existing, refuse_target, say_verdict, show, write_new
 from rung.io.terminal import span
 from rung.recipe_io import all_recipes, find
 from rung.recipes import Recipe
@@ -234,5 +234,4 @@ def write_markdown(verdicts: Sequence[Verdict], path: Path, world: World, old_kl
             lines += ["", f"## {name[0].upper()}{name[1:]}", "", f"{text[0].upper()}{text[1:]}.", ""]
             lines += ["| recipe | verdict | c |", "|---|---|---|"]
             lines += [f"| {v.recipe} | {v.words} | {v.scale:.4g} |" for v in some]
-    with path.open("x", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
+    write_new("--markdown", path, "\n".join(lines) + "\n")

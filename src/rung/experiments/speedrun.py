@@ -99,7 +99,7 @@ def stored(out: Path, name: str) -> list[Row]:
 def _agree(args: Speedrun) -> None:
     """Runs that are compared have the same settings: those with which the folder was begun."""
     path = args.out / "settings.json"
-    now = {k: v for k, v in vars(args).items() if k not in OWN} | {"target": args.target}
+    now = {k: v for k, v in vars(args).items() if k not in OWN} | {"target": args.target, "decay_steps": args.decay()}
     now = json.loads(json.dumps(now, default=str))
     if not (path.exists() and any(args.out.glob("*/config.toml"))):
         write_json(path, now)
@@ -127,11 +127,12 @@ class Timed:
 
     @property
     def settings(self) -> TrainConfig:
-        own = {f.name for f in fields(TrainConfig)} & {f.name for f in fields(Speedrun)} - {*OWN, "recipe", "overrides"}
+        apart = {*OWN, "recipe", "overrides", "decay_steps"}
+        own = {f.name for f in fields(TrainConfig)} & {f.name for f in fields(Speedrun)} - apart
         recipe, changes = self.args.named()
         return TrainConfig(
             **{name: getattr(self.args, name) for name in own}, recipe=recipe, overrides=changes, seed=self.seed, out=self.path,
-            eval_samples=LOOKED_AT, until=self.args.target, save_rollouts=False, keep_last=1,
+            decay_steps=self.args.decay(), eval_samples=LOOKED_AT, until=self.args.target, save_rollouts=False, keep_last=1,
         )  # fmt: skip
 
     def timed(self) -> Row:

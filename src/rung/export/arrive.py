@@ -17,7 +17,7 @@ from rung.export.from_verl import from_verl
 from rung.export.imported import Imported
 from rung.export.targets import TARGETS, TITLES
 from rung.io.recipe_views import explain
-from rung.io.tables import refuse_existing, refuse_target, show
+from rung.io.tables import refuse_existing, refuse_target, show, write_new
 from rung.io.terminal import make_rich
 from rung.recipe_io import brief, diff
 from rung.settings.elsewhere import Import
@@ -35,7 +35,7 @@ def run_import(args: Import) -> int:
     found = WAYS[args.source](args.config, args.trainer)
     document = tomli_w.dumps(_plain(found.toml()))
     if args.out is not None:
-        args.out.write_text(document, encoding="utf-8")
+        write_new("--out", args.out, document)
     if args.json is not None:
         show(str(args.config), ("setting", "value"), [(k, v) for k, v in _plain(found.toml()).items()], args.json)
         return 0

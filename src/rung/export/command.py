@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from rung.export.skyrl import to_skyrl
 from rung.export.targets import TARGETS, TITLES, target_of
 from rung.export.trl import to_trl
 from rung.export.verl import to_verl
-from rung.io.tables import refuse_existing, refuse_target, show
+from rung.io.tables import refuse_existing, refuse_target, show, write_new
 from rung.io.terminal import make_rich
 from rung.recipe_io import override
 from rung.recipes import Recipe
@@ -52,13 +53,16 @@ def run_export(args: Flags) -> int:
 
 def write(files: Mapping[str, str], folder: Path) -> None:
     """New files in a folder, all or none."""
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"--out {folder}: that is a file. Name a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot write: {error.strerror}. Give another name.") from error
     for name in files:
         refuse_existing("--out", folder / name)
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_new("--out", folder / name, text)
 
 
 def _text(value: object) -> str:

@@ -54,11 +54,16 @@ def write_document(document: str, json_to: str) -> None:
         sys.stdout.flush()
         return
     refuse_target(json_to)
+    write_new("--json", path_of(json_to), document)
+
+
+def write_new(flag: str, path: Path, text: str) -> None:
+    """A new file of text. InputError where the system has none made, with its reason. flag: the setting that holds the name."""
     try:
-        with path_of(json_to).open("x", encoding="utf-8") as file:
-            file.write(document)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
-        raise InputError(f"--json {json_to}: cannot write: {error.strerror}. Give another name.") from error
+        raise InputError(f"{flag} {path}: cannot write: {error.strerror}. Give another name.") from error
 
 
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], json_to: str | None = None) -> None:

@@ -58,8 +58,8 @@ class Speedrun(Weights, Problems, Flags):
     """of AdamW"""
     warmup_steps: Natural = 0
     """first steps, in which the learning rate rises"""
-    decay_steps: Natural = 60
-    """last steps, in which the learning rate falls to zero"""
+    decay_steps: Natural | None = None
+    """last steps, in which the learning rate falls to zero; None: 60, or as many as the steps"""
     eval_every: Count = 5
     """steps between evaluations"""
     threads: Annotated[int, between(0, 1024)] = 0
@@ -72,6 +72,10 @@ class Speedrun(Weights, Problems, Flags):
     """write the table as JSON to this new file, or - for standard output"""
     overrides: Hidden[dict[str, Any]] = field(default_factory=dict)
     """fields of the recipe, by path"""
+
+    def decay(self) -> int:
+        """decay_steps as they are trained with: never more than there are steps, where nobody gave them."""
+        return min(60, self.steps) if self.decay_steps is None else self.decay_steps
 
     def named(self) -> tuple[str, dict[str, Any]]:
         """The recipe and what is changed of it."""
