@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from rung.cli import main
 from rung.models import starter
@@ -80,6 +81,38 @@ def test_a_busy_core_makes_no_plan_longer_and_is_said_in_its_first_sentence(one_
         assert both == pytest.approx(beside.crowding, rel=0.1)
     assert rows["machine", "beside what else runs, times as long"] == round(beside.crowding, 2)
     assert any(note.startswith("this machine is busy") for note in beside.notes)
+
+
+def test_the_rate_of_products_on_two_threads_is_no_waiting_of_one_for_the_other():
+    """Three others to each core: a thread that waits for its neighbour's turn counts on, and products it does not make."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if cores < 2:
+        pytest.skip("two threads want two cores")
+    shape = memory.Shape.of(memory.sketch(str(starter.path()), "float32"), TrainConfig())
+    before, others = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(1)
+        one = rehearsal.machine_rates(shape, torch.float32, torch.device("cpu")).gemm
+        torch.set_num_threads(2)
+        others += [subprocess.Popen([sys.executable, "-Sc", SPIN]) for _ in range(3 * cores)]
+        two = rehearsal.machine_rates(shape, torch.float32, torch.device("cpu")).gemm
+        assert torch.get_num_threads() == 2, "as many as before"
+    finally:
+        torch.set_num_threads(before)
+        for other in others:
+            other.kill()
+            other.wait()
+    assert 0.5 < two / (2 * one) < 2
+
+
+def test_no_part_takes_less_than_the_bound_of_its_products(monkeypatch):
+    """However slow a product was when it was timed alone: a rate that a part of the step reaches, the machine has."""
+    monkeypatch.setattr(plan, "machine_rates", lambda *_: Rates(1e6, 1e10))
+    found = plan.plan(TrainConfig(**SMALL))
+    rows = [row for row in plan._times(found) if row[0] == "step" and row[4] is not None]
+    assert len(rows) > 2 and all(bound <= seconds for _, _, seconds, _, bound in rows)
+    assert found.rates.gemm == max(p.flops / p.seconds for p in found.phases if p.seconds) > 1e6
+    assert Rates(5.0, 1.0).reached([(8.0, 2.0), (1.0, 0.0)]) == Rates(5.0, 1.0), "and a faster one stays"
 
 
 def test_a_machine_that_does_nothing_else_is_given_one_time():

@@ -220,7 +220,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None, refuse: Refuse
     rows = min(work.eval_rows, work.at_once)
     evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
     evaluation += (ANSWER_SECONDS + (judged or 0.0)) * work.eval_rows
-    notes = (*notes, *filter(None, [busy(times)]))
+    notes, rates = (*notes, *filter(None, [busy(times)])), rates.reached((x.flops, x.seconds) for x in step)
     return Plan(config, shape, work, need, room, rates, step, evaluation, notes, timings, times, judged or 0.0)
 
 

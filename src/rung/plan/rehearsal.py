@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -61,6 +61,10 @@ class Rates:
     gemm: float
     stream: float
 
+    def reached(self, work: Iterable[tuple[float, float]]) -> Rates:
+        """max(gemm, FLOP / seconds of each work): what some code reaches, no bound is below."""
+        return replace(self, gemm=max([self.gemm, *(flops / seconds for flops, seconds in work if seconds > 0)]))
+
 
 @dataclass(frozen=True)
 class Line:
@@ -99,14 +103,17 @@ class Timings:
 
 
 def machine_rates(s: Shape, dtype: torch.dtype, on: torch.device) -> Rates:
-    """A product [n, D] x [D, F], the one that the model makes most; and a long copy."""
+    """A product [n, D] x [D, F], the one that the model makes most; and a long copy.
+
+    On a CPU threads x the product's rate on one: of several, one that waits for another's turn on a core counts on.
+    """
     timed.clear()
     n = int(min(max(PROBE_FLOPS / (4 * s.D * s.F), 64), 4096))
     x, weight = (torch.full(size, 0.5, dtype=dtype, device=on) for size in ((n, s.D), (s.F, s.D)))
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread(on) as threads:
         seconds = _best(lambda: torch.nn.functional.linear(x, weight), on)
     a, b = (torch.full((STREAM_ELEMENTS,), 1.0, device=on) for _ in range(2))
-    return Rates(2 * n * s.D * s.F / seconds, 8 * STREAM_ELEMENTS / _best(lambda: b.copy_(a), on))
+    return Rates(threads * 2 * n * s.D * s.F / seconds, 8 * STREAM_ELEMENTS / _best(lambda: b.copy_(a), on))
 
 
 def rehearse(sketch: Model, s: Shape, w: Workload, dtype: torch.dtype, on: torch.device) -> Timings | None:
@@ -147,6 +154,20 @@ def busy(times: float) -> str | None:
         f"this machine is busy: what was timed took {times:.1f} times as long as alone. Seconds are of this machine with nothing "
         "else to do; beside what runs now, the run takes about so many times as long"
     )
+
+
+@contextmanager
+def _one_thread(on: torch.device) -> Iterator[int]:
+    """Computes with one; how many there are without it. A GPU's threads are not these."""
+    threads = torch.get_num_threads()
+    if on.type != "cpu":
+        yield 1
+        return
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 # -- pieces --------------------------------------------------------------------------------------------------------
