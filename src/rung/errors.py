@@ -156,7 +156,7 @@ def setting(name: str, value: Any = ...) -> str:
     name: inside a table with a dot, as in task_options.config and recipe.kl.coef.  value: ...: the setting alone.
     """
     table, _, key = name.partition(".")
-    if _typed:
+    if _typed and not _named:
         flag = f"--{table.replace('_', '-')}" + (f".{key}" if key else "")
         if value is ... or (value is True and not key):
             return flag

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import rung.parts as p
-from rung.errors import InputError, setting, unknown
+from rung.errors import InputError, Refusals, setting, unknown
 from rung.settings.ranges import refuse_name
 
 if TYPE_CHECKING:
@@ -159,42 +159,49 @@ def refuse_contradictions(recipe: Recipe) -> None:
 def refuse_sampling(
     recipe: Recipe, *, samples_per_prompt: int, rows: int, temperature: float, is_full: bool, max_new_tokens: int
 ) -> None:
-    """Refuse a recipe that the way of sampling contradicts: the rules that need more than the recipe."""
+    """Refuse a recipe that the way of sampling contradicts, in all that it does: the rules that need more than the recipe."""
+    found = _contradictions(recipe, samples_per_prompt, rows, temperature, is_full, max_new_tokens)
+    Refusals(found).refuse(f"recipe {recipe.name!r}")
+
+
+def _contradictions(
+    recipe: Recipe, samples_per_prompt: int, rows: int, temperature: float, is_full: bool, max_new_tokens: int
+) -> Iterator[str]:
     name = f"recipe {recipe.name!r}"
     if "groups" in recipe.needs and samples_per_prompt < 2:
-        raise InputError(
+        yield (
             f"{name} compares the answers to one prompt, but samples_per_prompt is {samples_per_prompt}: a group of one "
             f"has nothing to compare with. Use {setting('samples_per_prompt', 2)} or more, or a recipe without groups "
             "(reward_to_go)."
         )
     if temperature <= 0:
-        raise InputError(
+        yield (
             f"temperature {temperature}: greedy answers are all the same, and no gradient comes from them. Use "
             f"{setting('temperature', 1)}."
         )
     if not is_full:
-        raise InputError(
+        yield (
             "top-p or top-k cut the distribution that is sampled, but the training log-probabilities are of the full "
             f"vocabulary: the gradient would be biased. Use {setting('top_p', 1)} and {setting('top_k', 0)} (evaluation "
             "may use both)."
         )
     if isinstance(recipe.aggregate, p.FixedBudget) and (recipe.aggregate.budget or max_new_tokens) < max_new_tokens:
-        raise InputError(
+        yield (
             f"{name}: FixedBudget(budget={recipe.aggregate.budget}) is smaller than max_new_tokens {max_new_tokens}, so an "
             "answer could weigh more than the budget allows. Use a budget of at least max_new_tokens, or None."
         )
     prompts, minibatches = rows // samples_per_prompt, recipe.update.cost().minibatches
     if prompts < minibatches:
-        raise InputError(
+        yield (
             f"{name} makes {minibatches} minibatches of whole prompts, but a step has {prompts}. Use "
             f"{setting('prompts_per_step', minibatches)} or more, or "
             f"{setting('recipe.update.minibatches', prompts)} or fewer."
         )
     critic = recipe.credit.learns()
     if critic is not None and not critic.shared and rows < critic.minibatches:
-        raise InputError(
+        yield (
             f"{name}: the critic learns in {critic.minibatches} minibatches, but a step has {rows} answers. Use more answers, or "
             f"{setting('recipe.credit.critic.minibatches', rows)} or fewer."
         )
     if isinstance(recipe.normalize, p.Whiten) and rows < 2:
-        raise InputError(f"{name} whitens advantages over the batch, but the batch has one answer. Use more samples.")
+        yield f"{name} whitens advantages over the batch, but the batch has one answer. Use more samples."

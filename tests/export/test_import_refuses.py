@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +18,9 @@ from rung.export.from_trl import from_trl
 from rung.export.from_verl import from_verl
 from rung.export.verl_names import ACTOR, DEFAULTS, KINDS, ROLLOUT
 from rung.recipe_io import find, override
+from rung.tasks.problems import problems_of
+from rung.training.config import TrainConfig, typed_settings
+from rung.training.setup import settle
 
 WAYS = {"trl": from_trl, "verl": from_verl}
 WRONG = {
@@ -32,7 +37,7 @@ WRONG = {
 }  # fmt: skip
 SAYS = {
     "trl": ["lerning_rate: there is no such", "'vespo'", "not a multiple of num_generations", "generation_kwargs=[1]",
-            "TRL 1.16 has token_truncate"],
+            "TRL 1.16 has token_truncate", "Clip.low is -0.2", "coef is -1.0", "learning_rate is 50.0", "temperature is -1.0"],
     "verl": ["adv_estimater", "share of rewards that are not 0", "gamma is 'x'", "no multiple of", "'kl_cov'",
              "grows with the batch", "rollout.n is 2.5", "temperature is -1.0", "top_p=0.9", "is known where verl runs",
              "kl_loss_type='abs'"],
@@ -89,10 +94,90 @@ def test_what_a_script_works_out_does_not_hide_the_rest(tmp_path):
     assert "epsilon=A * 2, seed=len('x')" in str(found.value)
 
 
+PROBLEMS = replace(problems_of(TrainConfig(task="chained_arithmetic")), train=range(2**60))  # of any step
+
+
+def trains(found):
+    """What `rung train` looks at before it loads a model takes the settings."""
+    given = {name: value for name, value in found.items() if name != "model"}
+    settle(TrainConfig(**typed_settings({"steps": 10**15, **given})), PROBLEMS)
+
+
+APART = {  # each fits its own range, and not the rest
+    "trl": [
+        ({"num_generations": 1}, "a group of one"), ({"temperature": 0.0}, "greedy answers"),
+        ({"warmup_steps": 20, "max_steps": 10}, "warmup_steps is 20 in a run of 10"),
+        ({"steps_per_generation": 8, "num_generations": 32}, "makes 8 minibatches of whole prompts"),
+    ],
+    "verl": [
+        ({"algorithm.adv_estimator": "grpo", f"{ROLLOUT}.n": 1}, f"Use {ROLLOUT}.n=2 or more"),
+        ({f"{ROLLOUT}.temperature": 0}, f"Use {ROLLOUT}.temperature=1"),
+        ({f"{ACTOR}.optim.lr_warmup_steps": 20, "trainer.total_training_steps": 10}, "20 in a run of 10"),
+        ({f"{ACTOR}.loss_agg_mode": "seq-mean-token-sum-norm", f"{ACTOR}.loss_scale_factor": 8}, "FixedBudget"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "case"), [(source, i) for source in APART for i in range(4)])
+def test_what_rung_train_refuses_is_refused_by_the_import(source, case, tmp_path):
+    given, message = APART[source][case]
+    with pytest.raises(InputError, match=re.escape(message)):
+        WAYS[source](file(tmp_path, given))
+
+
+def test_a_group_of_one_that_nobody_wrote_is_left_to_rung_and_said(tmp_path):
+    found = from_verl(file(tmp_path, {"algorithm.adv_estimator": "grpo"}))
+    assert "samples_per_prompt" not in found.settings and any("without rollout.n" in said for said in found.warnings)
+    trains(found.toml())
+
+
+def test_ranges_are_told_with_the_rest(tmp_path):
+    given = {
+        "learning_rate": -1,
+        "temperature": 0,
+        "loss_type": "x",
+        "num_iterations": 0,
+        "weight_decay": -1,
+        "num_generations": 1,
+    }
+    with pytest.raises(InputError, match="6 refused") as found:
+        from_trl(file(tmp_path, given))
+    for words in (
+        "learning_rate is -1",
+        "temperature 0",
+        "a group of one",
+        "loss_type='x'",
+        "num_iterations=0",
+        "weight_decay is -1",
+    ):
+        assert words in str(found.value)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", ".1e-2", "+1e-3"])
+def test_a_number_that_yaml_takes_for_text_is_one(text, tmp_path):
+    yaml = f"learning_rate: {text}\nbeta: {text}\nnum_generations: 4e0\nrun_name: {text}\n"
+    found = from_trl(file(tmp_path, yaml, "config.yaml"))
+    assert (found.settings["learning_rate"], found.recipe.kl.coef) == (1e-3, 1e-3)
+    assert found.settings["samples_per_prompt"] == 4
+    yaml = f"{ACTOR}.optim.lr: {text}\n{ROLLOUT}.n: 4e0\n{ROLLOUT}.top_p: 1e0\n{ACTOR}.optim.betas: [{text}, 9e-1]\n"
+    settings = from_verl(file(tmp_path, f"{yaml}trainer.experiment_name: {text}\n", "config.yaml")).settings
+    assert [settings[name] for name in ("learning_rate", "samples_per_prompt", "adam_beta1", "adam_beta2")] == [
+        1e-3, 4, 1e-3, 0.9,
+    ]  # fmt: skip
+
+
+def test_an_infinite_number_is_told_to_be_finite(tmp_path):
+    with pytest.raises(InputError, match=r"coef is inf; it must be a finite number of at least 0"):
+        from_trl(file(tmp_path, "beta: .inf", "config.yaml"))
+
+
 @pytest.mark.parametrize("source", WAYS)
 def test_whatever_a_value_is_it_is_read_or_refused(source, tmp_path):
-    """Each name with each of VALUES: nothing but an InputError is raised."""
-    usual = {"trl": {"max_steps": 1}, "verl": {"algorithm.adv_estimator": "grpo", "data.train_batch_size": 256}}[source]
+    """Each name with each of VALUES: nothing but an InputError is raised, and what is read is what `rung train` takes."""
+    usual = {
+        "trl": {"max_steps": 1},
+        "verl": {"algorithm.adv_estimator": "grpo", "data.train_batch_size": 256, f"{ROLLOUT}.n": 8},
+    }[source]
     more = {"algorithm.rollout_correction.rollout_is": "token"} if source == "verl" else {"use_vllm": True}
     names, taken = ({*vars(GRPOConfig()), *vars(RLOOConfig())} - {*NOTED} if source == "trl" else {*DEFAULTS}), 0
     with warnings.catch_warnings():
@@ -100,10 +185,11 @@ def test_whatever_a_value_is_it_is_read_or_refused(source, tmp_path):
         for name in sorted(names):
             for value in VALUES:
                 try:
-                    WAYS[source](file(tmp_path, {**usual, **more, name: value})).toml()
-                    taken += 1
+                    found = WAYS[source](file(tmp_path, {**usual, **more, name: value})).toml()
                 except InputError:
                     continue
+                trains(found)
+                taken += 1
     assert taken > 2 * len(names), "most names are taken with some of them"
 
 

@@ -83,7 +83,7 @@ ACTOR = "actor_rollout_ref.actor."
     [
         ({}, "adv_estimator='gae' (verl's default) is PPO"),
         ({"algorithm.adv_estimator": "grpo"}, "GRPO's paper averages over each answer first"),
-        ({"algorithm.adv_estimator": "grpo"}, "a group of one has no baseline there"),
+        ({"algorithm.adv_estimator": "grpo"}, "a group of one, which has no baseline there"),
         ({"algorithm.adv_estimator": "grpo", "algorithm.norm_adv_by_std_in_grpo": False}, "drops the std alone"),
         ({f"{ACTOR}clip_ratio": 0.3}, "clip_ratio=0.3 is not read"),
         ({}, "the dual clip at 3.0"),

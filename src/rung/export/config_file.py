@@ -34,6 +34,16 @@ def read_config(path: Path, classes: Sequence[str] = ()) -> ConfigFile:
     return ConfigFile(path, values)
 
 
+def number(value: Any) -> Any:
+    """1e-6, which YAML takes for text, as the number that it is; a whole one may count. Anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:  # text
+        return value
+
+
 def read_text(path: Path, what: str) -> str:
     """What stands in the file. what: it should be."""
     if not path.is_file():

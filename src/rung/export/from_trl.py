@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 from rung.compat import objective
 from rung.compat.config import GRPOConfig, RLOOConfig
-from rung.compat.fields import NOTED, refuse, renamed
+from rung.compat.fields import COUNTS, NOTED, NUMBERS, WORDS, refuse, renamed
 from rung.compat.scripts import ModelConfig, ScriptArguments
 from rung.errors import InputError, Refusals
-from rung.export.config_file import ConfigFile, read_config
-from rung.export.imported import Imported, fitting, named
+from rung.export.config_file import ConfigFile, number, read_config
+from rung.export.imported import Imported, fitting, named, refuse_untrainable
 from rung.recipe_io import find, override
 from rung.recipes import Recipe
+from rung.settings.ranges import LARGEST_WHOLE
 
 CLASSES: Mapping[str, type[GRPOConfig]] = {"GRPOConfig": GRPOConfig, "RLOOConfig": RLOOConfig}
 TRAINERS: Mapping[str, type[GRPOConfig]] = {"grpo": GRPOConfig, "rloo": RLOOConfig}
@@ -23,6 +25,7 @@ TRAINERS: Mapping[str, type[GRPOConfig]] = {"grpo": GRPOConfig, "rloo": RLOOConf
 SCRIPT = {f.name for f in (*fields(ScriptArguments), *fields(ModelConfig)) if f.name != "trust_remote_code"} | {
     "env", "reward_funcs", "reward_model_name_or_path", "datasets",
 }  # fmt: skip
+NUMERIC = {*COUNTS, *NUMBERS}
 LENGTHS = ("steps", "warmup_steps", "decay_steps", "eval_every", "save_every")  # follow from the number of problems
 CORRECTIONS = {
     "token_truncate": "TokenTIS", "sequence_truncate": "SequenceTIS", "token_mask": "TokenMask", "sequence_mask": "SequenceMask",
@@ -37,15 +40,16 @@ def from_trl(path: Path, trainer: str | None = None) -> Imported:
     refusals = Refusals()
     with refusals:
         _refuse_unread(file)
-    config, settings = _config(kind, given, refusals), dict[str, Any]()
-    with refusals:
-        settings = fitting(config.settings(), refusals)
-        settings = {k: v for k, v in settings.items() if k not in ("recipe", "overrides")}
+    config = _config(kind, given, refusals)
+    settings = {k: v for k, v in config.settings().items() if k not in ("recipe", "overrides")}
+    if config.max_steps < 1:
+        settings = {k: v for k, v in settings.items() if k not in LENGTHS}
+    settings = fitting(settings, refusals)
     recipe = _recipe(config, refusals)
+    refuse_untrainable(find(config.recipe) if refusals.errors else recipe, settings, WORDS, refusals)
     refusals.refuse(str(path))
     notes = [*_read_as(file, kind, trainer), *config.notes, *_scripts(file)]
     if config.max_steps < 1:
-        settings = {k: v for k, v in settings.items() if k not in LENGTHS}
         notes.append(
             f"num_train_epochs={config.num_train_epochs:g}: how many steps that is depends on your problems; give --steps"
         )
@@ -55,13 +59,28 @@ def from_trl(path: Path, trainer: str | None = None) -> Imported:
 
 
 def _config(kind: type[GRPOConfig], given: Mapping[str, Any], refusals: Refusals) -> GRPOConfig:
-    """The config of what TRL has; what it has not is refused, and does not hide what else is wrong."""
-    strange = {name: value for name, value in given.items() if kind.strange(renamed({name: value})[0])}
+    """The config of what TRL has and rung translates; the rest is refused, and does not hide what else is wrong."""
+    read = {name: _whole(number(v)) if renamed({name: v})[0].keys() & NUMERIC else v for name, v in given.items()}
+    strange = {name: value for name, value in read.items() if kind.strange(renamed({name: value})[0])}
     with refusals:
         refuse(kind.__name__, kind.strange(renamed(strange)[0]))
+    taken = {name: value for name, value in read.items() if name not in strange}
     with refusals:
-        return kind(**{name: value for name, value in given.items() if name not in strange})
+        config = kind(**taken)
+        misfits = config.misfits()
+        if not misfits:
+            return config
+        with refusals:
+            refuse(kind.__name__, misfits)
+        told = {word for said in misfits for word in re.findall(r"\w+", said)}
+        config = kind(**{name: v for name, v in taken.items() if not renamed({name: v})[0].keys() & told})
+        if not config.misfits():
+            return config
     return kind()
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= LARGEST_WHOLE else value
 
 
 def _recipe(config: GRPOConfig, refusals: Refusals) -> Recipe:

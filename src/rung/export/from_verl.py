@@ -15,10 +15,23 @@ from typing import Any
 
 import rung.parts as p
 from rung.errors import InputError, Refusals
-from rung.export.config_file import read_config, read_text
-from rung.export.imported import Imported, fitting, named
-from rung.export.verl_names import ACTOR, CORRECTION, DEFAULTS, KINDS, NOTED, ONLY, OPTIM, ROLLOUT, in_branch, known
+from rung.export.config_file import number, read_config, read_text
+from rung.export.imported import Imported, fitting, named, refuse_untrainable
+from rung.export.verl_names import (
+    ACTOR,
+    CORRECTION,
+    DEFAULTS,
+    KINDS,
+    NOTED,
+    ONLY,
+    OPTIM,
+    ROLLOUT,
+    WORDS,
+    in_branch,
+    known,
+)
 from rung.export.verl_warnings import warnings
+from rung.recipe_io import find
 from rung.recipes import Recipe
 from rung.settings.ranges import read, refuse, shown
 
@@ -41,9 +54,15 @@ def from_verl(path: Path, trainer: str | None = None) -> Imported:
         with refusals:
             parts[name] = getattr(found, name)()
     settings = fitting(found.settings(), refusals)
-    refusals.refuse(str(path))
     about, entropy = "what verl computes with this configuration", float(found[f"{ACTOR}.entropy_coeff"])
-    recipe = Recipe(name="from_verl", why=about, entropy=entropy, **parts)
+    recipe = find("reward_to_go")  # where a part was refused: it asks for nothing
+    if not refusals.errors:
+        with refusals:
+            recipe = Recipe(name="from_verl", why=about, entropy=entropy, **parts)
+    if f"{ROLLOUT}.n" not in given and "groups" in recipe.needs:
+        settings.pop("samples_per_prompt")
+    refuse_untrainable(recipe, settings, WORDS, refusals)
+    refusals.refuse(str(path))
     return Imported("ppo_trainer", named(recipe), settings, tuple(warnings(values, given)), tuple(_notes(given)))
 
 
@@ -56,23 +75,18 @@ def _script(path: Path) -> dict[str, Any]:
     try:
         words = shlex.split(text.replace("\\\n", " "), comments=True)
         found = [re.match(r"\+{0,2}([a-z_]\w*(?:\.\w+)+)=(.*)$", word, re.DOTALL) for word in words]
-        return {match[1]: _number(yaml.safe_load(match[2])) for match in found if match}
+        return {match[1]: yaml.safe_load(match[2]) for match in found if match}
     except (ValueError, yaml.YAMLError) as error:
         raise InputError(
             f"{path} is no shell script with words NAME=VALUE: {error}. Give its values as YAML."
         ) from error
 
 
-def _number(value: Any) -> Any:
-    """1e-6, which YAML takes for text."""
-    return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?e[+-]?\d+", value) else value
-
-
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{above}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: _number(value)}
+        out |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
     return out
 
 
@@ -82,6 +96,7 @@ def _unknown(given: Mapping[str, Any]) -> list[str]:
     for name, value in given.items():
         if name in ONLY:
             accepted, why = ONLY[name]
+            value = number(value)
             if not any(value == x and isinstance(value, bool) == isinstance(x, bool) for x in accepted):
                 found.append(f"{name}={shown(value)}: {why}. Only {accepted[0]!r} is taken.")
         elif name not in known() and not in_branch(name):
@@ -97,7 +112,10 @@ def _values(given: Mapping[str, Any], refusals: Refusals) -> dict[str, Any]:
     for name, value in whole.items():
         with refusals:
             kind = _kind(name)
-            resolved = read(_resolved(name, value, whole), kind)
+            resolved = _resolved(name, value, whole)
+            if kind is list and isinstance(resolved, list):
+                resolved = list(map(number, resolved))
+            resolved = read(number(resolved) if kind in (int, int | None) else resolved, kind)
             if isinstance(resolved, float) and resolved.is_integer() and kind in (int, int | None):
                 resolved = int(resolved)
             refuse(resolved, kind, name)

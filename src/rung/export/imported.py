@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rung import errors
 from rung.errors import Refusals
 from rung.recipe_io import all_recipes, diff, to_dict
+from rung.recipe_rules import refuse_sampling
 from rung.recipes import Recipe
-from rung.training.config import typed_settings
+from rung.training.config import TrainConfig, typed_settings
+from rung.training.together import refuse_together
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,31 @@ class Imported:
 
 
 def fitting(settings: Mapping[str, Any], refusals: Refusals) -> dict[str, Any]:
-    """The settings, each of which rung.train must take."""
+    """Those of the settings that rung.train takes, each by itself; the others are refused."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
         with refusals:
-            typed_settings({name: value})
-    return dict(settings)
+            found |= typed_settings({name: value})
+    return found
+
+
+def refuse_untrainable(
+    recipe: Recipe, settings: Mapping[str, Any], words: Mapping[str, str], refusals: Refusals
+) -> None:
+    """Refuse what `rung train` would, as far as it is seen without model and task. words: the source's for rung's settings."""
+    config = TrainConfig(**settings)
+    with errors.named(words):
+        with refusals:
+            refuse_together(config)
+        with refusals:
+            refuse_sampling(
+                recipe,
+                samples_per_prompt=config.samples_per_prompt,
+                rows=(config.prompts_per_step or 1) * config.samples_per_prompt,
+                temperature=config.temperature,
+                is_full=config.top_p == 1 and not config.top_k,
+                max_new_tokens=config.max_new_tokens or 1,
+            )
 
 
 def named(recipe: Recipe) -> Recipe:

@@ -39,6 +39,12 @@ KINDS: Mapping[str, Any] = {
     f"{CORRECTION}.rollout_is_threshold": float | str,
 }  # fmt: skip
 
+# rung's settings in verl's words; behind = comes the value.
+WORDS: Mapping[str, str] = {
+    "samples_per_prompt": f"{ROLLOUT}.n=", "temperature": f"{ROLLOUT}.temperature=", "steps": "trainer.total_training_steps=",
+    "prompts_per_step": "data.train_batch_size=", "max_new_tokens": "data.max_response_length=",
+}  # fmt: skip
+
 _LAW = "rung learns from the law that it samples, which is that of the full vocabulary"
 _NO_PART = "no part of rung's computes it"
 ONLY: Mapping[str, tuple[tuple[Any, ...], str]] = {

@@ -10,11 +10,11 @@ from rung.export.verl_names import ACTOR, ROLLOUT
 
 def warnings(c: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """A sentence for each. c: all values that are read.  given: those of the file."""
-    return [*_of_advantages(c), *_of_loss(c, given), *_of_average(c), *_of_kl(c)]
+    return [*_of_advantages(c, given), *_of_loss(c, given), *_of_average(c), *_of_kl(c)]
 
 
-def _of_advantages(c: Mapping[str, Any]) -> list[str]:
-    name, n = c["algorithm.adv_estimator"], int(c[f"{ROLLOUT}.n"])
+def _of_advantages(c: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    name = c["algorithm.adv_estimator"]
     found = []
     if name == "gae":
         found.append(
@@ -33,9 +33,10 @@ def _of_advantages(c: Mapping[str, Any]) -> list[str]:
         found.append(
             "norm_adv_by_std_in_grpo=False drops the std alone; Dr. GRPO has loss_agg_mode='seq-mean-token-sum-norm', too"
         )
-    if name in ("grpo", "rloo", "opo", "reinforce_plus_plus_baseline") and n < 2:
+    if name in ("grpo", "rloo", "opo", "reinforce_plus_plus_baseline") and f"{ROLLOUT}.n" not in given:
         found.append(
-            f"adv_estimator={name!r} with rollout.n={n}: a group of one has no baseline there, A is the reward itself"
+            f"adv_estimator={name!r} without rollout.n: verl's own is 1, a group of one, which has no baseline there: A is the "
+            "reward itself. Read as groups; how many answers a prompt has is left to rung (--samples-per-prompt)"
         )
     if name == "grpo" and c["algorithm.norm_adv_by_std_in_grpo"]:
         found.append(

@@ -183,7 +183,9 @@ def problem_of(value: Any, hint: Any) -> str | None:
     right = [o for o in options if _is_a(value, bare(o))]
     if right and isinstance(value, str | Path):
         return "text that a file can hold, without a null character or half of a surrogate pair"
-    return " or ".join(_said(o) for o in right or options)
+    said = " or ".join(_said(o) for o in right or options)
+    infinite = isinstance(value, float) and value == math.inf and "finite" not in said
+    return said.replace("a number", "a finite number", 1) if infinite else said
 
 
 def ordered(record: Any, low: str, high: str) -> None:
