@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -12,12 +14,13 @@ import torch
 from rung.cli import main
 from rung.errors import InputError
 from rung.exact import assert_policy_gradient, audit_function
+from rung.exact.audit import WORLD as AUDITED
 from rung.exact.world import World
 from rung.exact.yours.checks import a_step
 from rung.exact.yours.ratios import kl_of
 from rung.exact.yours.signature import NAMES, OURS, Yours
 from rung.exact.yours.steps import Pair
-from rung.exact.yours.verdict import settled
+from rung.exact.yours.verdict import FIRST, SECOND, _third, settled
 
 WORLD = World(vocabulary=2, horizon=3, prompts=2, samples=2)
 
@@ -175,6 +178,27 @@ def test_the_scale_is_a_formula_and_can_be_asked_for():
     assert f.words == "right up to a constant: c = 1/M = 0.5"
     with pytest.raises(AssertionError, match=r"the constant is 0\.5, not 1"):
         assert_policy_gradient(half, c=1)
+
+
+@pytest.mark.parametrize("c", [0.5, 2, 4, 0.75])
+def test_a_plain_factor_is_no_formula(c):
+    assert audit_function(lambda logp, rewards, mask: c * reinforce(logp, rewards, mask)).constant == f"{c:g}"
+
+
+def test_a_factor_that_grows_with_the_batch_is_a_formula():
+    def summed(logp, advantages, mask):  # of advantages that hold (G-1)/G already
+        return -(logp * advantages * mask).sum()
+
+    assert audit_function(summed, advantages=group_mean).constant == "(G-1)/G B = 2"
+
+
+def test_two_formulas_of_a_constant_differ_in_one_of_the_worlds_that_tell_them_apart():
+    seen, world = dict[tuple[float, ...], set[str]](), AUDITED
+    worlds = (world, replace(world, vocabulary=2, horizon=world.horizon + 2, prompts=1, samples=3), _third(world))
+    for (a, f), (b, g) in product(FIRST.items(), SECOND.items()):
+        seen.setdefault(tuple(round(f(w) * g(w), 9) for w in worlds), set()).add(f"{a} {b}")
+    assert all(len(set(values)) > 1 for values, names in seen.items() if names != {"1 1"})
+    assert [names for names in seen.values() if len(names) > 1] == []
 
 
 def test_names_of_other_projects_per_token_losses_tuples_and_float_masks():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -227,7 +227,7 @@ def _group_size(pair: Pair, world: World, kind: Kind, scale: float) -> tuple[Che
     if m.bad.any():
         return fails("group size", f"NaN or inf with {more} answers to a prompt: {_where_bad(m)}"), f"{scale:.4g}"
     e, _ = _against(pair, m, truth(other, ON_POLICY), other, False)
-    constant = _formula((scale, e.scale), (world, other)) if kind != "biased" else f"{scale:.4g}"
+    constant = _constant(pair, {world: scale, other: e.scale}) if kind != "biased" else f"{scale:.4g}"
     if kind != "biased" and _kind(e) == "biased":
         return fails(
             "group size", f"biased with {more} answers to a prompt (cosine {_cos(e.cosine)}), not with {G}"
@@ -237,29 +237,50 @@ def _group_size(pair: Pair, world: World, kind: Kind, scale: float) -> tuple[Che
     ), constant
 
 
-def _formula(scales: tuple[float, float], worlds: tuple[World, World]) -> str:
-    """A product of at most two known constants that is right in both worlds; else the number."""
-    first: dict[str, Callable[[World], float]] = {
-        "1": lambda w: 1.0,
-        "(G-1)/G": lambda w: (w.samples - 1) / w.samples,
-        "G/(G-1)": lambda w: w.samples / (w.samples - 1),
-        "(1 - 1/B)": lambda w: 1 - 1 / (w.samples * w.prompts),
-    }
-    second: dict[str, Callable[[World], float]] = {
-        "1": lambda w: 1.0,
-        "1/M": lambda w: 1 / w.horizon,
-        "B": lambda w: float(w.samples * w.prompts),
-        "G": lambda w: float(w.samples),
-        "P": lambda w: float(w.prompts),
-        "1/B": lambda w: 1 / (w.samples * w.prompts),
-        "1/G": lambda w: 1 / w.samples,
-        "1/P": lambda w: 1 / w.prompts,
-        "B/M": lambda w: w.samples * w.prompts / w.horizon,
-    }
-    for (a, f), (b, g) in itertools.product(first.items(), second.items()):
-        if all(math.isclose(f(w) * g(w), s, rel_tol=10 * STRAIGHT) for s, w in zip(scales, worlds, strict=True)):
-            return f"{' '.join(x for x in (a, b) if x != '1') or '1'} = {scales[0]:.4g}"
-    return f"{scales[0]:.4g}"
+FIRST: dict[str, Callable[[World], float]] = {
+    "1": lambda w: 1.0,
+    "(G-1)/G": lambda w: (w.samples - 1) / w.samples,
+    "G/(G-1)": lambda w: w.samples / (w.samples - 1),
+    "(1 - 1/B)": lambda w: 1 - 1 / (w.samples * w.prompts),
+}
+SECOND: dict[str, Callable[[World], float]] = {
+    "1": lambda w: 1.0,
+    "1/M": lambda w: 1 / w.horizon,
+    "B": lambda w: float(w.samples * w.prompts),
+    "G": lambda w: float(w.samples),
+    "P": lambda w: float(w.prompts),
+    "1/B": lambda w: 1 / (w.samples * w.prompts),
+    "1/G": lambda w: 1 / w.samples,
+    "1/P": lambda w: 1 / w.prompts,
+    "B/M": lambda w: w.samples * w.prompts / w.horizon,
+}
+
+
+def _third(world: World) -> World:
+    """G 2 of 1 prompt: 2 and (G-1)/G B are 2 both with G 2 of 2 prompts and with G 3 of 1."""
+    return replace(world, vocabulary=2, horizon=world.horizon + 1, prompts=1)
+
+
+def _constant(pair: Pair, scales: Mapping[World, float]) -> str:
+    """The constant of the first world, as a formula that is right in the others and in a third one; else the number."""
+    here = next(iter(scales))
+    third, number = _third(here), f"{scales[here]:.4g}"
+    if _formula(scales) is None:
+        return number
+    try:
+        m = measure(pair, third, ON_POLICY)
+    except InputError:  # it takes no single prompt: what its constant depends on is not known
+        return number
+    name = _formula({**scales, third: _against(pair, m, truth(third, ON_POLICY), third, False)[0].scale})
+    return f"{name} = {number}" if name else number
+
+
+def _formula(scales: Mapping[World, float]) -> str | None:
+    """A product of at most two known constants that is right in every world."""
+    for (a, f), (b, g) in itertools.product(FIRST.items(), SECOND.items()):
+        if all(math.isclose(f(w) * g(w), s, rel_tol=10 * STRAIGHT) for w, s in scales.items()):
+            return " ".join(x for x in (a, b) if x != "1") or "1"
+    return None
 
 
 def _inputs(pair: Pair) -> list[Check]:
