@@ -18,7 +18,7 @@ from rung.plan.memory import GIB, Workload
 from rung.plan.planned import Planned
 from rung.plan.rehearsal import BUSY
 from rung.plan.room import why_not
-from rung.plan.shapes import planned_model, prompt_tokens
+from rung.plan.shapes import assumed, planned_model, prompt_tokens
 from rung.plan.spread import STALE, Forecast, changes, corrected
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
@@ -206,7 +206,8 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
         wide = given.updates_in_float32(given.build_recipe())
         given = replace(given, dtype="float32" if wide else "bfloat16")
     model = planned_model(given)
-    config, recipe, splits = settle(replace(given, sampler=USUAL))  # another one need not be installed here
+    made = assumed(given)
+    config, recipe, splits = settle(replace(given, sampler=USUAL), made)  # another one need not be installed here
     _refuse_planned(asked, recipe, splits.train)
     SAMPLERS[given.sampler].suits(model, bool(given.lora_rank), False)
     if model.codec is not None:
@@ -220,9 +221,17 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
         min(asked.answer_tokens or config.max_new_tokens, config.max_new_tokens), config.max_new_tokens,
         min(config.eval_problems, len(splits.eval)) * samples, SAMPLERS[given.sampler].at_once,
     )  # fmt: skip
-    judged = judging.judging(splits.train)
-    notes = (*splits.notes, *filter(None, [judging.untold(splits.train, judged)]))
+    judged = judging.judging(splits.train) if made is None else None
+    said = judging.untold(splits.train, judged) if made is None else _assumed(work)
+    notes = (*splits.notes, *filter(None, [said]))
     return Planned(kind, asked.gpus, replace(config, sampler=given.sampler), recipe, model, work, judged or 0.0), notes
+
+
+def _assumed(w: Workload) -> str:
+    return (
+        f"no {setting('task')} is given, so prompts of {w.prompt:.0f} tokens are planned, {w.eval_rows} answers of an evaluation, "
+        f"and answers of {w.answer:.0f} tokens, {w.T} at most; with {setting('task')} FILE your problems are counted"
+    )
 
 
 def _refuse_planned(asked: Asked, recipe: Recipe, env: Environment) -> None:

@@ -11,10 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rung.errors import InputError, unknown
 from rung.network.model import Model, quiet
 from rung.plan.memory import DTYPES, sketch
+from rung.records import Task
 from rung.settings.paths import path_of
-from rung.tasks.environments.protocol import Environment
+from rung.tasks.environments.protocol import Environment, Splits
+from rung.tasks.problems import problems_of
+from rung.tasks.sources.dataset import Rows
+from rung.tasks.verify.verifiers import Numeric
 from rung.text import Codec
-from rung.training.config import TrainConfig
+from rung.training.config import TrainConfig, stored_settings
 from rung.training.setup import locate
 
 # As in their config.json on the Hugging Face hub.
@@ -28,6 +32,8 @@ NAMED: dict[str, dict[str, Any]] = {
         "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
     },
 }  # fmt: skip
+ASSUMED = "Work out this sum of two numbers and say what it comes to: 50 - 17 ="  # a prompt, where no task is given
+TRAIN, HELD_OUT = 1 << 16, 47  # problems of each side, as the usual task has them
 LETTERS = 4.0  # of a prompt a token, where there is no tokenizer to count with
 LOOKED_AT = 128  # problems
 
@@ -62,6 +68,27 @@ def _bare(read: Any, config: TrainConfig) -> Model:
     with torch.device("meta"):
         hf = AutoModelForCausalLM.from_config(read, dtype=DTYPES[config.dtype])
     return Model(hf, None)  # type: ignore[arg-type]
+
+
+def assumed(config: TrainConfig) -> Splits | None:
+    """As many short prompts as the usual task has, where nothing is said of problems; it is not loaded, and need not be installed.
+
+    None: the settings, or the run that is the model, say which problems.
+    """
+    own = stored_settings(config.model)
+    if (
+        config.task
+        or config.environment
+        or config.reward
+        or config.task_path
+        or config.options()
+        or own
+        or config.small
+    ):
+        return None
+    task = Task("assumed", [{"role": "user", "content": ASSUMED}], {"answer": "33"})
+    train, held_out = (Rows("sums", [task] * n, Numeric()) for n in (TRAIN, HELD_OUT))
+    return problems_of(config, {"task": Splits("sums", train, held_out)})
 
 
 def prompt_tokens(codec: Codec | None, env: Environment) -> tuple[float, int]:
