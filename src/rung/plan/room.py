@@ -14,10 +14,27 @@ MOST = 4096  # processes of a kind that are thought of
 
 def why_not(crew: Planned, learners: int | None = None, samplers: int | None = None) -> str:
     """Why no split fits, and what would help. learners, samplers: of those with so many alone."""
-    n = learners or (1 if crew.alone else max(crew.gpus - (samplers or 1), 1))
-    m = samplers or min(max(crew.gpus - (learners or 1), 1), crew.work.P)
     if crew.weights > (crew.vllm if crew.paged else crew.usable):
         return _model_too_large(crew)
+    half = (
+        f"; or give {setting('dtype', 'bfloat16')}, with which it fits" if _half_fits(crew, learners, samplers) else ""
+    )
+    return f"{_too_tight(crew, learners, samplers)}{half}"
+
+
+def _half_fits(crew: Planned, learners: int | None, samplers: int | None) -> bool:
+    """Whether weights of two bytes would do, in some split of the same GPUs; a rule that moves them itself wants four."""
+    if crew.config.dtype != "float32" or crew.config.updates_in_float32(crew.recipe):
+        return False
+    half, most = replace(crew, config=replace(crew.config, dtype="bfloat16")), max(crew.gpus, 2)
+    splits = ((n, samplers or min(most - n, crew.work.P)) for n in ([learners] if learners else range(1, most)))
+    return any(cut.fits(Cluster(n, m)) for n, m in splits if 0 < m <= most - n for cut in half.cuts)
+
+
+def _too_tight(crew: Planned, learners: int | None, samplers: int | None) -> str:
+    """Of a model that a GPU holds: which process does not fit."""
+    n = learners or (1 if crew.alone else max(crew.gpus - (samplers or 1), 1))
+    m = samplers or min(max(crew.gpus - (learners or 1), 1), crew.work.P)
     if crew.sampler_bytes(Cluster(1, m)) > crew.usable:
         return _sampler_too_large(crew, m)
     least = min(crew.cuts, key=lambda cut: cut.learner_bytes(Cluster(n, 1)))
@@ -84,12 +101,18 @@ def _sampler_too_large(crew: Planned, m: int) -> str:
 def _learner_too_large(least: Planned, n: int) -> str:
     """least: cut so that its learners need the least."""
     enough = least_learners(least)
-    more = f"{enough} learners instead of {n}, " if enough else ""
+    more = f"{enough} learners instead of {n}{_with_gpus(least, enough)}, " if enough else ""
     return (
         f"a learner needs at least {gb(least.learner_bytes(Cluster(n, 1)))} (it loads the whole model, and that of a reference or "
         f"critic beside it, before it deals them out), and {_has(least)}. Take {more}a GPU of more memory, a smaller model, or a "
         "recipe without these"
     )
+
+
+def _with_gpus(crew: Planned, n: int) -> str:
+    """How many GPUs so many learners take with as few samplers as fit, where there are fewer."""
+    m = least_samplers(replace(crew, gpus=max(crew.gpus, 2)))
+    return f" ({setting('gpus', n + m)})" if m and n + m > crew.gpus else ""
 
 
 def least_samplers(crew: Planned) -> int | None:
