@@ -131,7 +131,8 @@ CASES = [
       for value in ("nan", "-1")],
     *[("speedrun", f"--{name}", value) for name in ("seeds", "seed", "target", "steps", "eval-every", "threads")
       for value in ("nan", "-1")],
-    ("speedrun", "--out", "rows.jsonl/x"), ("speedrun", "nope"), ("speedrun", "--target", "1.5"), ("speedrun", "--steps", "5", "--decay-steps", "6"),
+    ("speedrun", "--out", "rows.jsonl/x"), ("speedrun", "nope"), ("speedrun", "--target", "1.5"),
+    ("speedrun", "--steps", "5", "--decay-steps", "6"),
     ("speedrun", "--model", "gone/x"), (*DRY, "--until", "nan"), (*DRY, "--until", "0.9", "--eval-every", "0"),
     (*DRY, "--until", "7"), (*DRY, "--until", "1.01", "--task", "rows.jsonl"), ("ladder", "--target", "2"),
     (*DRY, "--warmup-steps", "50", "--steps", "3"),
