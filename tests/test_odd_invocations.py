@@ -3,6 +3,7 @@
 import pytest
 
 from rung.cli import main
+from rung.training.loop import _Loop
 
 DRY = ("train", "--dry-run")
 CHAIN = "[[part]]\ntask = 'chained_arithmetic'\n"
@@ -174,9 +175,15 @@ def brief(case):
     return " ".join(word if len(word) < 30 else word[:12] + "..." for word in case)
 
 
+def a_step_at_most(loop, first, go=_Loop.go):
+    assert loop.setup.config.steps == 1, "it was not refused, and would train for long"
+    return go(loop, first)
+
+
 @pytest.mark.parametrize("case", CASES, ids=map(brief, CASES))
 def test_an_odd_invocation_is_refused_with_one_message(case, place, monkeypatch, capsys):
     monkeypatch.chdir(place)
+    monkeypatch.setattr(_Loop, "go", a_step_at_most)
     status = main(case)
     said = capsys.readouterr().err
     assert status == 2, "refused, and neither accepted nor a crash (1)"
