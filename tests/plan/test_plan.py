@@ -296,3 +296,13 @@ def test_the_table_comes_as_json(capsys):
 def test_a_mean_length_that_is_none_is_refused(capsys):
     assert main(["plan", "--answer-tokens", "many"]) == 2
     assert "--answer-tokens is 'many'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [[], ["--cluster", "ray"], ["--gpu", "h100"]], ids=["here", "several", "planned"])
+def test_a_mean_length_that_no_answer_has_is_refused(where, capsys):
+    assert main(["plan", "grpo", *where, "--threads", "1", "--max-new-tokens", "16", "--answer-tokens", "16.5"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "--answer-tokens 16.5 is the mean length of an answer, and none is longer than 16 tokens (--max-new-tokens 16)"
+        in said
+    )

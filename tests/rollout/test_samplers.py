@@ -34,7 +34,7 @@ class Foreign:
         self.model = replace(model, hf=type(model.hf).from_pretrained(directory, dtype=dtype))
         for weight in self.model.hf.parameters():
             weight.data.fill_(torch.nan)
-        self.inner, self.loads = TorchSampler(self.model, max_batch=at_once), []
+        self.inner, self.loads, self.alone = TorchSampler(self.model, max_batch=at_once), [], alone
         self.made.append(self)
 
     def load(self, weights, version):
@@ -110,11 +110,22 @@ def test_ask_and_eval_take_another_sampler(monkeypatch, capsys, tmp_path):
     assert [x.loads for x in Foreign.made] == [[0]]
     alone = ["--problems", "4", "--max-new-tokens", "4", "--out", str(tmp_path / "answers.jsonl")]
     assert main(["eval", "starter", "--task", "chained_arithmetic", "--sampler", "vllm", *alone]) == 0
-    assert len(Foreign.made) == 2
+    assert len(Foreign.made) == 2 and all(x.alone for x in Foreign.made), "nothing else is on their device"
     monkeypatch.setattr(models, "load", None)
     for words in (["ask", "starter", "1+1="], ["eval", "starter", "--task", "chained_arithmetic"]):
         assert main([*words, "--sampler", "vlm"]) == 2
         assert re.search(r"sampler.*'vlm'.*vllm", capsys.readouterr().err)
+
+
+def test_a_sampler_shares_its_device_with_a_trainer_and_with_another_sampler(tmp_path, foreign):
+    """What another engine takes of a GPU's memory goes by it."""
+    run = str(rung.train("grpo", steps=1, out=tmp_path / "run", **SMALL).path)
+    assert [x.alone for x in foreign] == [False]
+    pair = [run, "--compare", "starter", "--problems", "4", "--max-new-tokens", "4"]
+    assert main(["eval", *pair]) == 0 and main(["ask", run, "1+1="]) == 0
+    assert [x.alone for x in foreign[1:]] == [False] * 4, "two models each time"
+    assert main(["eval", run, "--problems", "4"]) == 0 and main(["ask", "starter", "1+1="]) == 0
+    assert [x.alone for x in foreign[5:]] == [True] * 2
 
 
 def test_one_place_makes_samplers_and_names_are_read_from_it(capsys):

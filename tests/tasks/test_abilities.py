@@ -21,6 +21,7 @@ from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks.environments import named, protocol
 from rung.tasks.environments.protocol import (
     Bounded,
+    BoundedBelow,
     Conversational,
     Counts,
     Environment,
@@ -93,6 +94,7 @@ WRITTEN = {
         "load_state_dict": lambda self, state: self.hear(("load", state)),
     },
     Bounded: {"most": 1.0},
+    BoundedBelow: {"least": 0.0},
     Judged: {"judge": lambda self, task: self.hear(("judge", task.prompt), Judge("a friend judges"))},
     Waits: {"waits": True},
     Counts: {"counters": property(lambda self: {"odd": 2.0})},
@@ -132,7 +134,8 @@ def mixed(env):
     return Mixture({"a": env, "b": Sums()}, [Stage({"a": Fraction(1), "b": Fraction(1)})], repeat=True)
 
 
-OWN_JUDGE = {Bounded, Stepwise, Waits, Counts, Conversational}  # what a reward function takes the place of
+# What a reward function takes the place of.
+OWN_JUDGE = {Bounded, BoundedBelow, Stepwise, Waits, Counts, Conversational}
 # wrapper -> (how it is made, abilities that end at it). A mixture has most of them whatever its parts can do.
 WRAPPERS = {
     "cut": (lambda env: named.as_splits(env, "mine").train, set()),
@@ -140,14 +143,14 @@ WRAPPERS = {
     "mixture": (lambda env: Mixture({"a": env}, [Stage({"a": Fraction(1)})], repeat=True), set()),
     "rewarded": (functions(pay), OWN_JUDGE),
     "rewarded twice": (functions(pay, also_pay), OWN_JUDGE),
-    "tools": (tools, {Bounded, Stepwise, Waits, Counts, Extracts, HasGold, Judged}),
+    "tools": (tools, {Bounded, BoundedBelow, Stepwise, Waits, Counts, Extracts, HasGold, Judged}),
     "all of them": (
         lambda env: named.as_splits(WRAPPERS["mixture"][0](WRAPPERS["worded"][0](Part(env, 0, 10))), "mine").train,
         {Conversational},
     ),
 }  # fmt: skip
 ALWAYS = {
-    "mixture": {Bounded, HasGold, Staged, Observes, Stateful, Judged, Waits, Counts},
+    "mixture": {Bounded, BoundedBelow, HasGold, Staged, Observes, Stateful, Judged, Waits, Counts},
     "rewarded": {Staged, Judged, Waits},
     "rewarded twice": {Staged, Judged, Waits},
     "tools": {Conversational, Waits},

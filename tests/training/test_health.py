@@ -187,6 +187,14 @@ def test_rows_that_no_sign_reads_any_more_are_let_go(monkeypatch):
     assert kept <= 20 and all_of_them == 137
 
 
+@pytest.mark.parametrize("low", [0.95, 0.9549, 0.99, 0.9967, 0.99999, 1.0])
+def test_the_bound_that_is_said_of_a_correlation_is_one(low):
+    rows = [{**ROW, "step": i, "rewards/length_correlation": r} for i, r in enumerate((1.0, low, 1.0), 1)]
+    (found,) = (f for f in of_run({}, rows) if f.name == "reward_is_length")
+    said = float(found.seen.rpartition("never below ")[2])
+    assert low - 0.01 < said <= low, found.seen
+
+
 def test_every_symptom_has_a_case():
     cases = {name for _, expected in CASES for name in expected} | {"template_unused", "letters_unread"}
     assert cases == {s.name for s in SYMPTOMS}

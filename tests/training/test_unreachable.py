@@ -1,4 +1,4 @@
-"""What a run is told to reach is refused where it is known that no answer can: before anything is sampled."""
+"""What a run is told to reach is refused where it is known that no answer can, or that all do: before anything is sampled."""
 
 import importlib
 import inspect
@@ -11,7 +11,7 @@ import rung
 from rung.errors import InputError
 from rung.experiments.shuffled import Shuffled
 from rung.tasks import sources
-from rung.tasks.environments.protocol import most_of
+from rung.tasks.environments.protocol import least_of, most_of
 from rung.tasks.environments.wrapper import Wrapper
 from rung.tasks.problems import load_problems
 from rung.training.config import TrainConfig
@@ -29,6 +29,11 @@ until_accuracy = %s
 [[stage]]
 weights = {chain_sum = 1}
 """
+PROBLEMS = {
+    "starter": {}, "gym": {"task": "chain_sum"}, "rows": {"task": "rows.jsonl"},
+    "worded": {"task": "rows.jsonl", "system": "Answer."}, "mixture": {"task": "rows.jsonl:1,chain_sum:1"},
+    "verifier": {"task": "rows.jsonl", "verifier": "exact"},
+}  # fmt: skip
 
 
 PAY = "def paid(completions, **columns):\n    return [10.0] * len(completions)\n"
@@ -42,20 +47,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "problems",
-    [
-        {}, {"task": "chain_sum"}, {"task": "rows.jsonl"}, {"task": "rows.jsonl", "system": "Answer."},
-        {"task": "rows.jsonl:1,chain_sum:1"}, {"task": "rows.jsonl", "verifier": "exact"},
-    ],
-    ids=("starter", "gym", "rows", "worded", "mixture", "verifier"),
-)  # fmt: skip
+@pytest.mark.parametrize("problems", PROBLEMS.values(), ids=PROBLEMS)
 def test_more_than_an_answer_can_earn_is_refused_and_as_much_is_not(problems):
     with pytest.raises(InputError, match=r"until=1\.01: an answer to .* earns 1 at most, .* Give 1 or less"):
         settle(TrainConfig(until=1.01, **problems))
     assert settle(TrainConfig(until=1.0, **problems))[0].until == 1.0
     with pytest.raises(InputError, match="earns 1 at most"):
         rung.train(until=7, **problems)
+
+
+@pytest.mark.parametrize("problems", PROBLEMS.values(), ids=PROBLEMS)
+def test_what_every_answer_earns_is_refused_and_anything_above_is_not(problems):
+    for aim in (-1.0, 0.0):
+        with pytest.raises(InputError, match=rf"until={aim}: an answer to .* earns 0 at least, .* Give more than 0"):
+            settle(TrainConfig(until=aim, **problems))
+    assert settle(TrainConfig(until=0.01, **problems))[0].until == 0.01
 
 
 @pytest.mark.parametrize(
@@ -67,7 +73,8 @@ def test_more_than_an_answer_can_earn_is_refused_and_as_much_is_not(problems):
     ids=("reward", "partial", "rewards"),
 )  # fmt: skip
 def test_where_nobody_knows_what_is_paid_any_aim_may_be_reached(problems):
-    assert settle(TrainConfig(until=25.0, **problems))[0].until == 25.0
+    for aim in (-25.0, 25.0):
+        assert settle(TrainConfig(until=aim, **problems))[0].until == aim
 
 
 def test_a_stage_that_never_ends_is_refused(folder):
@@ -78,15 +85,20 @@ def test_a_stage_that_never_ends_is_refused(folder):
     with pytest.raises(InputError, match=r"stage 1 ends with until_accuracy = 1\.5, .* earns 1 at most"):
         mixture()
     mixture(accuracy=1.0)
+    with pytest.raises(InputError, match=r"stage 1 ends with until_accuracy = 0, .* earns 0 at least, so it would end"):
+        mixture(accuracy=0.0)
+    mixture("partial", ", chain_sum = 1", accuracy=0.0)
+    with pytest.raises(InputError, match="stage 1"):
+        mixture("partial", accuracy=0.0)
     mixture("partial", ", chain_sum = 1")
     with pytest.raises(InputError, match="stage 1"):  # the part that may pay more has no weight in it
         mixture("partial")
 
 
-def test_every_source_of_problems_says_what_an_answer_earns_at_most():
+def test_every_source_of_problems_says_what_an_answer_earns_at_least_and_at_most():
     names = [f"rung.tasks.sources.{module.name}" for module in pkgutil.iter_modules(sources.__path__)]
     found = {
-        kind.__name__: hasattr(kind, "most")
+        kind.__name__: hasattr(kind, "least") and hasattr(kind, "most")
         for name in names
         for kind in vars(importlib.import_module(name)).values()
         if inspect.isclass(kind)
@@ -97,6 +109,7 @@ def test_every_source_of_problems_says_what_an_answer_earns_at_most():
     assert found == {"ChainedArithmetic": True, "Mixture": True, "ReasoningGym": True, "Rows": True}
     paid_more = load_problems("chained_arithmetic", options={"reward_offset": 2.0}).train
     assert most_of(paid_more) == most_of(Shuffled(paid_more)) == 3.0
+    assert least_of(paid_more) == least_of(Shuffled(paid_more)) == 2.0
 
 
 def test_a_rate_that_is_never_reached_is_refused():

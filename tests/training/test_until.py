@@ -1,6 +1,7 @@
 """A run that ends where its evaluation is good enough, and what goes on from there."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -65,3 +66,22 @@ def test_it_is_looked_at_whatever_that_takes_and_a_run_without_a_look_is_refused
     assert TrainConfig(**dear, until=0.9).resolved().eval_every == 2
     with pytest.raises(InputError, match=re.escape("until=0.9 with eval_every=0: nothing is evaluated before the end")):
         TrainConfig(until=0.9, eval_every=0).resolved()
+    few = TrainConfig(until=0.9, eval_every=20, steps=20)
+    with pytest.raises(
+        InputError, match=r"until=0\.9 with eval_every=20: the run has 20 steps, so nothing is evaluated before"
+    ):
+        few.resolved()
+    assert replace(few, eval_every=19).resolved().eval_every == 19
+    assert replace(few, steps=1, eval_every=None).resolved().eval_every == 1, "one step is a whole run"
+    with pytest.raises(InputError, match="the run has 10 steps"):  # at most
+        TrainConfig(until=0.9, eval_every=50, tokens=640, samples_per_prompt=2).resolved()
+
+
+def test_settings_that_do_not_go_together_are_refused_all_at_once():
+    with pytest.raises(InputError) as refused:
+        TrainConfig(
+            steps=8, decay_steps=9, warmup_steps=10, lora_rank=2, trainable="x", until=0.9, eval_every=0
+        ).resolved()
+    names = ("lora_rank 2 with", "decay_steps is 9", "warmup_steps is 10", "until=0.9 with eval_every=0")
+    assert [line[: len(name)] for line, name in zip(refused.value.found, names, strict=True)] == list(names)
+    assert all(line in str(refused.value) for line in refused.value.found)

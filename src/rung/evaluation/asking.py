@@ -58,7 +58,7 @@ def interview(args: Ask) -> tuple[Interview, tuple[str, str]]:
     if args.sampler not in SAMPLERS:
         raise unknown("sampler", args.sampler, SAMPLERS)
     SAMPLERS[args.sampler].usable()
-    talk = Interview.of(args.model, before=args.compare is None, device=args.device)
+    talk = replace(Interview.of(args.model, before=args.compare is None, device=args.device), alone=True)
     if args.compare is None:
         return talk, ("before", "now") if talk.before is not None else ("", Path(args.model).name)
     other = Interview.of(args.compare, before=False, device=args.device)

@@ -63,6 +63,7 @@ class Interview:
     """Models ready to be asked. `missing`: why there is no `before` to ask; empty where there is one, or was not to be.
 
     law: as the run's answers were drawn, with its limit of tokens.  made: samplers, by their model and name.
+    alone: nothing but these models is on their device.
     """
 
     now: Model
@@ -70,6 +71,7 @@ class Interview:
     frame: Frame = field(default_factory=Frame)
     law: SamplingLaw = field(default_factory=lambda: SamplingLaw(max_new_tokens=MAX_NEW_TOKENS))
     missing: str = ""
+    alone: bool = False
     made: dict[tuple[int, str], Sampler] = field(default_factory=dict)
 
     @classmethod
@@ -124,7 +126,7 @@ class Interview:
         """Made once: another engine takes long to start, and no weight moves between questions."""
         key = id(model), name
         if key not in self.made:
-            self.made[key] = make_sampler(model, name)
+            self.made[key] = make_sampler(model, name, alone=self.alone and self.before is None)
         return self.made[key]
 
 

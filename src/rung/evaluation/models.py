@@ -22,7 +22,7 @@ from rung.io.origin import FILES, edited, placed
 from rung.io.run_dir import RunDir
 from rung.io.tables import refuse_existing, refuse_target, say_verdict, show, write_new
 from rung.io.terminal import counted, figure, say, say_notes
-from rung.kernels.device import CPU, choose
+from rung.kernels.device import choose
 from rung.network import model as models
 from rung.records import Completion
 from rung.rollout.samplers import make_sampler
@@ -180,7 +180,8 @@ def run_eval(args: Eval) -> int:
             f"--spec {args.spec}: the task {spec.name} now holds other problems than when the spec was stored, so the "
             "numbers would not compare. Use the same data, or evaluate anew without --spec."
         )
-    measured = settled([measure(name, directory, environment, spec, device) for name, directory, _ in directories])
+    alone = len(directories) == 1
+    measured = settled([measure(name, place, environment, spec, device, alone) for name, place, _ in directories])
     comparison = measured[0].difference
     lost = None if out is None else keep(out, measured, spec.with_fingerprint(seen))
     report(spec, measured, comparison, out, lost, args.json, header(spec, directories[0][2], other))
@@ -235,16 +236,15 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     return locate(name), placed(run.config(), run) | {"directory": str(path)}
 
 
-def measure(
-    name: str, directory: str, environment: Environment, spec: EvalSpec, device: torch.device = CPU
+def measure(name: str, place: str, env: Environment, spec: EvalSpec, device: torch.device, alone: bool) -> Measured:
+    """The model's answers under the spec. alone: nothing else is on the device."""
+    model = models.load(place, device=device, dtype=getattr(torch, spec.dtype))
+    return measure_model(name, model, env, spec, alone)
+
+
+def measure_model(
+    name: str, model: models.Model, environment: Environment, spec: EvalSpec, alone: bool = False
 ) -> Measured:
-    """The model's answers under the spec."""
-    return measure_model(
-        name, models.load(directory, device=device, dtype=getattr(torch, spec.dtype)), environment, spec
-    )
-
-
-def measure_model(name: str, model: models.Model, environment: Environment, spec: EvalSpec) -> Measured:
     """The same of a model that is loaded."""
     model.codec = model.codec.writing(spec)
     reach(model, spec.law, environment)
@@ -252,7 +252,7 @@ def measure_model(name: str, model: models.Model, environment: Environment, spec
         if note:
             say(f"note: {note}.", sys.stderr)
     assert spec.samples is not None, "EvalSpec.filled says how many"
-    sampler = make_sampler(model, spec.sampler)
+    sampler = make_sampler(model, spec.sampler, alone=alone)
     result = evaluate(environment, model.codec, sampler, spec.law, spec.problems, spec.samples, spec.seed)
     answers = None
     if isinstance(environment, Extracts):

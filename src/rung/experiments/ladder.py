@@ -34,7 +34,7 @@ from rung.statistics import effects, over_seeds
 from rung.tasks.environments.protocol import Splits
 from rung.tasks.problems import problems_of
 from rung.training.config import TrainConfig
-from rung.training.defaults import refuse_unreachable, shortened_for
+from rung.training.defaults import refuse_aim, shortened_for
 from rung.training.setup import load_weights, locate
 from rung.training.setup import ready as prepare_weights
 
@@ -116,7 +116,7 @@ def _refuse(args: Ladder, recipes: Sequence[Recipe]) -> None:
     step = args.prompts_per_step * args.samples_per_prompt
     splits = _splits(args)
     say_notes(splits.notes)
-    refuse_unreachable("target", args.target, splits)
+    refuse_aim("target", args.target, splits)
     limit = _limit(args)
     if args.tokens < step * limit:
         raise InputError(

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from rung.errors import InputError, setting
 from rung.kernels.packed_weights import few, packs
 from rung.maths.logprob import CHUNK_ELEMENTS, keeps
 from rung.network.model import Model, codec_of, quiet
@@ -121,7 +122,7 @@ class Workload:
             G=config.samples_per_prompt,
             prompt=sum(lengths) / len(lengths),
             longest=max(lengths),
-            answer=min(answer or config.max_new_tokens, config.max_new_tokens),
+            answer=mean_answer(answer, config.max_new_tokens),
             T=config.max_new_tokens,
             eval_rows=min(config.eval_problems, len(envs[-1])) * samples,
             at_once=SAMPLERS[config.sampler].at_once,
@@ -131,6 +132,20 @@ class Workload:
     def fed(self) -> float:
         """Tokens that an update feeds: each prompt once, each answer but for its last token: P (Lp + G (L - 1))."""
         return self.P * (self.prompt + self.G * max(self.answer - 1, 0))
+
+
+def mean_answer(asked: float | None, limit: int) -> float:
+    """The mean length of an answer that is planned with: what was asked for, else the limit.
+
+    Raises:
+        InputError: no answer can be so long.
+    """
+    if asked is not None and asked > limit:
+        raise InputError(
+            f"{setting('answer_tokens', f'{asked:g}')} is the mean length of an answer, and none is longer than {limit} tokens "
+            f"({setting('max_new_tokens', limit)}). Give at most as many, or raise {setting('max_new_tokens')}."
+        )
+    return asked or limit
 
 
 def sketch(name: str, dtype: str, *, trust_remote_code: bool = False) -> Model:

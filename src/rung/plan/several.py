@@ -14,7 +14,7 @@ from rung.plan import estimate, judging
 from rung.plan.estimate import NOW
 from rung.plan.here import Here
 from rung.plan.machines import A_MACHINE, gpu
-from rung.plan.memory import GIB, Workload
+from rung.plan.memory import GIB, Workload, mean_answer
 from rung.plan.planned import Planned
 from rung.plan.rehearsal import BUSY
 from rung.plan.room import why_not
@@ -218,7 +218,7 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
     samples = answers_per_problem(config.eval_samples, config.eval_problems, len(splits.eval))
     work = Workload(
         config.prompts_per_step, config.samples_per_prompt, mean, longest,
-        min(asked.answer_tokens or config.max_new_tokens, config.max_new_tokens), config.max_new_tokens,
+        mean_answer(asked.answer_tokens, config.max_new_tokens), config.max_new_tokens,
         min(config.eval_problems, len(splits.eval)) * samples, SAMPLERS[given.sampler].at_once,
     )  # fmt: skip
     judged = judging.judging(splits.train) if made is None else None

@@ -9,7 +9,7 @@ from rung.io.held_out import too_few
 from rung.kernels.device import choose, emulated
 from rung.plan.memory import sketch
 from rung.recipes import Recipe
-from rung.tasks.environments.protocol import Conversational, Splits, most_of
+from rung.tasks.environments.protocol import Conversational, Splits, least_of, most_of
 from rung.text import Codec
 from rung.training.config import TrainConfig
 
@@ -27,7 +27,7 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
                 f"evaluate on. Give more rows, or another share of them with {setting('task_options.eval_share')}."
             )
     config = given.resolved()
-    refuse_unreachable("until", config.until, splits)
+    refuse_aim("until", config.until, splits)
     if given.dtype == "auto":
         dtype, why = given.usual_dtype()
         splits = _noted(splits, f"the model computes in {dtype}, since {why}")
@@ -53,13 +53,18 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
     return replace(given, prompts_per_step=sizes["training"]).resolved(), _noted(splits, note)
 
 
-def refuse_unreachable(name: str, aim: float | None, splits: Splits) -> None:
-    """Refuse an aim above all that an answer can earn: no evaluation would ever reach it. name: the setting that holds it."""
-    most = most_of(splits.eval)
+def refuse_aim(name: str, aim: float | None, splits: Splits) -> None:
+    """Refuse an aim that no evaluation would ever reach, and one that each reaches, the first too. name: the setting that holds it.
+
+    They are told by what an answer can earn.
+    """
+    least, most = least_of(splits.eval), most_of(splits.eval)
+    said = f"{setting(name, aim)}: an answer to {splits.name} earns"
     if aim is not None and most is not None and aim > most:
+        raise InputError(f"{said} {most:g} at most, so no evaluation can reach that. Give {most:g} or less.")
+    if aim is not None and least is not None and aim <= least:
         raise InputError(
-            f"{setting(name, aim)}: an answer to {splits.name} earns {most:g} at most, so no evaluation can reach that. Give "
-            f"{most:g} or less."
+            f"{said} {least:g} at least, so the evaluation before the first step reaches that. Give more than {least:g}."
         )
 
 

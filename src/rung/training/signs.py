@@ -105,7 +105,8 @@ def paid_by_length(run: Seen) -> str | None:
     low = min(run.last("rewards/length_correlation") or [0.0])
     if low < 0.95:
         return None
-    return f"reward and length of the answers to a prompt correlate with {low:.2f} or more in {STEPS} steps"
+    floor = math.floor(100 * low) / 100
+    return f"in {STEPS} steps the correlation of reward and length among the answers to a prompt was never below {floor:.2f}"
 
 
 def reward_falls(run: Seen) -> str | None:

@@ -123,6 +123,14 @@ class Bounded(Protocol):
     def most(self) -> float | None: ...
 
 
+@runtime_checkable
+class BoundedBelow(Protocol):
+    """It knows the least that an answer can earn, so that an aim which every answer reaches is refused. None: it does not."""
+
+    @property
+    def least(self) -> float | None: ...
+
+
 @dataclass(frozen=True)
 class Judge:
     """Who judges the answers to a problem."""
@@ -205,6 +213,11 @@ def judge_of(env: object, task: Task) -> Judge:
 def most_of(env: object) -> float | None:
     """The most that an answer to it can earn; None: not known."""
     return env.most if isinstance(env, Bounded) else None
+
+
+def least_of(env: object) -> float | None:
+    """The least that an answer to it can earn; None: not known."""
+    return env.least if isinstance(env, BoundedBelow) else None
 
 
 @dataclass(frozen=True)

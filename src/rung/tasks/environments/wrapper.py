@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 from rung.records import Completion, Group, Task
 from rung.tasks.environments.protocol import (
     Bounded,
+    BoundedBelow,
     Conversational,
     Counts,
     Environment,
@@ -119,6 +120,13 @@ class _Bounded(Wrapper):
         return most
 
 
+class _BoundedBelow(Wrapper):
+    @property
+    def least(self) -> float | None:
+        least: float | None = self.environment.least
+        return least
+
+
 class _Judged(Wrapper):
     def judge(self, task: Task) -> Judge:
         judge: Judge = self.environment.judge(self.own(task))
@@ -148,6 +156,7 @@ ABILITIES: Mapping[type, type[Wrapper]] = {
     Observes: _Observes,
     Stateful: _Stateful,
     Bounded: _Bounded,
+    BoundedBelow: _BoundedBelow,
     Judged: _Judged,
     Waits: _Waits,
     Counts: _Counts,

@@ -115,6 +115,10 @@ class ChainedArithmetic:
         return match.group(1) if match else None
 
     @property
+    def least(self) -> float:
+        return self.offset
+
+    @property
     def most(self) -> float:
         return 1.0 + self.offset
 

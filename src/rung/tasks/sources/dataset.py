@@ -44,7 +44,8 @@ class Rows:
     tasks: Sequence[Task]
     verifier: Verifier
     answer_column: str = "answer"
-    most: ClassVar[float] = 1.0  # a verifier says right or wrong
+    least: ClassVar[float] = 0.0  # a verifier says right or wrong
+    most: ClassVar[float] = 1.0
 
     def __len__(self) -> int:
         return len(self.tasks)

@@ -153,6 +153,10 @@ class ReasoningGym:
         return 0.0
 
     @property
+    def least(self) -> float | None:
+        return 0.0 if self.credit == "exact" else None
+
+    @property
     def most(self) -> float | None:
         return 1.0 if self.credit == "exact" else None
 

@@ -25,6 +25,7 @@ from rung.tasks.environments.protocol import (
     Stepwise,
     Waits,
     judge_of,
+    least_of,
     most_of,
 )
 from rung.tasks.verify.probes import right_answers
@@ -151,10 +152,19 @@ class Mixture:
     def most(self) -> float | None:
         return self.most_in(self.parts)
 
+    @property
+    def least(self) -> float | None:
+        return self.least_in(self.parts)
+
     def most_in(self, names: Iterable[str]) -> float | None:
         """The most that an answer to any of these parts can earn; None: not known of one of them."""
         each = [most_of(self.parts[name]) for name in names]
         return None if None in each else max(x for x in each if x is not None)
+
+    def least_in(self, names: Iterable[str]) -> float | None:
+        """The least, likewise."""
+        each = [least_of(self.parts[name]) for name in names]
+        return None if None in each else min(x for x in each if x is not None)
 
     def right_answers(self, task: Task) -> tuple[str | None, list[str]]:
         return right_answers(*self.inner(task))

@@ -87,21 +87,26 @@ def splits(
         raise InputError(f"{name}: every part has the weight 0. Give one of them a larger one.")
     staged = [_stage(stage, parts, name, last=stage is stages[-1]) for stage in stages] or [Stage(weights)]
     train = Mixture({part: both.train for part, both in parts.items()}, staged, repeat=True)
-    _refuse_endless(train, name)
+    _refuse_aims(train, name)
     last = Stage(staged[-1].weights)
     held_out = Mixture({part: both.eval for part, both in parts.items()}, [last], repeat=False)
     notes = tuple(f"{part}: {note}" for part, both in parts.items() for note in both.notes)
     return Splits("mixture", train, held_out, max(both.max_new_tokens for both in parts.values()), notes)
 
 
-def _refuse_endless(train: Mixture, where: str) -> None:
-    """A stage that would end at an accuracy which no answer can earn never ends."""
+def _refuse_aims(train: Mixture, where: str) -> None:
+    """A stage that would end at an accuracy which no answer can earn never ends; at one that all earn it ends unlearned."""
     for number, stage in enumerate(train.stages, 1):
-        most = train.most_in(part for part, weight in stage.weights.items() if weight)
-        if most is not None and stage.until_accuracy is not None and stage.until_accuracy > most:
+        if stage.until_accuracy is None:
+            continue
+        used = [part for part, weight in stage.weights.items() if weight]
+        least, most = train.least_in(used), train.most_in(used)
+        said = f"{where}: stage {number} ends with until_accuracy = {stage.until_accuracy:g}, and an answer to its parts earns"
+        if most is not None and stage.until_accuracy > most:
+            raise InputError(f"{said} {most:g} at most, so it would never end. Give {most:g} or less, or until_step.")
+        if least is not None and stage.until_accuracy <= least:
             raise InputError(
-                f"{where}: stage {number} ends with until_accuracy = {stage.until_accuracy:g}, and an answer to its parts earns "
-                f"{most:g} at most, so it would never end. Give {most:g} or less, or until_step."
+                f"{said} {least:g} at least, so it would end whatever is learned. Give more than {least:g}, or until_step."
             )
 
 
