@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _ended(f"rung: {error}", 2)
         except RunFailed as error:
             return _ended(f"rung: {error}", 1)
+        except SystemExit as error:  # of code that is not ours: nothing of rung's raises it
+            from rung.tasks.rewards.python_file import line_of
+
+            what = f"code that rung has called wanted to end the program (SystemExit: {error})"
+            return _ended(f"rung: {what}. {line_of(error, None)} Let it raise an error that says what is wrong.", 2)
         except KeyboardInterrupt as error:
             status = error.status if isinstance(error, Stopped) else 130
             if argv is None:  # the program, and not a call from Python

@@ -170,13 +170,13 @@ def _contradictions(
     name = f"recipe {recipe.name!r}"
     if "groups" in recipe.needs and samples_per_prompt < 2:
         yield (
-            f"{name} compares the answers to one prompt, but samples_per_prompt is {samples_per_prompt}: a group of one "
-            f"has nothing to compare with. Use {setting('samples_per_prompt', 2)} or more, or a recipe without groups "
+            f"{name} compares the answers to one prompt, but with {setting('samples_per_prompt', samples_per_prompt)} a group of "
+            f"one has nothing to compare with. Use {setting('samples_per_prompt', 2)} or more, or a recipe without groups "
             "(reward_to_go)."
         )
     if temperature <= 0:
         yield (
-            f"temperature {temperature}: greedy answers are all the same, and no gradient comes from them. Use "
+            f"{setting('temperature', temperature)}: greedy answers are all the same, and no gradient comes from them. Use "
             f"{setting('temperature', 1)}."
         )
     if not is_full:
@@ -187,8 +187,8 @@ def _contradictions(
         )
     if isinstance(recipe.aggregate, p.FixedBudget) and (recipe.aggregate.budget or max_new_tokens) < max_new_tokens:
         yield (
-            f"{name}: FixedBudget(budget={recipe.aggregate.budget}) is smaller than max_new_tokens {max_new_tokens}, so an "
-            "answer could weigh more than the budget allows. Use a budget of at least max_new_tokens, or None."
+            f"{name}: FixedBudget(budget={recipe.aggregate.budget}) is smaller than {setting('max_new_tokens', max_new_tokens)}, "
+            "so an answer could weigh more than the budget allows. Use a budget of at least as many tokens, or None."
         )
     prompts, minibatches = rows // samples_per_prompt, recipe.update.cost().minibatches
     if prompts < minibatches:

@@ -113,7 +113,7 @@ def test_every_source_of_problems_says_what_an_answer_earns_at_least_and_at_most
 
 
 def test_a_rate_that_is_never_reached_is_refused():
-    with pytest.raises(InputError, match="warmup_steps is 9 in a run of 8 steps"):
+    with pytest.raises(InputError, match="warmup_steps=9 in a run of 8 steps"):
         settle(TrainConfig(steps=8, warmup_steps=9))
     settle(TrainConfig(steps=8, warmup_steps=8))
     settle(TrainConfig(tokens=8, warmup_steps=1))

@@ -82,6 +82,6 @@ def test_settings_that_do_not_go_together_are_refused_all_at_once():
         TrainConfig(
             steps=8, decay_steps=9, warmup_steps=10, lora_rank=2, trainable="x", until=0.9, eval_every=0
         ).resolved()
-    names = ("lora_rank 2 with", "decay_steps is 9", "warmup_steps is 10", "until=0.9 with eval_every=0")
+    names = ("lora_rank=2 with", "decay_steps=9 in", "warmup_steps=10 in", "until=0.9 with eval_every=0")
     assert [line[: len(name)] for line, name in zip(refused.value.found, names, strict=True)] == list(names)
     assert all(line in str(refused.value) for line in refused.value.found)

@@ -9,7 +9,6 @@ What is translated are the fields of rung.compat.GRPOConfig. A name in none of t
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from rung.errors import InputError, refused
+from rung.settings import documents
 from rung.settings.ranges import shown
 
 Values = tuple[Any, ...]
@@ -155,7 +155,8 @@ OPEN = ("steps_per_generation", "generation_batch_size", "num_generations_eval",
 # rung's settings as a script written for TRL says them; behind = comes the value.
 WORDS: Mapping[str, str] = {
     "out": "output_dir=", "resume": "resume_from_checkpoint=", "samples_per_prompt": "num_generations=", "seed": "seed=",
-    "max_new_tokens": "max_completion_length=", "temperature": "temperature=", "learning_rate": "learning_rate=",
+    "max_new_tokens": "max_completion_length=", "temperature": "temperature=", "clip_norm": "max_grad_norm=",
+    "learning_rate": "learning_rate=", "warmup_steps": "warmup_steps=",
     "keep_last": "save_total_limit=", "gradient_checkpointing": "gradient_checkpointing=", "eval_samples": "num_generations_eval=",
     "template_options": "chat_template_kwargs=", "tracker": "report_to=", "model": "model=", "reward": "reward_funcs",
     "task": "train_dataset", "environment": "environment_factory", "trust_remote_code": "trust_remote_code=",
@@ -194,7 +195,7 @@ OWN_DEFAULTS: Mapping[str, Any] = {
 def from_text(name: str, text: str) -> Any:
     """One of DICTS as scripts write it on a command line: as JSON."""
     try:
-        return json.loads(text)
+        return documents.from_json(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f'{name} is {text[:80]!r}, which is no JSON: {error}. Write {{"name": value}}.') from error
 

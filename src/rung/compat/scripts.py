@@ -16,6 +16,7 @@ from rung.advice import need
 from rung.compat.config import GRPOConfig
 from rung.compat.fields import DICTS
 from rung.errors import InputError
+from rung.settings.documents import from_yaml
 from rung.settings.paths import path_of
 
 
@@ -140,14 +141,15 @@ class TrlParser(HfArgumentParser):  # type: ignore[misc]
         """Take `--config FILE` out of argv and its values as defaults; returns the names that nothing reads."""
         if "--config" not in argv:
             return []
-        import yaml
-
         at = argv.index("--config")
         path = path_of(argv[at + 1]) if at + 1 < len(argv) else Path()
         del argv[at : at + 2]
         if not path.is_file():
             raise InputError(f"--config {path}: there is no such file.")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        try:
+            values = from_yaml(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"--config {path} is not valid YAML: {error}.") from error
         if not isinstance(values, dict):
             raise InputError(f"--config {path} must hold names with values.")
         os.environ.update({name: str(value) for name, value in (values.pop("env", None) or {}).items()})

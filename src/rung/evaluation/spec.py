@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rung.errors import InputError, setting, unknown
 from rung.records import SamplingLaw
 from rung.rollout.samplers import USUAL, SamplerName
+from rung.settings import documents
 from rung.settings.paths import path_of
 from rung.settings.ranges import Answers, Count, Flags, Natural, Seed, Temperature, TopP
 from rung.settings.shared import Problems, given
@@ -172,7 +173,7 @@ def deviations(spec: EvalSpec, stored: dict[str, Any]) -> list[str]:
 def read(path: Path) -> EvalSpec:
     """A stored spec. Unknown keys are errors, not ignored settings."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = documents.from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--spec {path} cannot be read: {error.strerror}. Give a stored .spec.json file.") from error
     except (ValueError, RecursionError) as error:

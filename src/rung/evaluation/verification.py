@@ -151,7 +151,7 @@ def _score(environment: Environment, task: Task, probe: Probe) -> tuple[dict[str
     """The probe's rewards, and what was raised instead of them: in training that would end the run."""
     try:
         (rewards,) = environment.score(Group(task, [Completion(probe.text, probe.stop)]))
-    except Exception as error:  # noqa: BLE001 - a finding, and reported as one
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a finding, and reported as one
         return {}, f"raised {type(error).__name__}"
     return rewards, ""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError
+from rung.settings import documents
 from rung.settings.ranges import shown
 
 
@@ -56,17 +56,15 @@ def read_text(path: Path, what: str) -> str:
 
 def _json(path: Path, text: str) -> Any:
     try:
-        return json.loads(text)
+        return documents.from_json(text)
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}. Mend it, or name a YAML file .yaml.") from error
 
 
 def _yaml(path: Path, text: str) -> Any:
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return documents.from_yaml(text)
+    except ValueError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
 
 
@@ -84,6 +82,9 @@ def _python(path: Path, text: str, classes: Sequence[str]) -> ConfigFile:
         )
     (call,), known = calls, _constants(tree)
     values, unread = {}, {}
+    written = [keyword.arg for keyword in call.keywords if keyword.arg]
+    if twice := next((name for name in written if written.count(name) > 1), None):
+        raise InputError(f"{path} is not valid Python: {_name(call.func)} is given {twice} twice. Keep one of the two.")
     for keyword in call.keywords:
         try:
             values[keyword.arg or "**"] = known.get(_name(keyword.value), ...)

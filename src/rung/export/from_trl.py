@@ -44,7 +44,7 @@ def from_trl(path: Path, trainer: str | None = None) -> Imported:
     settings = {k: v for k, v in config.settings().items() if k not in ("recipe", "overrides")}
     if config.max_steps < 1:
         settings = {k: v for k, v in settings.items() if k not in LENGTHS}
-    settings = fitting(settings, refusals)
+    settings = fitting(settings, WORDS, refusals)
     recipe = _recipe(config, refusals)
     refuse_untrainable(find(config.recipe) if refusals.errors else recipe, settings, WORDS, refusals)
     refusals.refuse(str(path))

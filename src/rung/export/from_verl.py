@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from rung.export.verl_names import (
 from rung.export.verl_warnings import warnings
 from rung.recipe_io import find
 from rung.recipes import Recipe
+from rung.settings.documents import from_yaml
 from rung.settings.ranges import read, refuse, shown
 
 MODES = {
@@ -49,15 +51,22 @@ def from_verl(path: Path, trainer: str | None = None) -> Imported:
     given = _flat(_script(path) if path.suffix in (".sh", ".txt") else dict(read_config(path).values))
     refusals = Refusals(_unknown(given))
     values = _values(given, refusals)
-    found, parts = _Config(values), dict[str, Any]()
+    found, parts, origin = _Config(values, given), dict[str, Any](), dict[str, list[str]]()
     for name in ("credit", "normalize", "ratio", "correction", "surrogate", "kl", "aggregate", "update"):
-        with refusals:
+        found.asked.clear()
+        with refusals, found.in_its_words(lambda said: found.origin):
             parts[name] = getattr(found, name)()
-    settings = fitting(found.settings(), refusals)
+        origin[name] = found.origin
+    settings = fitting(found.settings(), WORDS, refusals)
     about, entropy = "what verl computes with this configuration", float(found[f"{ACTOR}.entropy_coeff"])
     recipe = find("reward_to_go")  # where a part was refused: it asks for nothing
+
+    def blamed(said: str) -> list[str]:
+        spoken = (name for name, part in parts.items() if type(part).__name__ in said or name in said.lower())
+        return [x for name in spoken for x in origin[name]]
+
     if not refusals.errors:
-        with refusals:
+        with refusals, found.in_its_words(blamed):
             recipe = Recipe(name="from_verl", why=about, entropy=entropy, **parts)
     if f"{ROLLOUT}.n" not in given and "groups" in recipe.needs:
         settings.pop("samples_per_prompt")
@@ -69,24 +78,28 @@ def from_verl(path: Path, trainer: str | None = None) -> Imported:
 # -- reading ------------------------------------------------------------------------------------------------------------
 def _script(path: Path) -> dict[str, Any]:
     """The words NAME.NAME=VALUE of a shell script, as Hydra takes them."""
-    import yaml
-
     text = read_text(path, "a shell script, or a configuration in YAML or JSON")
     try:
         words = shlex.split(text.replace("\\\n", " "), comments=True)
         found = [re.match(r"\+{0,2}([a-z_]\w*(?:\.\w+)+)=(.*)$", word, re.DOTALL) for word in words]
-        return {match[1]: yaml.safe_load(match[2]) for match in found if match}
-    except (ValueError, yaml.YAMLError) as error:
+        return {match[1]: from_yaml(match[2]) for match in found if match}
+    except ValueError as error:
         raise InputError(
             f"{path} is no shell script with words NAME=VALUE: {error}. Give its values as YAML."
         ) from error
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """With whole names: a.b stands for b in the table a."""
     out: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{above}{key}"
-        out |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+        more = _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+        for twice in more.keys() & out.keys():
+            raise InputError(
+                f"{twice} stands twice, as {shown(out[twice])} and as {shown(more[twice])}. Keep one of the two."
+            )
+        out |= more
     return out
 
 
@@ -155,9 +168,29 @@ class _Config:
     """verl's values by name, and what each group of them computes."""
 
     values: Mapping[str, Any]
+    written: Collection[str]  # names that stand in the file
+    asked: list[str] = field(default_factory=list)  # names whose values were read
 
     def __getitem__(self, name: str) -> Any:
+        self.asked.append(name)
         return self.values[name]
+
+    @property
+    def origin(self) -> list[str]:
+        """Those of the names asked for that stand in the file."""
+        return [name for name in dict.fromkeys(self.asked) if name in self.written]
+
+    @contextmanager
+    def in_its_words(self, names_of: Callable[[str], Sequence[str]]) -> Iterator[None]:
+        """What rung refuses inside, in words of its own, is said of the names that asked for it."""
+        try:
+            yield
+        except InputError as error:
+            names = names_of(str(error))
+            if not names or any(name in str(error) for name in names):
+                raise
+            said = ", ".join(f"{name}={shown(self.values[name])}" for name in names)
+            raise InputError(f"{said}: {error}") from error
 
     def credit(self) -> p.Credit:
         name, gamma = self["algorithm.adv_estimator"], float(self["algorithm.gamma"])

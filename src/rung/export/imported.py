@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rung import errors
-from rung.errors import Refusals
+from rung.errors import InputError, Refusals
 from rung.recipe_io import all_recipes, diff, to_dict
 from rung.recipe_rules import refuse_sampling
 from rung.recipes import Recipe
+from rung.settings.ranges import shown
 from rung.training.config import TrainConfig, typed_settings
 from rung.training.together import refuse_together
 
@@ -50,12 +51,18 @@ class Imported:
         }
 
 
-def fitting(settings: Mapping[str, Any], refusals: Refusals) -> dict[str, Any]:
-    """Those of the settings that rung.train takes, each by itself; the others are refused."""
+def fitting(settings: Mapping[str, Any], words: Mapping[str, str], refusals: Refusals) -> dict[str, Any]:
+    """Those of the settings that rung.train takes, each by itself; the others are refused. words: the source's for them."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         with refusals:
-            found |= typed_settings({name: value})
+            try:
+                found |= typed_settings({name: value})
+            except InputError as error:
+                word = words.get(name, name)
+                if word.removesuffix("=") == name:
+                    raise
+                raise InputError(f"{word}{shown(value) if word.endswith('=') else ''}: {error}") from error
     return found
 
 

@@ -43,6 +43,9 @@ KINDS: Mapping[str, Any] = {
 WORDS: Mapping[str, str] = {
     "samples_per_prompt": f"{ROLLOUT}.n=", "temperature": f"{ROLLOUT}.temperature=", "steps": "trainer.total_training_steps=",
     "prompts_per_step": "data.train_batch_size=", "max_new_tokens": "data.max_response_length=",
+    "learning_rate": f"{OPTIM}.lr=", "weight_decay": f"{OPTIM}.weight_decay=", "warmup_steps": f"{OPTIM}.lr_warmup_steps=",
+    "adam_beta1": f"{OPTIM}.betas[0]=", "adam_beta2": f"{OPTIM}.betas[1]=", "clip_norm": f"{ACTOR}.grad_clip=",
+    "model": "actor_rollout_ref.model.path=", "recipe.update.minibatches": f"{ACTOR}.ppo_mini_batch_size",
 }  # fmt: skip
 
 _LAW = "rung learns from the law that it samples, which is that of the full vocabulary"

@@ -174,7 +174,7 @@ def _close(held: Sequence[Talk], cause: BaseException | None) -> None:
         try:
             if isinstance(talk.session, Closes):
                 talk.session.close()
-        except Exception as error:  # noqa: BLE001  raised below, or noted on what came first
+        except (Exception, SystemExit) as error:  # noqa: BLE001  raised below, or noted on what came first
             said = f"{type(talk.session).__name__}.close for problem {talk.task.id!r} raised {type(error).__name__}: {error}."
             if cause is not None:
                 cause.add_note(said)

@@ -1,6 +1,7 @@
 """What can be set: types and ranges, shared fields, flags, overrides. Nothing here needs torch.
 
 calls      What Python may call: a call that does not fit is one sentence that names the argument.
+documents  YAML and JSON as people write them: a name that stands twice in one table is refused, for one of the two would be lost.
 elsewhere  The flags of `rung export` and `rung import`: recipes in other trainers.
 flags      The flags of all commands but `train` and `plan`; not beside the commands' code, so that they are read without torch.
 cluster    Where a run is computed: in this process, or by actors of Ray. Nothing here needs torch or Ray.

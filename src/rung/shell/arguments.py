@@ -6,12 +6,12 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rung.errors import InputError
+from rung.settings import documents
 from rung.settings.overrides import flatten
 from rung.settings.paths import path_of
 from rung.settings.ranges import shown
@@ -74,7 +74,9 @@ def refuse_repeated(argv: Sequence[str]) -> None:
 def literal(text: str) -> Any:
     """A number, true, false or a list as JSON reads it; anything else is text."""
     try:
-        return json.loads(text)
+        return documents.from_json(text)
+    except documents.Twice as error:
+        raise InputError(f"{text[:80]!r}: {error}.") from error
     except (ValueError, RecursionError):
         return text
 

@@ -18,27 +18,25 @@ def refuse_together(config: TrainConfig) -> None:
 
 def _apart(config: TrainConfig) -> Iterator[str]:
     """What is wrong with which of them, and what to do."""
+    said = {
+        name: setting(name, getattr(config, name))
+        for name in ("lora_rank", "trainable", "decay_steps", "tokens", "warmup_steps")
+    }
     if config.lora_rank and config.trainable is not None:
         yield (
-            f"lora_rank {config.lora_rank} with trainable {config.trainable!r}: an adapter trains nothing but itself. Give "
-            "one of the two."
+            f"{said['lora_rank']} with {said['trainable']}: an adapter trains nothing but itself. Give one of the two."
         )
     if config.decay_steps and config.tokens is not None:
         yield (
-            f"decay_steps {config.decay_steps} with tokens {config.tokens}: the end of a run with a budget of tokens is not "
-            f"known beforehand, so no learning rate can fall towards it. Give {setting('steps')} instead of "
-            f"{setting('tokens')}."
+            f"{said['decay_steps']} with {said['tokens']}: the end of a run with a budget of tokens is not known beforehand, so no "
+            f"learning rate can fall towards it. Give {setting('steps')} instead of {setting('tokens')}."
         )
-    if config.steps is not None and config.decay_steps > config.steps:
-        yield (
-            f"decay_steps is {config.decay_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
-            f"Give at most as many as {setting('steps')}."
-        )
-    if config.steps and config.warmup_steps > config.steps:
-        yield (
-            f"warmup_steps is {config.warmup_steps} in a run of {config.steps} steps: the learning rate would never be reached. "
-            f"Give fewer than {setting('steps')}."
-        )
+    for name in ("decay_steps", "warmup_steps"):
+        if config.steps and getattr(config, name) > config.steps:
+            yield (
+                f"{said[name]} in a run of {config.steps} steps: the learning rate would never be reached. Give at most "
+                f"{config.steps}."
+            )
     yield from _without_a_look(config)
 
 

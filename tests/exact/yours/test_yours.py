@@ -244,6 +244,19 @@ def constant(rewards, mask):
     return rewards[:3]
 
 
+class Pull(torch.nn.Module):
+    """`reinforce` as a loss of many projects is written: an object with a forward."""
+
+    def __init__(self, exits=False):
+        super().__init__()
+        self.exits = exits
+
+    def forward(self, logp, rewards, mask):
+        if self.exits:
+            raise SystemExit("enough")
+        return reinforce(logp, rewards, mask)
+
+
 REFUSED = [
     (lambda logp, rewards: -logp.sum(1) * rewards, "returned the shape .6. for 6 answers"),
     (lambda logp, images: logp.sum(), "input 'images' of .*which a small world cannot give"),
@@ -257,7 +270,16 @@ REFUSED = [
         r"raised RuntimeError: .*It was given logp \[6, 3\], advantages \[6, 3\]",
     ),
     (3, "cannot be called"),
+    (lambda *args, **more: args[0].sum(), r"asks for nothing by name \(\*args, \*\*more may be anything\)"),
+    (Pull, r"Pull is a class, .* gives no loss\. Give one that is made: Pull\(\.\.\.\)"),
+    (Pull(exits=True), r"Pull raised SystemExit: enough\. See .*test_yours\.py:\d+\. It was given logp \[6, 3\]"),
+    (torch.nn.Linear(2, 2), "input 'input' of Linear, which a small world cannot give"),
 ]
+
+
+def test_a_module_of_torchs_asks_for_what_its_forward_asks():
+    plain = found(reinforce)
+    assert found(Pull()).words == plain.words == "unbiased" and found(Pull()).checks == plain.checks
 
 
 @pytest.mark.parametrize(("f", "why"), REFUSED)

@@ -104,6 +104,10 @@ class Yours:
             raise InputError(
                 f"{self.function!r:.80} cannot be called. Give a function, such as f(logp, rewards, mask)."
             )
+        if isinstance(self.function, type):
+            raise InputError(
+                f"{self.name} is a class, which makes an object and gives no {self.kind}. Give one that is made: {self.name}(...)."
+            )
         _ = self.asks
 
     @property
@@ -141,15 +145,22 @@ class Yours:
                 )
         if self.kind == "loss" and not {"logp", "logits"} & set(out.values()):
             raise InputError(
-                f"{self.name} asks for {', '.join(out) or 'nothing'}: without logp or logits there is nothing to "
+                f"{self.name} asks for {', '.join(out) or self._nothing}: without logp or logits there is nothing to "
                 "differentiate. Let it take logp, or audit it as an advantage function."
             )
         return out
 
     @property
+    def _nothing(self) -> str:
+        words = [str(p) for p in self._parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        return f"nothing by name ({', '.join(words)} may be anything)" if words else "nothing"
+
+    @property
     def _parameters(self) -> list[inspect.Parameter]:
+        """Of a module of torch's those of its forward, for what calls that takes anything."""
+        called = self.function.forward if isinstance(self.function, torch.nn.Module) else self.function
         try:
-            return list(inspect.signature(self.function).parameters.values())
+            return list(inspect.signature(called).parameters.values())
         except ValueError as error:  # written in C
             raise InputError(
                 f"{self.name} does not say what it takes ({error}). Wrap it in a function of your own."
@@ -164,7 +175,7 @@ class Yours:
         inputs = {theirs: self._as_asked(ours, given[ours]) for theirs, ours in self.asks.items()}
         try:
             out = self.function(**inputs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             line = line_of(error, folder_of(self.function))
             shapes = ", ".join(f"{k} {list(v.shape)}" for k, v in inputs.items() if isinstance(v, Tensor))
             raise Raised(

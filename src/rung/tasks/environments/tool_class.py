@@ -120,7 +120,7 @@ class ToolSession:
             row = {name: value for name, value in row.items() if name in parameters}
         try:
             told = self.instance.reset(**row)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             name = type(self.instance).__name__
             raise InputError(
                 f"{name}.reset for problem {self.task.id!r} raised {type(error).__name__}: {error}"

@@ -103,7 +103,7 @@ def _ended(name: str, result: Callable[[], Any]) -> tuple[bool, str]:
         return True, _whole(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     except Late as late:
         return _failed(f"{name} has not answered within {late}")
-    except Exception as problem:  # noqa: BLE001  the tool's error is the model's to read
+    except (Exception, SystemExit) as problem:  # noqa: BLE001  the tool's error is the model's to read
         return _failed(f"{type(problem).__name__}: {problem}")
 
 

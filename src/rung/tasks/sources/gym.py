@@ -139,7 +139,7 @@ class ReasoningGym:
         else:
             try:
                 value, raised = float(self._dataset.score_answer(answer, task.data)), ""
-            except Exception as error:  # noqa: BLE001 - somebody else's scorer, somebody else's answer
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's scorer, somebody else's answer
                 value, raised = RAISED, f"{type(error).__name__}: {error}"
         if not raised:
             return value

@@ -13,7 +13,7 @@ def score(name: str, options: dict[str, Any], entry: str, answer: str) -> float:
         return float(_dataset(name, json.dumps(options)).score_answer(answer, json.loads(entry)))
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - the scorer could not read the answer
+    except (Exception, SystemExit):  # noqa: BLE001 - the scorer could not read the answer
         return -1.0
 
 
