@@ -99,6 +99,21 @@ def collected(source):
     return found
 
 
+def test_no_file_and_no_function_is_longer_than_one_reads():
+    """CONTRIBUTING.md: files of 330 lines at most, functions of 50."""
+    long = []
+    for path in sorted(HOUSE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        pieces = [(str(path.relative_to(HOUSE)), 330, text.count("\n"))]
+        pieces += [
+            (f"{path.relative_to(HOUSE)}:{node.name}", 50, (node.end_lineno or 0) - node.lineno + 1)
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        long += [f"{name} has {lines} lines" for name, most, lines in pieces if lines > most]
+    assert not long
+
+
 def test_lists_are_written_out():
     found = {path.name: lines for path in HOUSE.rglob("*.py") if (lines := collected(path.read_text(encoding="utf-8")))}
     assert not found

@@ -302,20 +302,6 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Assessed:
-    """What a step's answers are worth.
-
-    batch      with its rewards as the recipe shapes them and with the advantages.
-    active     int[n]: the rows that can change the policy; the others need not enter the model again.
-    dominated  share of the prompts with a signal in which eps, not the std, sets the advantages' size; None: no eps.
-    """
-
-    batch: Batch
-    active: Tensor
-    dominated: float | None = None
-
-
-@dataclass(frozen=True)
 class StepResult:
     """What one training step did with its answers.
 

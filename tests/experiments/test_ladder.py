@@ -10,7 +10,7 @@ from rung.experiments.ladder import SWEEP_SEED, collapsed, grid_of, job_of, judg
 from rung.experiments.runs import key, step_size
 from rung.parts import NaturalStep
 from rung.recipes import LADDER
-from rung.settings.flags import Ladder
+from rung.settings.experiments import Ladder
 
 FLAGS = [
     "--recipes", "reinforce,reward_to_go", "--seeds", "2", "--sweep-seeds", "1", "--rates", "1e-3", "--tokens", "70",

@@ -11,7 +11,8 @@ from rung.evaluation.interview import Interview
 from rung.experiments.ladder import job_of
 from rung.experiments.runs import key
 from rung.io.run_dir import RunDir
-from rung.settings.flags import Eval, Ladder, Variance, Verify
+from rung.settings.experiments import Ladder, Variance
+from rung.settings.flags import Eval, Verify
 from rung.settings.shared import Problems, Weights, as_typed, given, settings_of
 from rung.training.config import TrainConfig
 

@@ -29,7 +29,7 @@ from rung.report.charts import Charts
 from rung.report.experiments import robustness
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
-from rung.settings.flags import Ladder
+from rung.settings.experiments import Ladder
 from rung.settings.ranges import Positive
 from rung.tasks import registry
 from rung.training.config import TrainConfig

@@ -15,8 +15,9 @@ from rung.cluster.order import Order
 from rung.cluster.weights import Packed, pack, put, repeated
 from rung.errors import InputError, setting
 from rung.kernels.device import choose
+from rung.maths.assess import Assessed
 from rung.network.model import Model
-from rung.records import Assessed, Batch, Rollout, SamplingLaw, State, StepResult
+from rung.records import Batch, Rollout, SamplingLaw, State, StepResult
 from rung.rollout.collect import Collected
 from rung.rollout.draws import Draws
 from rung.rollout.sampler import Sampler

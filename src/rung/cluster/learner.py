@@ -18,9 +18,9 @@ from rung.cluster import checkpoint
 from rung.cluster.group import Group, local, whole
 from rung.cluster.vector import Layout
 from rung.cluster.work import DealtWork, hollow
+from rung.maths.assess import Assessed
 from rung.network import adapter
 from rung.network.model import Model
-from rung.records import Assessed
 from rung.training.learner import LocalLearner
 from rung.training.ranks import totals
 from rung.training.work import Work

@@ -18,7 +18,8 @@ from rung.cluster.weights import Shipped
 from rung.errors import RunFailed, setting
 from rung.io.checkpoints import Checkpoints
 from rung.io.terminal import say_notes
-from rung.records import Assessed, Batch, State, StepResult
+from rung.maths.assess import Assessed
+from rung.records import Batch, State, StepResult
 from rung.rollout.collect import Collected
 from rung.rollout.phases import Phase, untold
 

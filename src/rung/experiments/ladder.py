@@ -28,7 +28,7 @@ from rung.recipe_io import brief, diff, find
 from rung.recipe_rules import refuse_sampling
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
-from rung.settings.flags import Ladder
+from rung.settings.experiments import Ladder
 from rung.settings.shared import Problems, Weights, as_typed, given, settings_of
 from rung.statistics import effects, over_seeds
 from rung.tasks.environments.protocol import Splits

@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rung.maths.assess import next_state
+from rung.maths.assess import Assessed, next_state
 from rung.network.model import Model
 from rung.recipes import LADDER, Recipe
-from rung.records import Assessed
 from rung.rollout.collect import Collected
 from rung.statistics import ALPHA, Interval, over_batches
 from rung.training.learner import Hyper, LocalLearner

@@ -26,7 +26,7 @@ from rung.recipes import LADDER, Recipe
 from rung.records import SamplingLaw
 from rung.rollout.collect import Collected, Collector
 from rung.rollout.samplers import USUAL, make_sampler
-from rung.settings.flags import Variance
+from rung.settings.experiments import Variance
 from rung.settings.shared import Problems, Weights, given, settings_of
 from rung.statistics import Interval
 from rung.tasks.environments.protocol import Environment

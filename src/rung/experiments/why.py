@@ -45,7 +45,7 @@ from rung.network import model as models
 from rung.recipe_io import find, override
 from rung.recipes import Recipe
 from rung.records import SamplingLaw
-from rung.settings.flags import Why
+from rung.settings.experiments import Why
 from rung.statistics import Effect, effects, over_seeds
 from rung.tasks import registry
 from rung.training.config import TrainConfig

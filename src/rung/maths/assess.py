@@ -5,7 +5,7 @@ Both look at whole batches, as a mean over the batch does: they belong where all
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from rung.maths.normalize import AsIs, Whiten
 from rung.maths.objective import right
 from rung.maths.returns import varies
 from rung.maths.update import UpdateRule
-from rung.records import Assessed, Batch, State
+from rung.records import Batch, State
 
 
 class Parts(objective.Parts, Protocol):
@@ -31,6 +31,20 @@ class Parts(objective.Parts, Protocol):
     def trust(self) -> NoTrust | OldKL: ...
     @property
     def update(self) -> UpdateRule: ...
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What a step's answers are worth.
+
+    batch      with its rewards as the recipe shapes them and with the advantages.
+    active     int[n]: the rows that can change the policy; the others need not enter the model again.
+    dominated  share of the prompts with a signal in which eps, not the std, sets the advantages' size; None: no eps.
+    """
+
+    batch: Batch
+    active: Tensor
+    dominated: float | None = None
 
 
 def assess(parts: Parts, batch: Batch) -> Assessed:

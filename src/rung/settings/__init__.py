@@ -3,7 +3,8 @@
 calls      What Python may call: a call that does not fit is one sentence that names the argument.
 documents  YAML and JSON as people write them: a name that stands twice in one table is refused, for one of the two would be lost.
 elsewhere  The flags of `rung export` and `rung import`: recipes in other trainers.
-flags      The flags of all commands but `train` and `plan`; not beside the commands' code, so that they are read without torch.
+experiments  The flags of `rung why`, `rung ladder` and `rung variance`: recipes side by side. They are read without torch.
+flags      The flags of the other commands but `train` and `plan`; not beside their code, so that they are read without torch.
 cluster    Where a run is computed: in this process, or by actors of Ray. Nothing here needs torch or Ray.
 overrides  Changes to a recipe's fields, as flags say them (kl.coef) and as tables do (kl = {coef = ...}); nothing here needs torch.
 paths      A path as its user gave it: ~ and ~NAME stand for homes, wherever it was written; the one place that reads them.

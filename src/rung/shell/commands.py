@@ -10,6 +10,7 @@ from typing import Any
 from rung.errors import InputError
 from rung.io.waiting import load, waiting
 from rung.settings.elsewhere import Export, Import
+from rung.settings.experiments import Ladder, Variance, Why
 from rung.settings.flags import (
     Ask,
     Audit,
@@ -18,14 +19,11 @@ from rung.settings.flags import (
     Diff,
     Eval,
     Explain,
-    Ladder,
     Recipes,
     Report,
     Smollm2,
     Starter,
-    Variance,
     Verify,
-    Why,
 )
 from rung.settings.speedrun import Speedrun
 from rung.shell.arguments import flag, settings

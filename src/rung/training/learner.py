@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from rung.io.state import load_state, save_state, tensors_in
-from rung.maths.assess import assess, next_state
+from rung.maths.assess import Assessed, assess, next_state
 from rung.maths.objective import right
 from rung.network import adapter
 from rung.network.float32 import Masters
 from rung.network.model import Model
 from rung.recipes import Recipe
-from rung.records import Assessed, Batch, State, StepResult
+from rung.records import Batch, State, StepResult
 from rung.rollout.collect import Collected
 from rung.rollout.phases import Phase, untold
 from rung.training import needs
