@@ -319,6 +319,30 @@ def test_a_model_that_fits_nowhere_is_refused_with_what_would_help(capsys):
     assert "a learner needs at least" in refused(capsys, "ppo", "--gpu", "b200", *seventy, "--max-new-tokens", "64")
 
 
+def test_gpus_that_stay_idle_are_said(capsys):
+    """Those of a split that is given, and those that no split makes use of: a fifth sampler has no fifth problem."""
+    words = ["plan", "dr_grpo", "--gpu", "h100", "--model", "qwen2.5-7b", "--dtype", "bfloat16", "--max-new-tokens", "512"]
+    six = [*words, "--cluster.learners", "4", "--cluster.samplers", "2"]
+    few = [*words[:-2], "--sampler", "vllm", "--prompts-per-step", "4", "--samples-per-prompt", "16", "--max-new-tokens", "2048"]
+    for asked, found in (
+        ([*six, "--gpus", "8"], ["2 of 8 GPUs stay idle: 4 learners, 2 samplers are asked for"]), ([*six, "--gpus", "6"], []),
+        ([*few, "--gpus", "8"], ["1 of 8 GPUs stays idle: with all of them a step is less than 1 % shorter"]),
+        ([*few, "--gpus", "7"], []),
+    ):  # fmt: skip
+        assert main(asked) == 0
+        assert re.findall(r"note: (\d of \d GPUs .*)", capsys.readouterr().err) == found
+
+
+def test_a_sampler_that_is_too_large_is_told_how_many_gpus_it_takes(capsys):
+    batch = ["--prompts-per-step", "512", "--samples-per-prompt", "64", "--max-new-tokens", "8192"]
+    words = ["dr_grpo", "--gpu", "h100", "--model", "qwen2.5-7b", "--dtype", "bfloat16", *batch]
+    found = refused(capsys, *words)
+    assert "in any split of 8 GPUs (of one machine; --gpus says how many): a sampler needs" in found
+    m, gpus = map(int, re.search(r"Take (\d+) samplers instead of 7 \(--gpus (\d+)\)", found).groups())
+    assert main(["plan", *words, "--gpus", str(gpus)]) == 0 and f"--cluster.samplers {m} " in capsys.readouterr().out
+    assert "(of one machine" not in refused(capsys, *words, "--gpus", "8")
+
+
 def test_the_documented_table_is_what_the_plan_says(cluster):
     """docs/scale.md, Planned for 8 to 512 GPUs."""
     text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text()

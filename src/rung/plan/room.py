@@ -86,7 +86,7 @@ def _sampler_too_large(crew: Planned, m: int) -> str:
     }
     helps = [words for words, other in tries.items() if other.sampler_bytes(now) <= crew.usable]
     if enough := least_samplers(crew):
-        helps.insert(0, f"{enough} samplers instead of {m}")
+        helps.insert(0, f"{enough} samplers instead of {m}{_with_gpus(crew, least_learners(crew), enough)}")
     what = (
         "the model, vllm's copy of it and one answer"
         if crew.paged
@@ -101,7 +101,8 @@ def _sampler_too_large(crew: Planned, m: int) -> str:
 def _learner_too_large(least: Planned, n: int) -> str:
     """least: cut so that its learners need the least."""
     enough = least_learners(least)
-    more = f"{enough} learners instead of {n}{_with_gpus(least, enough)}, " if enough else ""
+    m = least_samplers(replace(least, gpus=max(least.gpus, 2)))
+    more = f"{enough} learners instead of {n}{_with_gpus(least, enough, m)}, " if enough else ""
     return (
         f"a learner needs at least {gb(least.learner_bytes(Cluster(n, 1)))} (it loads the whole model, and that of a reference or "
         f"critic beside it, before it deals them out), and {_has(least)}. Take {more}a GPU of more memory, a smaller model, or a "
@@ -109,10 +110,9 @@ def _learner_too_large(least: Planned, n: int) -> str:
     )
 
 
-def _with_gpus(crew: Planned, n: int) -> str:
-    """How many GPUs so many learners take with as few samplers as fit, where there are fewer."""
-    m = least_samplers(replace(crew, gpus=max(crew.gpus, 2)))
-    return f" ({setting('gpus', n + m)})" if m and n + m > crew.gpus else ""
+def _with_gpus(crew: Planned, learners: int | None, samplers: int | None) -> str:
+    """How many GPUs as few of both as fit take, where there are fewer. None: none fit."""
+    return f" ({setting('gpus', n)})" if learners and samplers and (n := learners + samplers) > crew.gpus else ""
 
 
 def least_samplers(crew: Planned) -> int | None:

@@ -19,7 +19,7 @@ from rung.plan.planned import Planned
 from rung.plan.rehearsal import BUSY
 from rung.plan.room import why_not
 from rung.plan.shapes import assumed, planned_model, prompt_tokens
-from rung.plan.spread import STALE, Forecast, changes, corrected
+from rung.plan.spread import GAIN, STALE, Forecast, changes, corrected
 from rung.recipes import Recipe
 from rung.rollout.samplers import SAMPLERS, USUAL
 from rung.settings.cluster import PIECES, Cluster, counted
@@ -39,6 +39,7 @@ class Asked:
     """What the command was given beside the settings of a run.
 
     gpu: which kind, or None for this machine.  gpus: how many; of this machine, its GPUs, or its cores where it has none.
+    counted: somebody said how many; else they are as many as one machine has.
     refuse: raises where `rung train` refuses to learn so from these problems, or has no place for it.
     """
 
@@ -48,6 +49,7 @@ class Asked:
     gpu: str | None
     gpus: int
     refuse: Callable[[Recipe, Cluster, Environment], None]
+    counted: bool = True
 
     @property
     def title(self) -> str:
@@ -67,7 +69,7 @@ def run_several(asked: Asked) -> int:
         now = Forecast(cluster, spread, {})
         if not cluster.fits(spread):
             raise _fits_nowhere(asked, cluster)
-        return _one(now, asked, (*notes, NEVER_RUN))
+        return _one(now, asked, (*notes, *idle(cluster, spread, f"{spread.said} are asked for"), NEVER_RUN))
     return _splits(cluster, asked, notes)
 
 
@@ -90,9 +92,10 @@ def _splits(crew: Planned, asked: Asked, notes: tuple[str, ...]) -> int:
     fitting = [one for one in found if one is not None]
     if not fitting:
         raise _fits_nowhere(asked, crew)
-    say_notes((*notes, NEVER_RUN))
     best = min(fitting, key=lambda one: (round(one.seconds, 1), one.spread.staleness))
     a, b = best.sides
+    little = f"with all of them a step is less than {100 * (1 - GAIN):.0f} % shorter"
+    say_notes((*notes, *idle(crew, best.spread, little), NEVER_RUN))
     say_verdict(
         f"{crew.gpus} x {crew.gpu.name}: about {best.seconds:.3g} s a step with {best.said}: sampling takes {a:.3g} s, "
         f"learning {b:.3g} s; the longest part is `{best.bottleneck}`.",
@@ -106,6 +109,12 @@ def _splits(crew: Planned, asked: Asked, notes: tuple[str, ...]) -> int:
         columns = ("", *(f"staleness {row[0]}" for row in found_rows))
         show(asked.title, columns, turned)
     return 0
+
+
+def idle(crew: Planned, spread: Cluster, why: str) -> list[str]:
+    """What is said where a split leaves GPUs of the cluster unused."""
+    left = crew.gpus - spread.learners - spread.samplers
+    return [f"{left} of {counted(crew.gpus, 'GPU')} {'stays' if left == 1 else 'stay'} idle: {why}"] if left > 0 else []
 
 
 SPLIT = (
@@ -274,4 +283,5 @@ def _fits_nowhere(asked: Asked, crew: Planned) -> InputError:
     }
     what = f"with {' '.join(setting(name, n) for name, n in given.items())} on" if given else "in any split of"
     why = why_not(crew, given.get("cluster.learners"), given.get("cluster.samplers"))
-    return InputError(f"{asked.config.model} does not fit {what} {counted(crew.gpus, 'GPU')}: {why}.")
+    have = counted(crew.gpus, "GPU") + ("" if asked.counted else f" (of one machine; {setting('gpus')} says how many)")
+    return InputError(f"{asked.config.model} does not fit {what} {have}: {why}.")

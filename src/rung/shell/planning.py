@@ -67,4 +67,4 @@ def _several(config: TrainConfig, tokens: float | None, json_to: str | None, gpu
     places = has.gpus if config.device != "cpu" and has.gpus else has.cpus
     if gpu is not None:
         places = int(gpus) if gpus is not None else max(A_MACHINE, spread.learners + spread.samplers)
-    return run_several(Asked(config, tokens, json_to, gpu, places, refuse_all))
+    return run_several(Asked(config, tokens, json_to, gpu, places, refuse_all, gpus is not None))
