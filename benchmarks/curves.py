@@ -3,7 +3,8 @@
     python benchmarks/curves.py runs/smollm2 runs/smollm2-shuffled --out docs/pictures/smollm2.svg
 
 One line for each recipe of each directory (their runs are DIR/RECIPE-SEED): the mean over seeds, and a band from the
-lowest to the highest. A directory but the first is named in the legend: "dr_grpo (smollm2-shuffled)".
+lowest to the highest. A directory but the first is named in the legend: "dr_grpo (smollm2-shuffled)". As wide as a
+page on a telephone can be read: two panels beside each other, and the legend in the place of a fourth.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,34 +36,59 @@ def curves(directory: Path, metric: str) -> dict[str, list[Curve]]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directories", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="an .svg or .png file")
-    args = parser.parse_args()
+@dataclass(frozen=True)
+class Line:
+    """A recipe's mean over seeds at each step, and the lowest and the highest of them."""
+
+    label: str
+    steps: Sequence[float]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def lines(directories: Sequence[Path], metric: str) -> list[Line]:
+    """One for each recipe of each directory."""
+    found = []
+    for directory in directories:
+        for recipe, runs in curves(directory, metric).items():
+            steps = sorted(set.intersection(*(set(run) for run in runs)))
+            values = [[run[step] for run in runs] for step in steps]
+            label = recipe if directory == directories[0] else f"{recipe} ({directory.name})"
+            means = [sum(x) / len(x) for x in values]
+            found.append(Line(label, steps, means, [min(x) for x in values], [max(x) for x in values]))
+    return found
+
+
+def draw(panels: Mapping[str, Sequence[Line]], path: Path) -> None:
+    """panels: the lines of each, by its title."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "rung"
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(PANELS), figsize=(4.2 * len(PANELS), 3.6))
-    for panel, (metric, title) in zip(panels, PANELS, strict=True):
-        for directory in args.directories:
-            for recipe, runs in curves(directory, metric).items():
-                steps = sorted(set.intersection(*(set(run) for run in runs)))
-                values = [[run[step] for run in runs] for step in steps]
-                label = recipe if directory == args.directories[0] else f"{recipe} ({directory.name})"
-                (line,) = panel.plot(steps, [sum(x) / len(x) for x in values], label=label, linewidth=1.6)
-                panel.fill_between(
-                    steps, [min(x) for x in values], [max(x) for x in values], alpha=0.15, color=line.get_color()
-                )
-        panel.set(title=title, xlabel="training step", ylim=(0, None))
+    figure, ((first, second), (third, rest)) = plt.subplots(2, 2, figsize=(6.4, 5.6))
+    for panel, (title, shown) in zip((first, second, third), panels.items(), strict=True):
+        for one in shown:
+            (line,) = panel.plot(one.steps, one.mean, label=one.label, linewidth=1.6)
+            panel.fill_between(one.steps, one.low, one.high, alpha=0.15, color=line.get_color())
+        panel.set(xlabel="training step", ylim=(0, None))
+        panel.set_title(title, fontsize=11)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylim(0, 1)
-    panels[0].legend(fontsize=8)
+    first.set_ylim(0, 1)
+    rest.axis("off")
+    rest.legend(*first.get_legend_handles_labels(), fontsize=10, loc="center", frameon=False)
     figure.tight_layout()
-    figure.savefig(args.out, metadata={"Date": None} if args.out.suffix == ".svg" else None)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directories", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="an .svg or .png file")
+    args = parser.parse_args()
+    draw({title: lines(args.directories, metric) for metric, title in PANELS}, args.out)
 
 
 if __name__ == "__main__":

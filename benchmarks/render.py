@@ -111,25 +111,29 @@ RENDER = {"step": step, "generation": generation, "tiny": generation, "roofline"
 
 
 def scaling(rows: list[Row], path: Path) -> None:
-    """Seconds a step against T (at the commonest G) and against G (at the commonest T), a line per system and dtype."""
+    """Seconds a step against T (at the commonest G) and against G (at the commonest T), a line per system and dtype.
+
+    A color for each system; bfloat16 has hollow points, which tell it apart where there is one of them.
+    """
     plt = _pyplot()
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(6.4, 3.4), sharey=True)
     for panel, x, fixed in zip(panels, ("T", "G"), ("G", "T"), strict=True):
         at = statistics.mode(row[fixed] for row in rows)
         kept = [row for row in rows if row[fixed] == at]
         for (system, dtype), mine in _groups(kept, "system", "dtype").items():
             points = sorted((n, _median(cell, "seconds")) for (n,), cell in _groups(mine, x).items())
-            style = {"marker": "o", "linestyle": "-" if dtype == "fp32" else "--"}
-            panel.plot(
-                *zip(*points, strict=True), color=f"C{SYSTEMS.index(system)}", label=f"{system}, {dtype}", **style
-            )
-        panel.set(xscale="log", yscale="log", title=f"prompts: {rows[0]['P']}, {fixed} = {at}")
+            full = dtype == "fp32"
+            style = {"marker": "o", "linestyle": "-" if full else "--", "markerfacecolor": None if full else "white"}
+            color, label = f"C{SYSTEMS.index(system)}", f"{system}, {DTYPES[dtype]}"
+            panel.plot(*zip(*points, strict=True), color=color, label=label, **style)
+        panel.set(xscale="log", yscale="log")
+        panel.set_title(f"prompts: {rows[0]['P']}, {fixed} = {at}", fontsize=11)
         panel.set_xlabel({"T": "tokens of an answer", "G": "answers to a prompt"}[x])
         ticks = sorted({row[x] for row in kept})
         panel.set_xticks(ticks, [str(t) for t in ticks])
         panel.minorticks_off()
     panels[0].set_ylabel("seconds a step")
-    panels[0].legend(fontsize=8)
+    panels[1].legend(fontsize=9)
     _save(figure, path)
 
 
