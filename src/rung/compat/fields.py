@@ -162,7 +162,13 @@ WORDS: Mapping[str, str] = {
     "task": "train_dataset", "environment": "environment_factory", "trust_remote_code": "trust_remote_code=",
     "lora_rank": "r of peft_config", "lora_targets": "target_modules of peft_config", "dtype": "bf16", "steps": "max_steps",
     "save_every": "save_steps", "eval_every": "eval_steps", "prompts_per_step": "per_device_train_batch_size",
-    "decay_steps": "lr_scheduler_type", "recipe.update.minibatches": "steps_per_generation",
+    "decay_steps": "lr_scheduler_type",
+    "recipe.update.minibatches": "steps_per_generation", "recipe.update.epochs": "num_iterations=",
+    "recipe.surrogate.low": "epsilon=", "recipe.surrogate.high": "epsilon_high=", "recipe.surrogate.two_sided": "delta=",
+    "recipe.surrogate.positive": "sapo_temperature_pos=", "recipe.surrogate.negative": "sapo_temperature_neg=",
+    "recipe.kl.coef": "beta=", "recipe.data.drop_truncated": "mask_truncated_completions=",
+    "recipe.correction.delta": "off_policy_mask_threshold=", "recipe.correction.cap": "vllm_importance_sampling_clip_max=",
+    "recipe.correction.low": "vllm_importance_sampling_clip_min=", "recipe.correction.high": "vllm_importance_sampling_clip_max=",
     "task_options.on_error": "None in the list that it returns",
 }  # fmt: skip
 DICTS = ("chat_template_kwargs", "generation_kwargs", "model_init_kwargs")

@@ -8,11 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from rung import errors
 from rung.compat import objective
 from rung.compat.config import GRPOConfig, RLOOConfig
 from rung.compat.fields import COUNTS, NOTED, NUMBERS, WORDS, refuse, renamed
 from rung.compat.scripts import ModelConfig, ScriptArguments
-from rung.errors import InputError, Refusals
+from rung.errors import InputError, Refusals, setting
 from rung.export.config_file import ConfigFile, number, read_config
 from rung.export.imported import Imported, fitting, named, refuse_untrainable
 from rung.recipe_io import find, override
@@ -90,9 +91,20 @@ def _recipe(config: GRPOConfig, refusals: Refusals) -> Recipe:
         changes |= _overrides(config)
     with refusals:
         changes |= _correction(config)
-    with refusals:
-        recipe = override(recipe, changes)
+    with errors.named(WORDS):
+        try:
+            recipe = override(recipe, changes)
+        except InputError as error:
+            for line in error.found or (str(error),):
+                with refusals:
+                    raise InputError(_in_words(line, changes)) from error
     return recipe
+
+
+def _in_words(line: str, changes: Mapping[str, Any]) -> str:
+    """What a part refuses (Clip.low is -0.2), said of the names that it comes from."""
+    asked = {path: value for path, value in changes.items() if re.match(rf"\w+\.{path.rpartition('.')[2]} is ", line)}
+    return "".join(f"{setting('recipe.' + path, value)}: " for path, value in asked.items()) + line
 
 
 def _kind(file: ConfigFile, trainer: str | None) -> type[GRPOConfig]:
