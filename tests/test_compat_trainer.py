@@ -223,7 +223,8 @@ def test_words_are_for_settings_that_there_are():
         assert setting("tracker", "wandb") == "report_to='wandb'"
         assert setting("template_options.x", 1) == "chat_template_kwargs={'x': 1}"
         assert setting("reward_deadline", 9) == "reward_deadline=9 of rung.train"
-        assert setting("recipe.kl.coef") == "overrides={'kl.coef': ...} of rung.train"
+        assert setting("recipe.kl.coef", 0.1) == "beta=0.1"
+        assert setting("recipe.entropy") == "overrides={'entropy': ...} of rung.train"
 
 
 # -- evaluations ---------------------------------------------------------------------------------------------------
