@@ -31,7 +31,9 @@ def step(model: models.Model, prompts: int, samples: int) -> tuple[float, float]
     """(seconds of a step, seconds of its products with weights)."""
     rows = prompts * samples
     with packed_weights(model.hf.get_output_embeddings(), rows), packed_attention(model.hf):
-        stream = PackedStream(model, [tuple(range(100, 176))] * prompts, samples, TIMED + PROFILED + 2)
+        stream = PackedStream(
+            model, [tuple(range(100 + p, 176 + p)) for p in range(prompts)], samples, TIMED + PROFILED + 2
+        )
         stream.first()
         token_B = torch.randint(100, 4000, (rows,))
         seconds = []

@@ -7,7 +7,8 @@ import pytest
 import torch
 import transformers
 
-from rung.kernels.attention import Decode, Packed, packed_attention
+from rung.kernels.attention import Packed, common_head, packed_attention
+from rung.kernels.decode import Decode
 from rung.network.model import Model, wrap
 from rung.records import SamplingLaw, Tokens
 from rung.rollout.draws import Draws
@@ -149,6 +150,38 @@ def test_ragged_rows_in_any_order(model):
     torch.testing.assert_close(padded.logp_BT, logp_BT, rtol=0, atol=1e-4)
 
 
+HEAD = (5, 6, 7, 8, 9, 10, 11)
+
+
+@pytest.fixture
+def sharing(monkeypatch) -> list[tuple[int, ...]]:
+    """Prompts that all begin with HEAD, of which a few tokens are enough."""
+    monkeypatch.setattr("rung.kernels.attention.HEAD", 3)
+    return [HEAD + x for x in PROMPTS]
+
+
+def test_what_all_prompts_begin_with_runs_once_and_changes_nothing(model, sharing):
+    """Scores and their gradient, behind a head that is longer than the windows are."""
+    tokens = replace(ragged(), prompts=[torch.tensor(x) for x in sharing])
+    scores, want = Policy(model, 0.7).score(tokens), definition(model, tokens, 0.7)
+    for got, expected in zip((scores.logp_BT, scores.entropy_BT), want, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    ours, theirs = gradient(model, scores.logp_BT, scores.entropy_BT), gradient(model, *want)
+    assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-4
+
+
+def test_answers_behind_a_head_are_those_without_it(model, sharing, monkeypatch):
+    law, draws = SamplingLaw(max_new_tokens=9), Draws.whole(2, 3 * len(sharing))
+    once = TorchSampler(model).sample(sharing, law, draws)
+    monkeypatch.setattr("rung.kernels.attention.HEAD", 1000)
+    each = TorchSampler(model).sample(sharing, law, draws)
+    assert [r.tokens for r in once] == [r.tokens for r in each]
+    for a, b in zip(once, each, strict=True):
+        torch.testing.assert_close(torch.tensor(a.logp), torch.tensor(b.logp), rtol=0, atol=1e-4)
+    if model.packs:
+        assert [sum(r.read for r in x) for x in (once, each)] == [7 + 5 + 2 + 7, 12 + 9 + 14]
+
+
 def test_padding_tokens_are_never_seen(llama):
     tokens = ragged()
     other = replace(tokens, tokens_BT=torch.where(torch.arange(6) < tokens.length_B[:, None], tokens.tokens_BT, 0))
@@ -226,6 +259,41 @@ def test_layout_by_hand():
     assert layout.positions.tolist() == [[0, 1, 2, 0, 1, 2, 3]], "an answer goes on where its prompt ends"
     assert layout.prompt_last.tolist() == [2, 3]
     assert layout.answer_start.tolist() == [4, 6, 6]
+
+
+def test_layout_behind_a_head_by_hand(monkeypatch):
+    monkeypatch.setattr("rung.kernels.attention.HEAD", 2)
+    prompts = [torch.tensor(x) for x in ([1, 2, 3], [1, 2, 4, 5])]
+    layout = Packed(prompts, [torch.tensor([6]), torch.tensor([7, 8])], [1, 0])
+    assert layout.ids.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+    assert layout.positions.tolist() == [[0, 1, 2, 2, 3, 4, 3, 4]]
+    assert layout.prompt_last.tolist() == [2, 4]
+    assert layout.answer_start.tolist() == [5, 6]
+    assert layout.read_P.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "head"),
+    [
+        ([[1, 2, 3]], 0),
+        ([[1, 2, 3], [1, 2, 3]], 2),
+        ([[1, 2, 3], [1, 2]], 0),
+        ([[1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 4, 4]], 2),
+        ([[9, 2, 3, 4], [1, 2, 3, 4]], 0),
+        ([[5], [5]], 0),
+    ],
+    ids=[
+        "one prompt",
+        "the same twice",
+        "one is as long as the head",
+        "the shortest of them",
+        "the rest is alike",
+        "one token",
+    ],
+)
+def test_a_head_leaves_every_prompt_a_token(monkeypatch, prompts, head):
+    monkeypatch.setattr("rung.kernels.attention.HEAD", 2)
+    assert common_head([torch.tensor(x) for x in prompts]) == head
 
 
 # -- the sampler ------------------------------------------------------------------------------------------------------

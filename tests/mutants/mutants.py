@@ -54,6 +54,7 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "kernels/bfloat16.py": ["tests/kernels/test_bfloat16.py"],
     "kernels/continued.py": ["tests/rollout/test_kept.py"],
     "rollout/kept.py": ["tests/rollout/test_kept.py"],
+    "kernels/decode.py": ["tests/kernels/test_attention.py", "tests/network/test_ways.py"],
     "kernels/attention.py": ["tests/kernels/test_attention.py", "tests/network/test_ways.py"],
     "network/streams.py": [
         "tests/rollout/test_kept.py",

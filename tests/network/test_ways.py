@@ -13,7 +13,7 @@ import rung
 from rung.errors import InputError
 from rung.evaluation.conformance import draw, tiny, tokenizer
 from rung.evaluation.model_kinds import CHEAP, settings
-from rung.kernels import attention
+from rung.kernels import attention, decode
 from rung.kernels import llama_step as llama
 from rung.network import ways
 from rung.network.float32 import exact
@@ -91,8 +91,8 @@ def test_a_memory_that_mixes_up_rows_keeps_them_all(monkeypatch):
 
 
 def test_our_own_memory_is_tried_with_the_model(monkeypatch):
-    plain = attention.Decode.keep
-    monkeypatch.setattr(attention.Decode, "keep", lambda self, rows: plain(self, rows - 1))
+    plain = decode.Decode.keep
+    monkeypatch.setattr(decode.Decode, "keep", lambda self, rows: plain(self, rows - 1))
     assert ways_of(settled("llama")) == (True, "cache", True, False)
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rung.kernels.attention import Decode, Packed, additive, fold, visible
+from rung.kernels.attention import Packed, additive, fold, visible
+from rung.kernels.decode import Decode
 
 
 @dataclass
@@ -33,8 +34,9 @@ class Continued(Packed):
     """`fed`: the new tokens of each row, int[n] with n > 0. `pasts`: what is known of it before them."""
 
     def __init__(self, fed: Sequence[Tensor], pasts: Sequence[Past]) -> None:
-        super().__init__(fed, [], [])
+        super().__init__(fed, [], [], head=0)
         self.pasts = pasts
+        self._masks: dict[tuple[int | None, torch.dtype], Tensor] = {}
         known_R, new_R = torch.tensor([past.length for past in pasts]), self.length_P
         row_n = torch.arange(len(fed)).repeat_interleave(new_R)
         at_n = self.positions[0] + known_R[row_n]
@@ -78,7 +80,7 @@ class Continued(Packed):
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """0 or -inf: [R, 1, new, width]. Padding among the queries sees everything, so that it is no NaN."""
-        key = (window, dtype, 0)
+        key = (window, dtype)
         if key not in self._masks:
             _, _, at_n, known_R, new_R = self._index
             t, s = (torch.arange(n, device=at_n.device) for n in (self._new, self._width))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, rms_norm
 from transformers import PreTrainedModel
 
-from rung.kernels.attention import Decode
+from rung.kernels.decode import Decode
 from rung.kernels.packed_weights import LARGE, pack, packed_linear, pays
 from rung.maths.products import is_plain
 

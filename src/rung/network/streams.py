@@ -23,8 +23,9 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from rung.kernels import continued
-from rung.kernels.attention import Decode, Layout, Packed
+from rung.kernels.attention import Layout, Packed
 from rung.kernels.continued import Continued, Past
+from rung.kernels.decode import Decode
 from rung.kernels.device import send
 from rung.kernels.llama_step import LlamaStep, fits
 
@@ -36,9 +37,7 @@ MEMORIES = ("past_key_values", "cache_params", "state")  # what a model calls it
 
 
 class Stream(Protocol):
-    read: list[
-        int
-    ]  # tokens that run through the model before a row's first own one; of a prompt of several rows the first's
+    read: list[int]  # tokens that run before a row's first own one: what rows share is the first's
 
     def first(self) -> Tensor: ...
 
@@ -83,14 +82,15 @@ class PackedStream:
     """Prompts prefilled once, keys and values preallocated."""
 
     def __init__(self, model: Model, prompts: Prompts, samples: int, room: int, pasts: Sequence[Past] = ()) -> None:
-        self.model, self.samples, self.room, self.behind = model, samples, room, pasts
+        self.model, self.samples, self.room = model, samples, room
         known = [past.length for past in pasts] or [0] * len(prompts)
-        self.fed = [torch.tensor(x[n:]) for x, n in zip(prompts, known, strict=True)]
-        self.read = [n for x in self.fed for n in (len(x), *[0] * (samples - 1))]
+        fed = [torch.tensor(x[n:]) for x, n in zip(prompts, known, strict=True)]
+        self.prefill = Continued(fed, pasts) if pasts else Packed(fed, [], [])
+        self.read = [n for own in self.prefill.read_P.tolist() for n in (own, *[0] * (samples - 1))]
 
     def first(self) -> Tensor:
         self.step = LlamaStep(self.model.hf, len(self.read)) if takes_short_steps(self.model) else None
-        prefill = Continued(self.fed, self.behind) if self.behind else Packed(self.fed, [], [])
+        prefill = self.prefill
         prefill.place(self.model.device)
         prefill.keep_keys = True
         hidden = self.hidden(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]

@@ -224,13 +224,12 @@ def _sampling(model: Model, w: Workload, stretch: float) -> tuple[Line, Line]:
 def _sample(model: Model, prompts: int, length: int, samples: int, new: int) -> tuple[float, float]:
     """Seconds of one call of the sampler, the shortest of a few: (inside the trunk, besides)."""
     sampler, law = make_sampler(model), SamplingLaw(max_new_tokens=new)
+    apart = [x.tolist() for x in _apart(model, prompts, length)]
     seen: list[tuple[float, float]] = []
 
     def total() -> Took:
         with _clock(model) as inside:
-            whole = _once(
-                lambda: sampler.sample([[1] * length] * prompts, law, Draws.whole(0, prompts * samples)), model.device
-            )
+            whole = _once(lambda: sampler.sample(apart, law, Draws.whole(0, prompts * samples)), model.device)
         seen.append((sum(inside), whole.own - sum(inside)))
         return whole
 
@@ -261,7 +260,7 @@ def _trunk(model: Model, w: Workload, budget: int) -> tuple[int, float, float]:
     T, lp = max(round(w.answer), 1), max(round(w.prompt), 1)
     rows = max(1, round(budget / (lp / w.G + T)))
     group_B = torch.arange(rows) // w.G
-    prompts = [torch.full((lp,), 1)] * (int(group_B[-1]) + 1)
+    prompts = _apart(model, int(group_B[-1]) + 1, lp)
     tokens_BT = torch.ones(rows, T, dtype=torch.long)
     length_B = torch.full((rows,), T)
     tokens = Tokens(prompts, tokens_BT, tokens_BT > 0, length_B, group_B)
@@ -275,6 +274,13 @@ def _trunk(model: Model, w: Workload, budget: int) -> tuple[int, float, float]:
         model.hf.zero_grad()
 
     return len(prompts) * lp + rows * (T - 1), _best(forward, model.device), _best(both, model.device)
+
+
+def _apart(model: Model, prompts: int, length: int) -> list[Tensor]:
+    """Prompts that differ from their first token on: what prompts share would run once for all."""
+    return [
+        torch.tensor([p % model.hf.config.get_text_config().vocab_size] + [1] * (length - 1)) for p in range(prompts)
+    ]
 
 
 def _head(s: Shape, w: Workload, dtype: torch.dtype, on: torch.device) -> Line:
