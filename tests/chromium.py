@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -80,16 +81,17 @@ class Chromium:
             message["sessionId"] = self.session
         self.out.write(json.dumps(message).encode() + b"\0")
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
-            answer = self._next()
-            if answer.get("id") == self.count:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return dict(answer["result"])
-        raise TimeoutError(method)
+        while (answer := self._next(until, method)).get("id") != self.count:
+            pass
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return dict(answer["result"])
 
-    def _next(self) -> dict[str, Any]:
+    def _next(self, until: float, what: str) -> dict[str, Any]:
+        """The next message; TimeoutError where none comes until then: a browser may hang."""
         while b"\0" not in self.buffer:
+            if not select.select([self.inp], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise TimeoutError(f"chromium said nothing more: {what}")
             block = self.inp.read(1 << 16)
             if not block:
                 raise RuntimeError("chromium has ended")
@@ -112,13 +114,13 @@ class Chromium:
             self.requests.append(params["request"]["url"])
 
     def open(self, path: Path, query: str = "") -> None:
-        """Load a file and wait until its scripts have run."""
-        self.events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri() + query)
-        until = time.monotonic() + PATIENCE
-        while not any(e["method"] == "Page.loadEventFired" for e in self.events):
-            assert time.monotonic() < until, "the page did not load"
-            self._next()
+        """Load a file anew, also where it is open with another fragment, and wait until its scripts have run."""
+        for url in ("about:blank", path.resolve().as_uri() + query):
+            self.events.clear()
+            self.call("Page.navigate", url=url)
+            until = time.monotonic() + PATIENCE
+            while not any(e["method"] == "Page.loadEventFired" for e in self.events):
+                self._next(until, f"{url} did not load")
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""

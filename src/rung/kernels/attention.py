@@ -161,7 +161,7 @@ class Packed:
 
     def place(self, device: torch.device, *more: Tensor) -> list[Tensor]:
         """Bring what the model reads to its device, and `more`, which is returned, in the same copy."""
-        names = [(self, x) for x in ("ids", "positions", "prompt_last", "answer_start")]
+        names: list[tuple[object, str]] = [(self, x) for x in ("ids", "positions", "prompt_last", "answer_start")]
         names += [(level, x) for level in self._levels for x in ("slot_n", "before_R", "parent_R")]
         there = send(device, *(getattr(of, name) for of, name in names), *more)
         for (of, name), x in zip(names, there, strict=False):
