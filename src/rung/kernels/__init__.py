@@ -1,6 +1,6 @@
 """What makes it fast, on one device, each checked against the plain way.
 
-attention       Attention over packed tokens: what texts share once, each text reading the keys of what it goes on from, no padding elsewhere.
+attention       Attention over packed tokens: what texts share once, each text behind what it goes on from, no padding elsewhere.
 bfloat16        Attention in bfloat16 on a CPU with instructions for it, by plain products of all heads at once.
 continued       Rows that go on: the keys of their first tokens are known, and only the new tokens run through the model.
 decode          One new token per answer with a memory of keys and values: all answers to a prompt read its keys once.

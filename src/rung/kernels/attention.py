@@ -1,4 +1,4 @@
-"""Attention over packed tokens: what texts share once, each text reading the keys of what it goes on from, no padding elsewhere.
+"""Attention over packed tokens: what texts share once, each text behind what it goes on from, no padding elsewhere.
 
 transformers lets a model run with a registered attention function. Ours gets all tokens of a step as one row,
 
