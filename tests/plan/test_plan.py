@@ -18,6 +18,7 @@ from rung.plan import fit, memory, rehearsal
 from rung.plan.memory import Shape, Workload
 from rung.plan.rehearsal import Line, Rates, Timings
 from rung.recipe_io import find, override
+from rung.records import Task
 from rung.tasks import registry
 from rung.training.config import TrainConfig
 
@@ -65,6 +66,8 @@ def test_parameters_are_counted_as_the_real_model_has_them(config, tmp_path):
 
 def test_work_is_counted_as_by_hand():
     assert WORK.fed == 2 * (5 + 3 * 3)
+    assert replace(WORK, head=4).fed == 4 + 2 * (1 + 3 * 3)
+    assert replace(WORK, head=4, P=1).fed == 5 + 3 * 3
     assert plan.trunk_flops(SHAPE, 3, 7) == 2 * 3 * 288 + 4 * 3 * 7 * 2 * 2 * 2
     assert plan.head_flops(SHAPE, 3) == 2 * 3 * 10 * 4
     # prefill: 10 tokens, 2.5 keys on average; 24 answer tokens see 5 + 2 keys; head on 24 + 2 rows
@@ -245,6 +248,14 @@ def starter_run(**settings):
     splits = registry.load("chained_arithmetic")
     model = memory.sketch(str(starter.path()), "float32")
     return config, model, Workload.of(config, model.codec, (splits.train, splits.eval))
+
+
+def test_what_all_prompts_begin_with_is_planned_once():
+    config, model, _ = starter_run(prompts_per_step=8, samples_per_prompt=4)
+    same = "1+2+3+4+5+6+7+8+9-"  # 18 tokens
+    env = [Task(str(i), f"{same}{i}=") for i in range(9)]
+    work = Workload.of(config, model.codec, (env, env))
+    assert (work.head, work.prompt, work.read) == (18, 20, 18 + 8 * 2)
 
 
 def test_what_is_proposed_fits_by_the_same_estimate():

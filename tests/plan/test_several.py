@@ -134,7 +134,9 @@ def test_a_natural_step_in_bfloat16_is_planned_with_one_learner(cluster):
     tight = why_not(replace(trpo, gpu=GPUS["h100"]))
     assert tight.startswith("a learner needs at least") and "learners instead of" not in tight
     wide = replace(trpo, config=replace(trpo.config, dtype="float32"))
-    assert wide.splits(Cluster()).spread.learners == 3 and not any("dtype" in x.settings for x in wide.others(Cluster()))
+    assert wide.splits(Cluster()).spread.learners == 3 and not any(
+        "dtype" in x.settings for x in wide.others(Cluster())
+    )
     lora = replace(wide, config=replace(wide.config, lora_rank=8))
     assert any("dtype" in x.settings for x in lora.others(Cluster())), "an adapter is float32 in any model"
     assert trpo.passes(1)[-2] > 1.5 * replace(trpo, recipe=find("a2c")).passes(1)[-2]
@@ -321,9 +323,30 @@ def test_a_model_that_fits_nowhere_is_refused_with_what_would_help(capsys):
 
 def test_gpus_that_stay_idle_are_said(capsys):
     """Those of a split that is given, and those that no split makes use of: a fifth sampler has no fifth problem."""
-    words = ["plan", "dr_grpo", "--gpu", "h100", "--model", "qwen2.5-7b", "--dtype", "bfloat16", "--max-new-tokens", "512"]
+    words = [
+        "plan",
+        "dr_grpo",
+        "--gpu",
+        "h100",
+        "--model",
+        "qwen2.5-7b",
+        "--dtype",
+        "bfloat16",
+        "--max-new-tokens",
+        "512",
+    ]
     six = [*words, "--cluster.learners", "4", "--cluster.samplers", "2"]
-    few = [*words[:-2], "--sampler", "vllm", "--prompts-per-step", "4", "--samples-per-prompt", "16", "--max-new-tokens", "2048"]
+    few = [
+        *words[:-2],
+        "--sampler",
+        "vllm",
+        "--prompts-per-step",
+        "4",
+        "--samples-per-prompt",
+        "16",
+        "--max-new-tokens",
+        "2048",
+    ]
     for asked, found in (
         ([*six, "--gpus", "8"], ["2 of 8 GPUs stay idle: 4 learners, 2 samplers are asked for"]), ([*six, "--gpus", "6"], []),
         ([*few, "--gpus", "8"], ["1 of 8 GPUs stays idle: with all of them a step is less than 1 % shorter"]),

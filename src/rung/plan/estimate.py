@@ -49,7 +49,7 @@ def head_flops(s: Shape, tokens: float) -> float:
 def sampling_flops(s: Shape, w: Workload) -> float:
     """Prefill of P prompts, then B L tokens through trunk and head; each prompt once per group."""
     answers = w.P * w.G * w.answer
-    prefill = trunk_flops(s, w.P * w.prompt, w.prompt / 2)
+    prefill = trunk_flops(s, w.read, w.prompt / 2)
     return prefill + trunk_flops(s, answers, w.prompt + w.answer / 2) + head_flops(s, answers + w.P)
 
 
@@ -117,7 +117,7 @@ def phases(s: Shape, w: Workload, recipe: Recipe, t: Timings, rates: Rates) -> l
 
     adam = STEP_SECONDS + 4 * OPTIMIZER_PASSES * s.trainable / rates.stream
 
-    sample = t.prefill(w.P * w.prompt) + decode_seconds(t.decode, w, rows) + ANSWER_SECONDS * w.P * w.G
+    sample = t.prefill(w.read) + decode_seconds(t.decode, w, rows) + ANSWER_SECONDS * w.P * w.G
     out = [PhaseCost("sample", sampling_flops(s, w), sample)]
     if "greedy" in needs:
         one = replace(w, G=1)
@@ -218,7 +218,7 @@ def plan(config: TrainConfig, answer_tokens: float | None = None, refuse: Refuse
     step = [*phases(shape, work, recipe, timings, rates), *_judged(judged, work)]
     held_out = replace(work, P=work.eval_rows, G=1)
     rows = min(work.eval_rows, work.at_once)
-    evaluation = timings.prefill(work.eval_rows * work.prompt) + decode_seconds(timings.decode, held_out, rows)
+    evaluation = timings.prefill(held_out.read) + decode_seconds(timings.decode, held_out, rows)
     evaluation += (ANSWER_SECONDS + (judged or 0.0)) * work.eval_rows
     notes, rates = (*notes, *filter(None, [busy(times)])), rates.reached((x.flops, x.seconds) for x in step)
     return Plan(config, shape, work, need, room, rates, step, evaluation, notes, timings, times, judged or 0.0)
@@ -282,6 +282,7 @@ def run_plan(config: TrainConfig, answer_tokens: float | None, json_to: str | No
         ("model", "tokens of a micro-batch", p.shape.micro_tokens, "", None),
         ("work", "prompts x answers", f"{p.work.P} x {p.work.G}", "", None),
         ("work", "tokens of a prompt, of an answer", f"{p.work.prompt:.0f}, {p.work.answer:.0f}", "", None),
+        ("work", "tokens that all prompts begin with", p.work.head, "", None),
         ("machine", "matrix products", round(p.rates.gemm / 1e9, 1), "GFLOP/s", None),
         ("machine", "memory, read and write", round(p.rates.stream / 1e9, 1), "GB/s", None),
     ]

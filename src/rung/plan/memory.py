@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from rung.errors import InputError, setting
+from rung.kernels.attention import common_head
 from rung.kernels.packed_weights import few, packs
 from rung.maths.logprob import CHUNK_ELEMENTS, keeps
 from rung.network.model import Model, codec_of, quiet
@@ -97,7 +98,8 @@ class Shape:
 @dataclass(frozen=True)
 class Workload:
     """One step: P prompts of about `prompt` tokens (the longest has `longest`), G answers each, of `answer` tokens on
-    average and at most T.  eval_rows: answers of an evaluation.  at_once: answers that the sampler decodes together."""
+    average and at most T.  eval_rows: answers of an evaluation.  at_once: answers that the sampler decodes together.
+    head: tokens that all prompts begin with, which run once."""
 
     P: int
     G: int
@@ -107,6 +109,7 @@ class Workload:
     T: int
     eval_rows: int
     at_once: int = SAMPLERS[USUAL].at_once
+    head: int = 0
 
     @classmethod
     def of(
@@ -115,7 +118,8 @@ class Workload:
         """The work that a resolved `config` asks for; prompt lengths from the first problems of the task."""
         assert config.prompts_per_step and config.max_new_tokens
         problems = [env[i] for env in envs for i in range(min(len(env), PROMPTS_LOOKED_AT))]
-        lengths = [len(codec.encode(task.prompt)) for task in problems]
+        prompts = [codec.encode(task.prompt) for task in problems]
+        lengths = [len(x) for x in prompts]
         samples = answers_per_problem(config.eval_samples, config.eval_problems, len(envs[-1]))
         return cls(
             P=config.prompts_per_step,
@@ -126,12 +130,18 @@ class Workload:
             T=config.max_new_tokens,
             eval_rows=min(config.eval_problems, len(envs[-1])) * samples,
             at_once=SAMPLERS[config.sampler].at_once,
+            head=common_head([torch.tensor(x) for x in prompts]),
         )
 
     @property
     def fed(self) -> float:
-        """Tokens that an update feeds: each prompt once, each answer but for its last token: P (Lp + G (L - 1))."""
-        return self.P * (self.prompt + self.G * max(self.answer - 1, 0))
+        """Tokens that an update feeds: each prompt once, each answer but for its last token: P Lp - (P - 1) H + P G (L - 1)."""
+        return self.read + self.P * self.G * max(self.answer - 1, 0)
+
+    @property
+    def read(self) -> float:
+        """Tokens of the prompts that run, P Lp - (P - 1) H: what all begin with once."""
+        return self.P * self.prompt - max(self.P - 1, 0) * self.head
 
 
 def mean_answer(asked: float | None, limit: int) -> float:

@@ -257,7 +257,7 @@ def _clock(model: Model) -> Iterator[list[float]]:
 
 def _trunk(model: Model, w: Workload, budget: int) -> tuple[int, float, float]:
     """(tokens fed, seconds of a forward, seconds of forward and backward) of a micro-batch of about `budget` tokens."""
-    T, lp = max(round(w.answer), 1), max(round(w.prompt), 1)
+    T, lp = max(round(w.answer), 1), max(round(w.prompt - w.head), 1)
     rows = max(1, round(budget / (lp / w.G + T)))
     group_B = torch.arange(rows) // w.G
     prompts = _apart(model, int(group_B[-1]) + 1, lp)
