@@ -94,6 +94,22 @@ def test_evaluations_and_checkpoints_come_where_trl_has_them():
     assert GRPOConfig(max_steps=40, eval_strategy="epoch").settings(16)["eval_every"] == 16
 
 
+@pytest.mark.parametrize(
+    "both",
+    [{"beta": 0.1, "kl_coef": 0.2}, {"init_kl_coef": 0.1, "kl_coef": 0.2}, {"warmup_ratio": 0.1, "warmup_steps": 5}],
+    ids=["the new name too", "two earlier ones", "steps and a ratio"],
+)
+def test_two_names_of_one_argument_with_two_values_are_refused(both):
+    with pytest.raises(InputError, match=" and ".join(f"{n}={v}" for n, v in both.items())):
+        RLOOConfig(max_steps=9, **both)
+
+
+def test_two_names_that_agree_or_a_default_written_out_are_taken():
+    assert RLOOConfig(max_steps=9, beta=0.3, kl_coef=0.3).beta == 0.3
+    for both in ({"warmup_ratio": 0.1, "warmup_steps": 0}, {"warmup_steps": 0, "warmup_ratio": 0.1}):
+        assert RLOOConfig(max_steps=9, **both).warmup_steps == 0.1
+
+
 def test_names_of_earlier_versions_are_taken_and_said():
     made = RLOOConfig(max_steps=1, rloo_k=4, cliprange=0.1, kl_coef=0.3, response_length=9, max_prompt_length=5)
     assert (made.num_generations, made.epsilon, made.beta, made.max_completion_length) == (4, 0.1, 0.3, 9)
@@ -204,7 +220,10 @@ def test_settings_that_do_not_fit_are_refused(arguments, message):
     ("arguments", "message"),
     [
         ({"loss_type": "bnpo", "gradient_accumulation_steps": 2}, "each of the 2 micro-batches by itself"),
-        ({"loss_type": "dapo", "steps_per_generation": 2}, "with 2 updates of a generation: TRL divides each by the mean"),
+        (
+            {"loss_type": "dapo", "steps_per_generation": 2},
+            "with 2 updates of a generation: TRL divides each by the mean",
+        ),
         ({"loss_type": "dapo", "mask_truncated_completions": True}, "does not count the tokens of the answers"),
         ({"loss_type": "sapo", "delta": 2.0}, "delta=2.0: loss_type='sapo' does not read it"),
     ],

@@ -208,17 +208,28 @@ def from_text(name: str, text: str) -> Any:
 
 # -- looking things up ---------------------------------------------------------------------------------------------
 def renamed(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The arguments under the names of today, and what is to be said about those of earlier versions."""
+    """The arguments under the names of today, and what is to be said about those of earlier versions.
+
+    Raises:
+        InputError: two names of one argument, with two values.
+    """
     out: dict[str, Any] = {}
     said = []
     for name, value in given.items():
         if name in RENAMED:
-            out.setdefault(RENAMED[name], value)
+            new = RENAMED[name]
+            others = {n: v for n, v in given.items() if n == new or RENAMED.get(n) == new}
+            if name == "warmup_ratio" and not given.get(new):
+                others.pop(new, None)  # 0 steps beside a ratio are their default, written out
+            if not all(same(value, v) for v in others.values()):
+                names = " and ".join(f"{n}={v!r}" for n, v in others.items())
+                raise InputError(f"{names} are one argument, which TRL 1.16 calls {new}. Give one of them.")
+            out[new] = value
             said.append(f"{name} is called {RENAMED[name]} in TRL 1.16, and is taken as that")
         elif name in GONE:
             said.append(f"{name}={value!r}: {GONE[name]}")
         else:
-            out[name] = value
+            out.setdefault(name, value)
     return out, said
 
 
