@@ -165,6 +165,14 @@ def test_own_recipe(tmp_path):
     assert (stored["name"], stored["surrogate"]["high"], stored["entropy"]) == ("mine", 0.28, 0.001)
 
 
+def test_own_recipe_with_own_rows_in_the_faster_precision(model, tmp_path):
+    """Settings are filled in before the run has the recipe: no name finds it then."""
+    rows = [{"prompt": [{"role": "user", "content": f"{i} + 1?"}], "answer": str(i + 1)} for i in range(40)]
+    settings = {**FEW, "prompts_per_step": 2, "dtype": "auto"}
+    run = rung.train(load("own_recipe").MINE, model=model, task=rows, out=tmp_path / "run", **settings)
+    assert run.config["recipe"] == "mine" and run.config["dtype"] in ("float32", "bfloat16")
+
+
 def test_guess_number_in_several_turns(model, tmp_path, capsys):
     environment = f"{EXAMPLES / 'guess_number.py'}:GuessNumber"
     settings = {**FEW, "prompts_per_step": 2, "max_turns": 3, "max_new_tokens": 30, "samples_per_prompt": 8}

@@ -160,7 +160,7 @@ def _splits(config: TrainConfig, own: Recipe | None, objects: Objects) -> Splits
 
     if own is None:
         config.build_recipe()  # refused before a large data set is read
-    return problems_of(config.resolved(), objects.given())
+    return problems_of(config.resolved(own), objects.given())
 
 
 def _object(value: Any) -> Any:

@@ -12,10 +12,12 @@ import rung
 import rung.parts as p
 from rung.errors import InputError
 from rung.io.run_dir import RunDir
+from rung.recipes import DR_GRPO, TRPO
 from rung.settings.ranges import hints, options_of
 from rung.tasks.problems import load_problems
 from rung.training.config import TrainConfig, from_toml, to_toml, typed_settings
 from rung.training.defaults import by_task
+from rung.training.setup import settle
 
 inf, nan = math.inf, math.nan
 HUGE = 2**53
@@ -178,6 +180,16 @@ def test_dtype_auto_goes_by_what_the_machine_is(settings, able, dtype, why, monk
     config = TrainConfig(dtype="auto", device="cpu", **settings)
     assert config.resolved().dtype == dtype == config.usual_dtype()[0] and why in config.usual_dtype()[1]
     assert replace(config, dtype="float32").resolved().dtype == "float32"
+
+
+@pytest.mark.parametrize(("of", "dtype"), [(DR_GRPO, "bfloat16"), (TRPO, "float32")], ids=["adam", "natural"])
+def test_auto_asks_a_recipe_that_was_made_in_python(of, dtype, monkeypatch):
+    """No name finds it, so what it computes in goes by itself, everywhere that the settings are filled in."""
+    monkeypatch.setattr("rung.kernels.device.multiplies_bfloat16", lambda: True)
+    mine, problems = replace(of, name="mine"), load_problems("chained_arithmetic")
+    given = TrainConfig(recipe="mine", model="other", dtype="auto", device="cpu", max_new_tokens=8)
+    settled, recipe, _ = settle(given, problems, mine)
+    assert settled.dtype == dtype and recipe == mine
 
 
 @pytest.mark.parametrize(

@@ -164,23 +164,23 @@ class TrainConfig(Weights, Problems, Settings):
         """Whatever the model computes in: where a rule moves the model's own weights by itself."""
         return not self.lora_rank and not recipe.update.cost().adamw
 
-    def usual_dtype(self) -> tuple[str, str]:
-        """What `--dtype auto` means for these settings, and why."""
+    def usual_dtype(self, own: Recipe | None = None) -> tuple[str, str]:
+        """What `--dtype auto` means for these settings, and why. own: a recipe made in Python, which no name finds."""
         from rung.kernels.device import choose, faster
 
         if self.small:
             return "float32", "the model is too small to gain by less"
-        if self.updates_in_float32(self.build_recipe()):
+        if self.updates_in_float32(own or self.build_recipe()):
             return "float32", "the recipe's update computes in float32 either way"
         return faster(choose(self.device))
 
-    def resolved(self) -> TrainConfig:
-        """The same settings with every None filled in, for this model."""
-        own = stored_settings(self.model)
-        if (own.get("task") or own.get("environment")) and self.task is None and self.environment is None:
+    def resolved(self, own: Recipe | None = None) -> TrainConfig:
+        """The same settings with every None filled in, for this model. own: a recipe made in Python."""
+        past = stored_settings(self.model)
+        if (past.get("task") or past.get("environment")) and self.task is None and self.environment is None:
             usual = TrainConfig()  # a run as model: its own problems, put as they were, where nothing else is said
             unsaid = [f.name for f in fields(Problems) if getattr(self, f.name) == getattr(usual, f.name)]
-            return replace(self, **{name: own[name] for name in unsaid if name in own}).resolved()
+            return replace(self, **{name: past[name] for name in unsaid if name in past}).resolved(own)
         small = self.small
         defaults: dict[str, Any] = {
             "task": "chained_arithmetic" if small else "chain_sum",
@@ -195,7 +195,7 @@ class TrainConfig(Weights, Problems, Settings):
             defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
         if self.dtype == "auto":
-            filled["dtype"] = self.usual_dtype()[0]
+            filled["dtype"] = self.usual_dtype(own)[0]
         config = replace(self, **filled)
         if config.eval_every is None and config.tokens is None:
             config = replace(config, eval_every=config.usual_eval_every())

@@ -17,7 +17,7 @@ LOOKED_AT = 128  # problems of each side, for the lengths of their prompts
 LEFT_OUT = 0.05  # share of prompts that may be too long, so that one of them does not cut every answer
 
 
-def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
+def by_task(given: TrainConfig, splits: Splits, own: Recipe | None = None) -> tuple[TrainConfig, Splits]:
     """The resolved settings with no more prompts a step than there are problems; the note, if any, among the Splits'."""
     sizes = {"training": len(splits.train), "held-out": len(splits.eval)}
     for side, size in sizes.items():
@@ -26,10 +26,10 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
                 f"the task {given.task or splits.name} has no {side} problems, and a run needs some to train on and some to "
                 f"evaluate on. Give more rows, or another share of them with {setting('task_options.eval_share')}."
             )
-    config = given.resolved()
+    config = given.resolved(own)
     refuse_aim("until", config.until, splits)
     if given.dtype == "auto":
-        dtype, why = given.usual_dtype()
+        dtype, why = given.usual_dtype(own)
         splits = _noted(splits, f"the model computes in {dtype}, since {why}")
     elif config.dtype == "bfloat16" and (why := emulated(choose(config.here))):
         splits = _noted(
@@ -50,7 +50,7 @@ def by_task(given: TrainConfig, splits: Splits) -> tuple[TrainConfig, Splits]:
     note = (
         f"{sizes['training']} prompts a step and not {config.prompts_per_step}, for there are no more training problems"
     )
-    return replace(given, prompts_per_step=sizes["training"]).resolved(), _noted(splits, note)
+    return replace(given, prompts_per_step=sizes["training"]).resolved(own), _noted(splits, note)
 
 
 def refuse_aim(name: str, aim: float | None, splits: Splits) -> None:

@@ -123,7 +123,7 @@ def settle(
 
     splits, own: problems and a recipe made in Python, instead of those that `config` names.
     """
-    given, config = config, config.resolved()
+    given, config = config, config.resolved(own)
     config.spread()
     choose(config.here)
     SAMPLERS[config.sampler].usable()
@@ -131,7 +131,7 @@ def settle(
     if config.threads:
         torch.set_num_threads(config.threads)
     splits = problems_of(config) if splits is None else splits
-    config, splits = defaults.by_task(given, splits)
+    config, splits = defaults.by_task(given, splits, own)
     config = replace(
         config,
         max_new_tokens=config.max_new_tokens or splits.max_new_tokens,
