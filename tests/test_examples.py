@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rung.cli import main
 from rung.evaluation.conformance import tiny
 from rung.io.run_dir import RunDir
 from rung.models import starter
+from rung.records import Batch, Completion, Group, Task
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FEW = {"steps": 1, "samples_per_prompt": 2, "eval_problems": 2, "max_new_tokens": 12, "threads": 1}
@@ -120,6 +122,73 @@ def test_word_problems_hold_back_numbers_and_stories():
     assert (len(stories), len(fresh)) == (20, 6) and others <= stories
     assert not train & known and not stories & fresh
     assert all(int(row["answer"]) > 0 for row in (*rows, *held_out["known"], *held_out["new"]))
+
+
+def test_two_digits(model, tmp_path, capsys):
+    run = load("two_digits").main(model, tmp_path / "out", **{**FEW, "prompts_per_step": 2})
+    assert 0 <= metrics(run)["rewards/correct/mean"] <= 1 and "plain text" not in capsys.readouterr().out
+    assert run.config["recipe"] == "part_mean" and run.metrics[0]["eval/accuracy"] >= 0
+
+
+RIGHT = [1] * 15
+TRACES = [  # answers to "28 - 63 =" and what their parts earn: operand, sign, operand, the result's sign, the result
+    ("2 - 6 = -4\n8 - 3 = 5\n-40 + 5 = -35", RIGHT, "the worked answer"),
+    ("2 - 6 = -4\n8 - 3 = 5\n-40 + 5 = -35\n1 + 1 = 2", [*RIGHT, -1], "a fourth line"),
+    ("2 - 6 = -4\n8 - 3 = 5\n-40 + 5 = -45", [*RIGHT[:14], 0], "the last result is wrong"),
+    (
+        "2 - 6 = 4\n8 - 3 = -5\n40 - 5 = 35",
+        [1, 1, 1, 0, 0, 1, 1, 1, 0, 0, *RIGHT[:5]],
+        "signs; the last line follows from them",
+    ),
+    ("2 - 63 = -4\n8 - 3 = 5", [1, 1, 0, 0, 0, *RIGHT[:5]], "an operand of two digits, and a line is missing"),
+    ("6 - 2 = 4\n8 + 3 = 11", [0, 1, 0, 0, 0, 1, 0, 1, 0, 0], "other numbers, another sign"),
+    ("2 - 6 = -4\nand 8 - 3 = 5", RIGHT[:5], "words"),
+    ("-35", [], "no working"),
+]
+
+
+@pytest.mark.parametrize(("answer", "parts"), [row[:2] for row in TRACES], ids=[row[2] for row in TRACES])
+def test_what_the_parts_of_two_digits_earn(answer, parts):
+    example = load("two_digits")
+    task = Task("", [], {"question": "State the final answer to the following arithmetic problem: 28 - 63 ="})
+    found = list(example.InSteps(()).steps(task, Completion(answer)))
+    assert [reward for _, reward in found] == parts
+    ends = [answer[:at] for at, _ in found]
+    assert all(a < b for a, b in pairwise(map(len, ends)))
+    if parts[:15] == RIGHT:
+        assert [e.split()[-1] for e in ends[4:15:5]] == ["-4", "5", "-35"]
+        assert [e[-2:] for e in ends[3:15:5]] == [" -", "= ", " -"], (
+            "a result's sign is known with the token before its digits"
+        )
+
+
+def test_the_parts_of_two_digits_are_compared_with_the_same_parts():
+    """Two groups of two answers; by hand. Parts end at the tokens marked 1, the outcome is on the last token."""
+    end = [[0, 1, 0, 1, 1], [0, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
+    reward = [[0, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
+    mask = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
+    right = [  # part 1: 1, 0; part 2: 1, missing; outcome: 1, 0  |  part 1: 1, missing; outcome: 0, 1
+        [0.5, 0.5, 0.5, 0.5, 0.5], [-0.5, -0.5, -1.0, 0, 0], [0.5, -0.5, -0.5, 0, 0], [0.0, 0.0, 0.0, 0, 0]
+    ]  # fmt: skip
+    yes_B, none_BT = torch.ones(4, dtype=torch.bool), torch.zeros(4, 5)
+    batch = Batch(
+        reward_BT=torch.tensor(reward, dtype=torch.double), mask_BT=torch.tensor(mask).bool(), group_B=torch.tensor([0, 0, 1, 1]),
+        valid_B=yes_B, keep_B=yes_B, truncated_B=~yes_B, behavior_logp_BT=none_BT, old_logp_BT=none_BT,
+        step_end_BT=torch.tensor(end).bool(),
+    )  # fmt: skip
+    assert load("two_digits").PartMean()(batch).tolist() == right
+
+
+def test_two_digits_shows_no_problem_that_is_held_out():
+    """And its worked answers are right."""
+    example = load("two_digits")
+    problems = example.splits()
+    train, held_out = ({e[i].prompt[-1]["content"] for i in range(200)} for e in (problems.train, problems.eval))
+    assert len(problems.eval) == len(held_out) == 200 and not held_out & (train | {f"{x} =" for x in example.SHOWN})
+    for task in (problems.eval[i] for i in range(200)):
+        answer = Completion(example.worked(example.problem(task)))
+        assert problems.eval.score(Group(task, [answer])) == [{"correct": 1.0}]
+        assert [reward for _, reward in problems.eval.steps(task, answer)] == RIGHT
 
 
 def test_plain_text_in_a_later_stage_is_noticed(model, tmp_path, monkeypatch, capsys):
