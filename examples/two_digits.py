@@ -109,9 +109,10 @@ def judged(parts, found):
 # -- the recipe: a token has the reward of the part that it belongs to --------------------------------------------------
 @dataclass(frozen=True)
 class PartMean(p.Credit):
-    """A_bt = r_bj - mean_G r_j, where token t lies in part j of the answer.
+    """A_bt = (r_bj - m_j) / m_j, where token t lies in part j of the answer and m_j = mean_G r_j.
 
-    Behind its last part it is the sum over all parts that it lacks (r = 0) and over the outcome.
+    As in maxrl the division lets a part that few get right say most; where m_j is not positive there is none. Behind an answer's
+    last part it is the sum over all parts that it lacks (r = 0) and over the outcome.
     """
 
     needs: ClassVar = frozenset({"steps", "groups"})
@@ -125,8 +126,8 @@ class PartMean(p.Credit):
         r_BN[b, part_BT[b, t]] = batch.reward_BT[b, t].double()
         r_BN[:, -1] = batch.reward_BT[last_BT].double()
         size_P = group_sum(torch.ones_like(r_BN[:, 0]), batch.group_B)
-        mean_PN = torch.stack([group_sum(r_B, batch.group_B) / size_P for r_B in r_BN.T], 1)
-        A_BN = r_BN - mean_PN[batch.group_B]
+        m_BN = torch.stack([group_sum(r_B, batch.group_B) / size_P for r_B in r_BN.T], 1)[batch.group_B]
+        A_BN = (r_BN - m_BN) / m_BN.where(m_BN > 0, 1.0)
         rest_B = (A_BN * (torch.arange(A_BN.shape[1]) >= parts_B[:, None])).sum(1)
         A_BT = torch.where(part_BT < parts_B[:, None], A_BN.gather(1, part_BT), rest_B[:, None])
         return (A_BT * (batch.mask_BT & batch.valid_B[:, None])).to(batch.reward_BT.dtype)

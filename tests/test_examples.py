@@ -163,20 +163,29 @@ def test_what_the_parts_of_two_digits_earn(answer, parts):
 
 
 def test_the_parts_of_two_digits_are_compared_with_the_same_parts():
-    """Two groups of two answers; by hand. Parts end at the tokens marked 1, the outcome is on the last token."""
-    end = [[0, 1, 0, 1, 1], [0, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
-    reward = [[0, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
-    mask = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 0, 0]]
-    right = [  # part 1: 1, 0; part 2: 1, missing; outcome: 1, 0  |  part 1: 1, missing; outcome: 0, 1
-        [0.5, 0.5, 0.5, 0.5, 0.5], [-0.5, -0.5, -1.0, 0, 0], [0.5, -0.5, -0.5, 0, 0], [0.0, 0.0, 0.0, 0, 0]
+    """Groups of two, two and three answers; by hand. Parts end at the tokens marked 1, the outcome is on the last token."""
+    end = [
+        [0, 1, 0, 1, 1],
+        [0, 1, 1, 0, 0],
+        [1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+    ]
+    reward = [[0, 1, 0, 1, 1], [0] * 5, [1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [1, -1, 0, 0, 0], [0] * 5, [0] * 5]
+    mask = [[1, 1, 1, 1, 1], *[[1, 1, 1, 0, 0]] * 6]
+    right = [  # part 1: 1, 0; part 2: 1, missing; outcome: 1, 0  |  part 1: 1, missing; outcome: 0, 1  |  part 2: -1, missing twice
+        [1, 1, 1, 1, 1], [-1, -1, -2, 0, 0], [1, -1, -1, 0, 0], [0, 0, 0, 0, 0],
+        [2, -2 / 3, 0, 0, 0], [-1, 1 / 3, 1 / 3, 0, 0], [-1, 1 / 3, 1 / 3, 0, 0],
     ]  # fmt: skip
-    yes_B, none_BT = torch.ones(4, dtype=torch.bool), torch.zeros(4, 5)
+    yes_B, none_BT = torch.ones(7, dtype=torch.bool), torch.zeros(7, 5)
     batch = Batch(
-        reward_BT=torch.tensor(reward, dtype=torch.double), mask_BT=torch.tensor(mask).bool(), group_B=torch.tensor([0, 0, 1, 1]),
-        valid_B=yes_B, keep_B=yes_B, truncated_B=~yes_B, behavior_logp_BT=none_BT, old_logp_BT=none_BT,
-        step_end_BT=torch.tensor(end).bool(),
+        reward_BT=torch.tensor(reward, dtype=torch.double), mask_BT=torch.tensor(mask).bool(),
+        group_B=torch.tensor([0, 0, 1, 1, 2, 2, 2]), valid_B=yes_B, keep_B=yes_B, truncated_B=~yes_B,
+        behavior_logp_BT=none_BT, old_logp_BT=none_BT, step_end_BT=torch.tensor(end).bool(),
     )  # fmt: skip
-    assert load("two_digits").PartMean()(batch).tolist() == right
+    torch.testing.assert_close(load("two_digits").PartMean()(batch), torch.tensor(right, dtype=torch.double))
 
 
 def test_two_digits_shows_no_problem_that_is_held_out():
