@@ -193,3 +193,4 @@ def test_the_learning_rate_falls_over_no_more_steps_than_there_are(given, decay)
     config = Timed(args, 0).settings
     config.resolved()
     assert config.decay_steps == decay
+    assert config.eval_every == (2 if "steps" in given and given["steps"] == 3 else 5)

@@ -127,12 +127,13 @@ class Timed:
 
     @property
     def settings(self) -> TrainConfig:
-        apart = {*OWN, "recipe", "overrides", "decay_steps"}
+        apart = {*OWN, "recipe", "overrides", "decay_steps", "eval_every"}
         own = {f.name for f in fields(TrainConfig)} & {f.name for f in fields(Speedrun)} - apart
         recipe, changes = self.args.named()
         return TrainConfig(
             **{name: getattr(self.args, name) for name in own}, recipe=recipe, overrides=changes, seed=self.seed, out=self.path,
-            decay_steps=self.args.decay(), eval_samples=LOOKED_AT, until=self.args.target, save_rollouts=False, keep_last=1,
+            decay_steps=self.args.decay(), eval_every=self.args.looks(), eval_samples=LOOKED_AT,
+            until=self.args.target, save_rollouts=False, keep_last=1,
         )  # fmt: skip
 
     def timed(self) -> Row:

@@ -33,7 +33,7 @@ def from_yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, _loader())
+        return _loader()(text).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
 

@@ -77,6 +77,10 @@ class Speedrun(Weights, Problems, Flags):
         """decay_steps as they are trained with: never more than there are steps, where nobody gave them."""
         return min(60, self.steps) if self.decay_steps is None else self.decay_steps
 
+    def looks(self) -> int:
+        """Steps between evaluations: in a run of fewer steps there is one before its last."""
+        return min(self.eval_every, max(self.steps - 1, 1))
+
     def named(self) -> tuple[str, dict[str, Any]]:
         """The recipe and what is changed of it."""
         name, changes = USUAL if self.recipe is None else (self.recipe, {})
