@@ -12,7 +12,7 @@ import json
 import resource
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -46,6 +46,45 @@ class Problems:
         return [{"noise": sum(t * 0.6180339887 % 1 for t in c.tokens) / len(c.tokens)} for c in group.completions]
 
 
+def endless(path: str, dtype: str) -> models.Model:
+    """A model of which nothing ends an answer."""
+    model = models.load(path, dtype=getattr(torch, DTYPES[dtype]))
+    model.codec = replace(model.codec, end_ids=frozenset({-1}))
+    return model
+
+
+def stepper(
+    model: models.Model,
+    problems: Problems,
+    samples: int,
+    tokens: int,
+    clock: Callable[[], float],
+    activation_gib: float = 1.25,
+) -> Callable[[int], dict[str, float]]:
+    """Makes the step of a number on all problems, and says how long it took by the clock: whole, and by phase."""
+    recipe, law = find("dr_grpo"), SamplingLaw(max_new_tokens=tokens)
+    learner = LocalLearner(recipe, model, Hyper(max_new_tokens=tokens, activation_gib=activation_gib))
+    P = len(problems)
+    collector = Collector(problems, model.codec, TorchSampler(model), law, recipe.data, P, samples, 0)
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(name: str) -> Iterator[None]:
+        start = clock()
+        yield
+        seconds[name] = seconds.get(name, 0.0) + clock() - start
+
+    def step(number: int) -> dict[str, float]:
+        seconds.clear()
+        start = clock()
+        metrics = learner.step(collector.collect(number, learner.state)).metrics
+        assert metrics["update/steps"] == 1 and metrics["active_rows"] == P * samples
+        return {"total": clock() - start, **seconds}
+
+    learner.phase = collector.phase = phase
+    return step
+
+
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--model", required=True, help="a Hugging Face checkpoint, as `rung smollm2` makes")
@@ -61,30 +100,9 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    recipe = find("dr_grpo")
-    model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
-    model.codec = replace(model.codec, end_ids=frozenset({-1}))  # nothing ends an answer
-    law = SamplingLaw(max_new_tokens=args.tokens)
-    learner = LocalLearner(recipe, model, Hyper(max_new_tokens=args.tokens, activation_gib=args.activation_gib))
-    sampler = TorchSampler(model)
-    collector = Collector(Problems(args.prompts), model.codec, sampler, law, recipe.data, args.prompts, args.samples, 0)
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-
-    learner.phase = collector.phase = phase
-    rows = []
-    for step in range(args.steps + 1):
-        seconds.clear()
-        start = time.perf_counter()
-        collected = collector.collect(step, learner.state)
-        metrics = learner.step(collected).metrics
-        rows.append({"total": time.perf_counter() - start, **seconds})
-        assert metrics["update/steps"] == 1 and metrics["active_rows"] == args.prompts * args.samples
+    model = endless(args.model, args.dtype)
+    step = stepper(model, Problems(args.prompts), args.samples, args.tokens, time.perf_counter, args.activation_gib)
+    rows = [step(number) for number in range(args.steps + 1)]
     timed = rows[1:]
     phases = {k: round(statistics.median(r.get(k, 0.0) for r in timed), 3) for k in ("sample", "logprob", "update")}
     result = {

@@ -83,11 +83,10 @@ class Level:
     """Texts that go on behind those of the level above: each row sees the keys of its parent there, and its own.
 
     Attributes:
-        fed: tokens of all rows.  width: of a padded row.  slot_n: where each token stands on the padded rows, counted through.
+        width: of a padded row.  slot_n: where each token stands on the padded rows, counted through.
         before_R: tokens in front of each row.  parent_R: its row in the level above.  even: all begin at one position.
     """
 
-    fed: int
     width: int
     slot_n: Tensor
     before_R: Tensor
@@ -100,7 +99,7 @@ class Level:
         length_R = _lengths(texts)
         width = int(length_R.max())
         slot_n = torch.arange(len(texts)).repeat_interleave(length_R) * width + _inside(length_R)
-        return cls(len(slot_n), width, slot_n, before_R, parent_R, len(before_R.unique()) == 1)
+        return cls(width, slot_n, before_R, parent_R, len(before_R.unique()) == 1)
 
     def mask(self, window: int | None, dtype: torch.dtype, repeat: int, known: int) -> Tensor:
         """0 or -inf on `known` keys of the parent, with its padding, and the own: [R, 1, repeat width, known + width].
@@ -175,7 +174,7 @@ class Packed:
         out, start = [], 0
         known_k, known_v = (x.new_empty(1, K, 0, x.shape[-1]) for x in (k_KND, v_KND))
         for level in self._levels:
-            here = slice(start, start + level.fed)
+            here = slice(start, start + len(level.slot_n))
             q, k, v = (_pad(x[:, here], level.slot_n, len(level.before_R), level.width) for x in (q_HND, k_KND, v_KND))
             mask = level.mask(window, q.dtype, H // K, known_k.shape[2])
             if start:
@@ -192,9 +191,11 @@ class Packed:
 def common_head(prompts: Sequence[Tensor]) -> int:
     """First tokens that all prompts share, less than any has; 0 where they are too few to gain by."""
     least = min(map(len, prompts)) - 1
-    same = (torch.stack([x[:least] for x in prompts]) == prompts[0][:least]).all(0) if least >= HEAD else torch.zeros(1)
+    if len(prompts) < 2 or least < HEAD:
+        return 0
+    same = (torch.stack([x[:least] for x in prompts]) == prompts[0][:least]).all(0)
     head = int(same.cumprod(0).sum())
-    return head if len(prompts) > 1 and head >= HEAD else 0
+    return head if head >= HEAD else 0
 
 
 def _lengths(texts: Sequence[Tensor]) -> Tensor:
