@@ -236,15 +236,20 @@ def _times(p: Plan) -> list[tuple[str, str, float, str, float | None]]:
     products = sum(x.flops for x in p.phases) / p.rates.gemm
     run = f"{p.steps} steps and evaluations"
     rows = [
-        *[("step", x.name, round(x.seconds, 3), "s", round(x.flops / p.rates.gemm, 3)) for x in p.phases],
-        ("step", "whole step", round(p.step_seconds, 3), "s", round(products, 3)),
-        ("run", "evaluation", round(p.evaluation, 3), "s", None),
-        ("run", run, round(p.run_seconds, 1), "s", None),
+        *[("step", x.name, _digits(x.seconds), "s", _digits(x.flops / p.rates.gemm)) for x in p.phases],
+        ("step", "whole step", _digits(p.step_seconds), "s", _digits(products)),
+        ("run", "evaluation", _digits(p.evaluation), "s", None),
+        ("run", run, _digits(p.run_seconds), "s", None),
     ]
     if p.crowding >= BUSY:
-        rows.append(("step", f"whole step, {NOW}", round(p.step_seconds * p.crowding, 3), "s", None))
-        rows.append(("run", f"{run}, {NOW}", round(p.run_seconds * p.crowding, 1), "s", None))
+        rows.append(("step", f"whole step, {NOW}", _digits(p.step_seconds * p.crowding), "s", None))
+        rows.append(("run", f"{run}, {NOW}", _digits(p.run_seconds * p.crowding), "s", None))
     return [*rows, crowded(p.crowding)]
+
+
+def _digits(seconds: float) -> float:
+    """Four of them: a plan may be of milliseconds, or of weeks."""
+    return float(f"{seconds:.4g}")
 
 
 def crowded(times: float) -> tuple[str, str, float, str, None]:
