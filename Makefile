@@ -19,13 +19,15 @@ MARKS := not gpu
 QUIET := --quiet --quiet --disable-pip-version-check
 PIP := $(BIN)/python -m pip $(QUIET)
 # One thread a test process: the models are tiny, and threads would only fight. Tests never reach for a network.
+# They compute on the CPU, also where there is a GPU: that has tests of its own (make gpu).
 OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
+CPU := CUDA_VISIBLE_DEVICES=
+PYTEST := $(OFFLINE) $(CPU) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 # The torch of `make oldest` and `make newest`: the lock's, since another may be a download of gigabytes (TORCH=2.11.0).
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint slow faults mutants conformance exports field vllm cluster oldest newest lock release smollm2 evidence bench docs clean
+.PHONY: help venv demo test lint slow gpu faults mutants conformance exports field vllm cluster oldest newest lock release smollm2 evidence bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ lint: $(READY)
 
 slow: $(READY) ## the slow tests (those of several processes: make cluster)
 	@$(PYTEST) -m "slow and $(MARKS)" --ignore tests/cluster
+
+gpu: $(READY) ## the tests that need a GPU: every recipe's steps there are those of the CPU
+	@$(OFFLINE) $(BIN)/python -m pytest --quiet -m gpu tests/device
 
 faults: $(READY) ## kill, fill, damage: what a run survives, with counts (ARGS="--only reward" for some)
 	@$(BIN)/python tests/faults/run.py $(ARGS)

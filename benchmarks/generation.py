@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from dataclasses import replace
 
 import torch
 
+from rung.kernels.device import choose
 from rung.network import model as models
 from rung.records import SamplingLaw
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
-from trl_step import DTYPES, prompts
+from trl_step import DTYPES, done, peak_gb, prompts
 
 
 def main() -> None:
@@ -34,10 +34,12 @@ def main() -> None:
     flags.add_argument("--rounds", type=int, default=3, help="timed turns, after one that does not count")
     flags.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     flags.add_argument("--threads", type=int, default=0)
+    flags.add_argument("--device", default="cpu", help="cpu or cuda")
     args = flags.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]))
+    device = choose(args.device)
+    model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]), device=device)
     model.codec = replace(model.codec, end_ids=frozenset({-1}))
     samples = min(args.samples, args.batch)
     rows = encoded(model, args.batch // samples)
@@ -50,8 +52,8 @@ def main() -> None:
         return sum(len(r.tokens) for r in TorchSampler(model).sample(rows, law, Draws.whole(seed, samples * len(rows))))
 
     width = max(map(len, repeated))
-    ids = torch.tensor([[0] * (width - len(r)) + list(r) for r in repeated])
-    seen = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in repeated])
+    ids = torch.tensor([[0] * (width - len(r)) + list(r) for r in repeated], device=device)
+    seen = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in repeated], device=device)
     settings = model.hf.generation_config
     settings.eos_token_id, settings.pad_token_id = None, 0
 
@@ -67,14 +69,18 @@ def main() -> None:
         for name, run in (("rung", ours), ("transformers", theirs)):
             start = time.perf_counter()
             drawn = run(turn)
+            done(device.type)
             if turn:
                 seconds[name].append(time.perf_counter() - start)
             if drawn != args.batch * args.tokens:
                 raise SystemExit(f"{name} drew {drawn} tokens, not {args.batch} x {args.tokens}")
     rates = {name: round(args.batch * args.tokens / statistics.median(s), 2) for name, s in seconds.items()}
     ratio = statistics.median(b / a for a, b in zip(seconds["rung"], seconds["transformers"], strict=True))
-    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)
-    print(json.dumps({"tokens_per_s": rates, "ratio": round(ratio, 3), "seconds": seconds, "peak_rss_gb": peak}))
+    print(
+        json.dumps(
+            {"tokens_per_s": rates, "ratio": round(ratio, 3), "seconds": seconds, "peak_gb": peak_gb(device.type)}
+        )
+    )
 
 
 def encoded(model: models.Model, count: int) -> list[list[int]]:

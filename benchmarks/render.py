@@ -61,8 +61,8 @@ def step(rows: list[Row]) -> list[str]:
                 answered, longer = P * G * T, _times(mine, list(ours.values()))
                 seconds = {k: statistics.median(r["phases"].get(k, 0.0) for r in mine) for k in mine[0]["phases"]}
                 shown = ", ".join(f"{k} {v:.2f} ({answered / v:.0f})" for k, v in seconds.items() if v >= 0.005)
-                memory = max(r["peak_rss_gb"] for r in mine)
-                less = memory / max(r["peak_rss_gb"] for r in ours.values()) if ours else float("nan")
+                memory = max(r["peak_gb"] for r in mine)
+                less = memory / max(r["peak_gb"] for r in ours.values()) if ours else float("nan")
                 times = f"{longer:.2f}" if longer else "-"
                 whole = _median(mine, "seconds")
                 lines.append(
@@ -163,7 +163,7 @@ def _step_bars(rows: list[Row]) -> dict[str, list[Bar]]:
         ours = [row for row in cell if row["system"] == "rung"]
         for index, system in enumerate(SYSTEMS):
             if mine := [row for row in cell if row["system"] == system]:
-                whole, memory = _median(mine, "seconds"), max(row["peak_rss_gb"] for row in mine)
+                whole, memory = _median(mine, "seconds"), max(row["peak_gb"] for row in mine)
                 drawn = statistics.median(sum(row["phases"].get(name, 0) for name in SAMPLING) for row in mine)
                 longer = _times(mine, ours) if system != "rung" else None
                 said = f"{whole:.1f} s{f' ({longer:.2f} times)' if longer else ''}, {memory:.1f} GB"

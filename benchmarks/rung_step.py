@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,13 +18,14 @@ from dataclasses import replace
 import torch
 
 from rung.io.environment import keep_freed_memory
+from rung.kernels.device import CPU, choose
 from rung.network import model as models
 from rung.recipe_io import find
 from rung.records import Group, SamplingLaw, Task
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.training.learner import Hyper, LocalLearner
-from trl_step import DTYPES, prompts
+from trl_step import DTYPES, done, peak_gb, prompts
 
 SYSTEM = {"role": "system", "content": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
 
@@ -46,9 +46,9 @@ class Problems:
         return [{"noise": sum(t * 0.6180339887 % 1 for t in c.tokens) / len(c.tokens)} for c in group.completions]
 
 
-def endless(path: str, dtype: str) -> models.Model:
+def endless(path: str, dtype: str, device: torch.device = CPU) -> models.Model:
     """A model of which nothing ends an answer."""
-    model = models.load(path, dtype=getattr(torch, DTYPES[dtype]))
+    model = models.load(path, dtype=getattr(torch, DTYPES[dtype]), device=device)
     model.codec = replace(model.codec, end_ids=frozenset({-1}))
     return model
 
@@ -95,13 +95,20 @@ def main() -> None:
     flags.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     flags.add_argument("--activation-gib", type=float, default=1.25)
     flags.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's default")
+    flags.add_argument("--device", default="cpu", help="cpu or cuda")
     args = flags.parse_args()
     keep_freed_memory()  # as `rung train` does
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    model = endless(args.model, args.dtype)
-    step = stepper(model, Problems(args.prompts), args.samples, args.tokens, time.perf_counter, args.activation_gib)
+    device = choose(args.device)
+    model = endless(args.model, args.dtype, device)
+
+    def clock() -> float:
+        done(device.type)
+        return time.perf_counter()
+
+    step = stepper(model, Problems(args.prompts), args.samples, args.tokens, clock, args.activation_gib)
     rows = [step(number) for number in range(args.steps + 1)]
     timed = rows[1:]
     phases = {k: round(statistics.median(r.get(k, 0.0) for r in timed), 3) for k in ("sample", "logprob", "update")}
@@ -114,7 +121,7 @@ def main() -> None:
         "seconds": round(statistics.median(r["total"] for r in timed), 3),
         "phases": phases,
         "all_seconds": [round(r["total"], 3) for r in timed],
-        "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
+        "peak_gb": peak_gb(device.type),
     }
     print(json.dumps(result))
 

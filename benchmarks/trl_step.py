@@ -61,19 +61,41 @@ def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [sum(token % 7 == 0 for token in ids) / len(ids) for ids in completion_ids]
 
 
+def done(device: str) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def peak_gb(device: str) -> float:
+    """The most that PyTorch held of a GPU's memory, or that the process held of main memory."""
+    if device == "cuda":
+        import torch
+
+        return round(torch.cuda.max_memory_allocated() / 1e9, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3)
+
+
 class Clock:
     """Seconds per named phase since the last `take`."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         self.seconds: dict[str, float] = {}
+        self.device = device
+
+    def now(self) -> float:
+        done(self.device)
+        return time.perf_counter()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self.now()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.now() - start
 
     def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -97,6 +119,7 @@ def parse() -> argparse.Namespace:
     flags.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of weights and activations")
     flags.add_argument("--micro-batch", type=int, default=0, help="answers per backward; 0: all at once")
     flags.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's default")
+    flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     flags.add_argument("--best", action="store_true", help="tuned: oneDNN for fp32 matmul, malloc settings")
     return flags.parse_args()
 
@@ -126,7 +149,7 @@ def build(args: argparse.Namespace, out: str, clock: Clock, finished: list[dict[
         lr_scheduler_type="constant",
         gradient_checkpointing=False,
         bf16=False,  # the weights themselves are in --dtype: faster than autocast over fp32 weights
-        use_cpu=True,
+        use_cpu=args.device == "cpu",
         model_init_kwargs={"dtype": DTYPES[args.dtype]},
         shuffle_dataset=False,
         report_to="none",
@@ -141,16 +164,16 @@ def build(args: argparse.Namespace, out: str, clock: Clock, finished: list[dict[
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             clock.take()
-            self.start = time.perf_counter()
+            self.start = clock.now()
 
         def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-            self.optimizer = time.perf_counter()
+            self.optimizer = clock.now()
 
         def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-            clock.seconds["backward"] += time.perf_counter() - self.optimizer
+            clock.seconds["backward"] += clock.now() - self.optimizer
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            total = time.perf_counter() - self.start
+            total = clock.now() - self.start
             phases = clock.take()
             finished.append({**phases, "other": total - sum(phases.values()), "total": total})
             print(f"step {len(finished)} of {args.steps + 1}: {total:.1f} s", file=sys.stderr, flush=True)
@@ -179,7 +202,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     if args.best and args.dtype == "fp32":  # oneDNN instead of MKL; exact where the CPU has no AMX
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    clock, finished = Clock(), list[dict[str, float]]()
+    clock, finished = Clock(args.device), list[dict[str, float]]()
     with tempfile.TemporaryDirectory() as out:
         trainer = build(args, out, clock, finished)
         lengths: list[int] = []
@@ -214,7 +237,7 @@ def main() -> None:
                 "samples": args.samples,
                 "new_tokens": args.tokens,
                 "threads": torch.get_num_threads(),
-                "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
+                "peak_gb": peak_gb(args.device),
             }
         ),
         flush=True,

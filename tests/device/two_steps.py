@@ -74,11 +74,12 @@ def assert_same(host, here, half=False):
         for name in one.keys() if step == 0 and not half else FAR:
             x, y, rel = one[name], two[name], 1e-3
             if step or half:
-                rel = 0.05
+                rel = 0.2 if step and half else 0.05
             elif name.startswith("critic/"):  # over a pass of several of Adam's steps
                 rel = 0.1
             elif name.startswith("sampling/"):  # two ways to compute one number: nothing but rounding
                 rel = 1e3
             assert x == y or abs(x - y) <= rel * abs(x) + 1e-5 or (x != x and y != y), (step, name, x, y)
     (_, start, end), (_, _, other) = host, here
-    assert (end - other).abs().mean() <= 0.1 * (end - start).abs().mean()
+    share = 0.5 if half else 0.1  # a weight of bfloat16 moves by steps as large as its move
+    assert (end - other).abs().mean() <= share * (end - start).abs().mean()

@@ -8,6 +8,7 @@ import torch
 
 from rung.errors import InputError
 from rung.evaluation.conformance import tiny
+from rung.kernels.replay import Replay
 from rung.models import starter
 from rung.network import model as models
 from rung.recipe_io import find
@@ -149,6 +150,14 @@ def test_conversations_that_end_at_different_times_are_the_same(model):
     small = held(TorchSampler(model, max_batch=5), env, samples=4)
     assert_same(small, kept)
     assert sum(r.read for r in kept) < sum(r.read for r in small) < sum(r.read for r in held(Anew(sampler), env, 4))
+
+
+def test_conversations_in_a_memory_that_stays_still_are_the_same(model, monkeypatch):
+    """As on a GPU, but for the graph (device/test_cuda.py)."""
+    monkeypatch.setattr(Replay, "__call__", lambda self, run, token_B, alike: run(token_B))
+    env = Talks(turns=(1, 5, 3))
+    still = held(TorchSampler(replace(model, replays=True)), env, samples=4)
+    assert_same(still, held(TorchSampler(model), env, samples=4))
 
 
 KINDS = {  # whether its keys are kept

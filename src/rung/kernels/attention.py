@@ -24,6 +24,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from rung.kernels.bfloat16 import attention
 from rung.kernels.device import send
+from rung.kernels.varlen import Rows, takes
 
 NAME = "rung_packed"
 HEAD = 16  # tokens; fewer that all prompts begin with do not pay for an attention of their own
@@ -148,6 +149,9 @@ class Packed:
         length = _lengths(texts)
         before = torch.cat([first, torch.full_like(lp, head), lp[group_B]])
         end = length.cumsum(0)
+        self._texts = length, torch.cat([first - 1, torch.zeros_like(lp), 1 + group_B])  # of `Rows`
+        self._head = head
+        self.rows: Rows | None = None
         self.ids = torch.cat(texts)[None]
         self.positions = (before.repeat_interleave(length) + _inside(length))[None]
         self.prompt_last = end[1 : len(lp) + 1] - 1
@@ -162,15 +166,37 @@ class Packed:
         """Bring what the model reads to its device, and `more`, which is returned, in the same copy."""
         names: list[tuple[object, str]] = [(self, x) for x in ("ids", "positions", "prompt_last", "answer_start")]
         names += [(level, x) for level in self._levels for x in ("slot_n", "before_R", "parent_R")]
+        if device.type == "cuda":
+            self.seen_by_rows()
+            names += [(self.rows, x) for x in ("query_end", "key_end", "key_n")]
+            names += [(self, x) for x in ("_known_n", "_known_slot_n")]
         there = send(device, *(getattr(of, name) for of, name in names), *more)
         for (of, name), x in zip(names, there, strict=False):
             setattr(of, name, x)
         return there[len(names) :]
 
+    def seen_by_rows(self) -> None:
+        """What each text sees and what is known of each prompt, for one kernel (varlen.py) in place of padded blocks."""
+        length, parent, P = *self._texts, len(self.length_P)
+        self.rows = Rows.of(length, parent)
+        self._known_n = Rows.of(length[: P + 1], parent[: P + 1]).key_n[self._head :]
+        known_P = self._head + length[1 : P + 1]
+        self._known_slot_n = _inside(known_P) + torch.arange(P).repeat_interleave(known_P) * int(known_P.max())
+
+    def _known(self, x_KND: Tensor) -> Tensor:
+        """Keys or values of each prompt from its first token on: [P, K, Lp, D]."""
+        P, width = len(self.length_P), int(self.length_P.max())
+        return _pad(x_KND.index_select(1, self._known_n), self._known_slot_n, P, width)
+
     def attend(
         self, layer: int, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None
     ) -> Tensor:
         H, K = len(q_HND), len(k_KND)
+        if self.rows is not None and takes(q_HND, k_KND, v_KND):
+            if self.keep_keys:
+                self.keys.append(self._known(k_KND))
+                self.values.append(self._known(v_KND))
+            return self.rows.attend(q_HND, k_KND, v_KND, scale, window)
         out, start = [], 0
         known_k, known_v = (x.new_empty(1, K, 0, x.shape[-1]) for x in (k_KND, v_KND))
         for level in self._levels:

@@ -1,12 +1,18 @@
-"""One new token per answer with a memory of keys and values: all answers to a prompt read its keys once."""
+"""One new token per answer with a memory of keys and values: all answers to a prompt read its keys once.
+
+`Decode` grows by a slice a token. `Still` does the same on tensors whose shapes and addresses stay, so that a GPU can repeat
+what it was told once (`replay.py`).
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rung.kernels.attention import Packed, additive
+from rung.kernels.attention import Packed, additive, visible
 from rung.kernels.device import send
+
+LEAST = 64  # slots of a row's own that are looked at
 
 
 class Decode:
@@ -31,6 +37,16 @@ class Decode:
         self._masks: dict[int | None, Tensor | None] = {}
         self._place()
 
+    @property
+    def _at(self) -> int | Tensor:
+        """How many tokens of its own each row has in front of the one that is fed."""
+        return self.used
+
+    @property
+    def _most(self) -> int:
+        """`_at` at its largest, as long as nothing is made anew."""
+        return self.used
+
     def _place(self) -> None:
         """Give each row its slot on the grid."""
         count_P = torch.bincount(self.group_B, minlength=len(self.length_P))
@@ -42,16 +58,20 @@ class Decode:
         self._lp, self._slot_B, self._start_B = send(self.kp[0].device, self.length_P, slot_B, start_B)
 
     @property
-    def positions(self) -> Tensor:
-        """Position of the token that is fed now: int[1, B]."""
-        now_B: Tensor = self._start_B + self.used
+    def shape(self) -> tuple[int, int]:
+        """As long as it is the same, a token's tensors have the same shapes: rows, and slots of their own."""
+        return len(self.group_B), self._most
+
+    def begin(self) -> Tensor:
+        """Before the layers run for a token of each row: its position, int[1, B]."""
+        if any(window is not None for window in self._masks):
+            self._masks.clear()
+        now_B: Tensor = self._start_B + self._at
         return now_B[None]
 
     def advance(self) -> None:
-        """The fed token is in the memory; the next call writes the next slot."""
+        """The fed token is in the memory; the next one goes into the next slot."""
         self.used += 1
-        if any(window is not None for window in self._masks):
-            self._masks.clear()
 
     def keep(self, rows: Tensor) -> None:
         """Drop the other rows (`rows` in main memory), a layer at a time, and prompts that have none left."""
@@ -71,22 +91,31 @@ class Decode:
     def attend(
         self, layer: int, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None
     ) -> Tensor:
-        (H, B, D), (K, end) = q_HND.shape, (k_KND.shape[0], self.used + 1)
-        self.k[layer][:, :, self.used] = k_KND.transpose(0, 1)
-        self.v[layer][:, :, self.used] = v_KND.transpose(0, 1)
-        start = 0 if window is None else max(0, end - window)
-        own_k, own_v = (x[layer][:, :, start:end] for x in (self.k, self.v))
+        (H, B, D), K = q_HND.shape, k_KND.shape[0]
+        own_k, own_v, own_mask = self._own(layer, k_KND.transpose(0, 1), v_KND.transpose(0, 1), window)
         q = (q_HND * scale).transpose(0, 1).reshape(B, K, H // K, D)
         to_prompt = self._to_grid(q) @ self.kp[layer].transpose(-1, -2)
         if (mask := self._mask(window, q.dtype)) is not None:
             to_prompt += mask
         # a CPU's product copies a bfloat16 k^T on its right first; on its left not, and the numbers are the same
         own = (own_k @ q.mT).mT if q.is_cpu and q.dtype == torch.bfloat16 else q @ own_k.mT
+        if own_mask is not None:
+            own = own.masked_fill(own_mask, -torch.inf)
         score = torch.cat([self._from_grid(to_prompt), own], -1)
         p = score.softmax(-1, dtype=torch.float32).to(q.dtype)
         Lp = to_prompt.shape[-1]
         from_prompt = self._to_grid(p[..., :Lp]) @ self.vp[layer]
         return (self._from_grid(from_prompt) + p[..., Lp:] @ own_v).reshape(B, H, -1)
+
+    def _own(
+        self, layer: int, k_BKD: Tensor, v_BKD: Tensor, window: int | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Each row's own keys and values, the new ones with them, and which of them it does not see; None: all are seen."""
+        for memory, new in ((self.k, k_BKD), (self.v, v_BKD)):
+            memory[layer][:, :, self.used] = new
+        end = self.used + 1
+        start = 0 if window is None else max(0, end - window)
+        return self.k[layer][:, :, start:end], self.v[layer][:, :, start:end], None
 
     def _to_grid(self, x_BKRn: Tensor) -> Tensor:
         """Rows [B, K, R, n] -> [P, K, S R, n], the answers to a prompt side by side."""
@@ -110,7 +139,51 @@ class Decode:
             at = torch.arange(width, device=self._lp.device)[None]
             see = at < self._lp[:, None]
             if window is not None:
-                see = see & (self._lp[:, None] + self.used - at < window)
-            every = int(lengths.min()) == width and (window is None or int(lengths.max()) + self.used < window)
+                see = see & (self._lp[:, None] + self._at - at < window)
+            every = int(lengths.min()) == width and (window is None or int(lengths.max()) + self._most < window)
             self._masks[window] = None if every else additive(see, dtype)[:, None, None]
         return self._masks[window]
+
+
+class Still(Decode):
+    """`Decode` where all that changes from token to token is numbers on the device: its age, and by it what is hidden.
+
+    A row looks at `width` slots of its own, the used ones and some that are not and hold zeros; it doubles when it is full.
+    """
+
+    def __init__(self, prefill: Packed, repeats: int, room: int) -> None:
+        super().__init__(prefill, repeats, room)
+        self.room, self.width = room, min(LEAST, room)
+        for x in (*self.k, *self.v):
+            x.zero_()  # a slot that is hidden counts 0 times what is in it
+        self.age = torch.zeros(1, dtype=torch.long, device=self._lp.device)
+        self._hidden: dict[int | None, Tensor] = {}
+
+    @property
+    def _at(self) -> Tensor:
+        return self.age
+
+    @property
+    def _most(self) -> int:
+        return self.width
+
+    def begin(self) -> Tensor:
+        self._masks.clear()
+        self._hidden.clear()
+        return super().begin()
+
+    def advance(self) -> None:
+        super().advance()
+        self.age += 1
+        if self.used == self.width:
+            self.width = min(2 * self.width, self.room)
+
+    def _own(
+        self, layer: int, k_BKD: Tensor, v_BKD: Tensor, window: int | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        for memory, new in ((self.k, k_BKD), (self.v, v_BKD)):
+            memory[layer].index_copy_(2, self.age, new[:, :, None])
+        if window not in self._hidden:
+            slot = torch.arange(self.width, device=self.age.device)
+            self._hidden[window] = ~visible(self.age, slot, window)
+        return self.k[layer][:, :, : self.width], self.v[layer][:, :, : self.width], self._hidden[window]

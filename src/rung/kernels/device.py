@@ -73,6 +73,11 @@ def title(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
+def gpu_gib(device: torch.device) -> float:
+    """Memory of a CUDA device; 0 of any other."""
+    return torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else 0.0
+
+
 def send(device: torch.device, *things: Any) -> list[Any]:
     """The tensors, and the records with their tensors, on `device`, by one copy of all their bytes."""
     if device.type == "cpu":

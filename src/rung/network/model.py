@@ -32,6 +32,7 @@ class Model:
     packs: known tokens run with packed attention and the head is a plain linear map; else by its own padded forward.
     decodes: by which way tokens are sampled (streams.py).
     compacts: rows that have ended can be taken out of the batch.  short_steps: decoding steps may run by `LlamaStep`.
+    replays: a GPU repeats decoding steps by a graph (replay.py).
     keeps: a longer row may be read behind what is remembered of its first tokens.
     slow: what people should know about that, if anything.  limit: of rows, below what the configuration says.
     """
@@ -42,6 +43,7 @@ class Model:
     decodes: Literal["packed", "cache", "state", "even", "whole"] = "cache"
     compacts: bool = False
     short_steps: bool = False
+    replays: bool = False
     keeps: bool = False
     slow: str | None = None
     limit: int | None = None

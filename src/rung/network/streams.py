@@ -25,9 +25,10 @@ from transformers.cache_utils import DynamicLayer
 from rung.kernels import continued
 from rung.kernels.attention import Layout, Packed
 from rung.kernels.continued import Continued, Past
-from rung.kernels.decode import Decode
+from rung.kernels.decode import Decode, Still
 from rung.kernels.device import send
 from rung.kernels.llama_step import LlamaStep, fits
+from rung.kernels.replay import Replay
 
 if TYPE_CHECKING:
     from rung.network.model import Model
@@ -79,7 +80,7 @@ def taken(hf: PreTrainedModel, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class PackedStream:
-    """Prompts prefilled once, keys and values preallocated."""
+    """Prompts prefilled once, keys and values preallocated. On a GPU a graph repeats the steps."""
 
     def __init__(self, model: Model, prompts: Prompts, samples: int, room: int, pasts: Sequence[Past] = ()) -> None:
         self.model, self.samples, self.room = model, samples, room
@@ -94,14 +95,18 @@ class PackedStream:
         prefill.place(self.model.device)
         prefill.keep_keys = True
         hidden = self.hidden(prefill.ids, prefill.positions, prefill)[prefill.prompt_last]
-        self.memory = Decode(prefill, self.samples, self.room)
+        self.replay = Replay()
+        self.memory = (Still if self.model.replays else Decode)(prefill, self.samples, self.room)
         logits_PV = self.model.logits(hidden)
         return logits_PV[:, None].expand(-1, self.samples, -1).reshape(-1, logits_PV.shape[-1])
 
     def next(self, token_B: Tensor) -> Tensor:
-        hidden = self.hidden(token_B[None], self.memory.positions, self.memory)
+        logits = self.replay(self._next, token_B, self.memory.shape) if self.model.replays else self._next(token_B)
         self.memory.advance()
-        return self.model.logits(hidden)
+        return logits
+
+    def _next(self, token_B: Tensor) -> Tensor:
+        return self.model.logits(self.hidden(token_B[None], self.memory.begin(), self.memory))
 
     def keep(self, rows: Tensor) -> None:
         self.memory.keep(rows)

@@ -57,6 +57,8 @@ def settle(model: Model) -> None:
         if _agrees(lambda: decoded(model, probe), why, way):
             model.slow = _slow(model, why)
             model.keeps = _agrees(lambda: goes_on(model, probe), why, "kept")
+            if way == "packed" and model.device.type == "cuda":
+                model.replays = _agrees(lambda: decoded(replace(model, replays=True), probe), why, "replayed")
             return
     raise _refused(model, why["whole"])
 

@@ -159,7 +159,7 @@ def _changes(config: TrainConfig, recipe: Recipe, model: Model) -> list[tuple[st
     def alone(**change: Any) -> tuple[str, dict[str, Any]]:
         return " ".join(setting(name, value) for name, value in change.items()), change
 
-    if config.activation_gib > 0.25:
+    if config.kept_gib > 0.25:
         out.append(alone(activation_gib=0.25))
     if config.eval_problems > 32:
         out.append(alone(eval_problems=32))

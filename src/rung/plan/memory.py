@@ -85,7 +85,7 @@ class Shape:
             head_dim=typical(getattr(c, "head_dim", None) or c.hidden_size // heads),
             V=c.vocab_size,
             width=width,
-            micro_tokens=max(256, int(config.activation_gib * GIB / kept)),
+            micro_tokens=max(256, int(config.kept_gib * GIB / kept)),
         )
 
     def at_work(self, recipe: Recipe) -> Shape:

@@ -53,7 +53,7 @@ class Planned:
     @cached_property
     def cuts(self) -> list[Planned]:
         """The same with other micro-batches, the modest ones first: that as it is, more activations, and recomputed ones."""
-        gibs = sorted({self.config.activation_gib, *(gib for gib in GIBS if gib > self.config.activation_gib)})
+        gibs = sorted({self.config.kept_gib, *(gib for gib in GIBS if gib > self.config.kept_gib)})
         again = (False, True) if not self.config.gradient_checkpointing else (True,)
         changed = [replace(self.config, activation_gib=g, gradient_checkpointing=c) for c in again for g in gibs]
         return [replace(self, config=config) for config in changed]
@@ -61,7 +61,7 @@ class Planned:
     @property
     def settings(self) -> dict[str, object]:
         """How its backward is cut."""
-        found: dict[str, object] = {"activation_gib": self.config.activation_gib}
+        found: dict[str, object] = {"activation_gib": self.config.kept_gib}
         return found | ({"gradient_checkpointing": True} if self.config.gradient_checkpointing else {})
 
     def cut(self, spread: Cluster, settings: dict[str, object]) -> Forecast | None:

@@ -15,7 +15,7 @@ from rung.plan.estimate import NOW
 from rung.plan.here import Here
 from rung.plan.machines import A_MACHINE, gpu
 from rung.plan.memory import GIB, Workload, mean_answer
-from rung.plan.planned import Planned
+from rung.plan.planned import GIBS, Planned
 from rung.plan.rehearsal import BUSY
 from rung.plan.room import why_not
 from rung.plan.shapes import assumed, planned_model, prompt_tokens
@@ -214,6 +214,8 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
     if given.dtype == "auto":
         wide = given.updates_in_float32(given.build_recipe())
         given = replace(given, dtype="float32" if wide else "bfloat16")
+    if given.activation_gib is None:
+        given = replace(given, activation_gib=GIBS[0])
     model = planned_model(given)
     made = assumed(given)
     config, recipe, splits = settle(replace(given, sampler=USUAL), made)  # another one need not be installed here

@@ -114,8 +114,8 @@ class TrainConfig(Weights, Problems, Settings):
     """what Adam adds to the root of that square"""
     device: str = "auto"
     """auto (CUDA where there is a GPU for it, else the CPU), cpu, cuda, cuda:1 or mps (docs/devices.md)"""
-    activation_gib: Positive = 1.25
-    """memory that a micro-batch's backward may keep"""
+    activation_gib: Positive | None = None
+    """memory that a micro-batch's backward may keep; None: 1.25, on a GPU a fifth of its memory if that is more"""
 
     eval_problems: Count = 256
     """held-out problems of the evaluations"""
@@ -174,6 +174,13 @@ class TrainConfig(Weights, Problems, Settings):
             return "float32", "the recipe's update computes in float32 either way"
         return faster(choose(self.device))
 
+    @property
+    def kept_gib(self) -> float:
+        """`activation_gib`, and what is usual where it is not said: a GPU would stand idle while it is told of small ones."""
+        from rung.kernels.device import choose, gpu_gib
+
+        return self.activation_gib or max(1.25, round(gpu_gib(choose(self.device)) / 5, 2))
+
     def resolved(self, own: Recipe | None = None) -> TrainConfig:
         """The same settings with every None filled in, for this model. own: a recipe made in Python."""
         past = stored_settings(self.model)
@@ -194,6 +201,7 @@ class TrainConfig(Weights, Problems, Settings):
             prompts = self.prompts_per_step or int(str(defaults["prompts_per_step"]))
             defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
+        filled["activation_gib"] = self.kept_gib
         if self.dtype == "auto":
             filled["dtype"] = self.usual_dtype(own)[0]
         config = replace(self, **filled)

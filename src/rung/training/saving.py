@@ -95,7 +95,7 @@ class Saving:
         """Say so where a step did not fit into memory at once."""
         times = int(row.get("update/halved", 0))
         if times:
-            less = setting("activation_gib", float(f"{self.setup.config.activation_gib / 2**times:.2g}"))
+            less = setting("activation_gib", float(f"{self.setup.config.kept_gib / 2**times:.2g}"))
             self.console.message(
                 f"memory ran out in step {row['step']}: it was computed again with half as much at a time "
                 f"({counted(times, 'halving')}), which changes no result. The rest of this run takes no more; {less} begins so."

@@ -195,7 +195,7 @@ def hyper(config: TrainConfig) -> Hyper:
         epsilon=config.adam_epsilon,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
-        activation_gib=config.activation_gib,
+        activation_gib=config.kept_gib,
         seed=config.seed,
     )
 
