@@ -165,5 +165,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/two_digits"))
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    main(args.model, args.out, args.steps, threads=args.threads)
+    main(args.model, args.out, args.steps, threads=args.threads, seed=args.seed)

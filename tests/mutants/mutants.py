@@ -54,7 +54,8 @@ TESTS = {  # one round after the other, until one fails: the quick and telling o
     "kernels/bfloat16.py": ["tests/kernels/test_bfloat16.py"],
     "kernels/continued.py": ["tests/rollout/test_kept.py"],
     "rollout/kept.py": ["tests/rollout/test_kept.py"],
-    "kernels/decode.py": ["tests/kernels/test_attention.py", "tests/network/test_ways.py"],
+    "kernels/decode.py": ["tests/kernels/test_attention.py", "tests/kernels/test_still.py", "tests/network/test_ways.py"],
+    "kernels/varlen.py": ["tests/kernels/test_varlen.py"],
     "kernels/attention.py": ["tests/kernels/test_attention.py", "tests/network/test_ways.py"],
     "network/streams.py": [
         "tests/rollout/test_kept.py",

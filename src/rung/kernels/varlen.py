@@ -36,15 +36,14 @@ class Rows:
     @classmethod
     def of(cls, length_R: Tensor, parent_R: Tensor) -> Rows:
         """length: own tokens of each text, one behind the other.  parent: the text that it goes on from, before it; -1: none."""
-        start_R = length_R.cumsum(0) - length_R
-        chains: list[list[int]] = []
+        own, chains = length_R.tolist(), list[list[int]]()
         for r, parent in enumerate(parent_R.tolist()):
             chains.append([*(chains[parent] if parent >= 0 else []), r])
-        fed = [r for r, n in enumerate(length_R.tolist()) if n]
+        fed = [r for r, n in enumerate(own) if n]
         part = torch.tensor([text for r in fed for text in chains[r]], dtype=torch.long)
-        key_n = _runs(start_R[part], length_R[part])
-        seen_R = torch.tensor([int(length_R[chains[r]].sum()) for r in fed])
-        return cls(_ends(length_R[fed]), _ends(seen_R), key_n, int(length_R.max()), int(seen_R.max()))
+        seen = [sum(own[text] for text in chains[r]) for r in fed]
+        key_n = _runs((length_R.cumsum(0) - length_R)[part], length_R[part])
+        return cls(_ends([own[r] for r in fed]), _ends(seen), key_n, max(own), max(seen))
 
     def attend(self, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None) -> Tensor:
         """[H, N, D], [K, N, D] -> [N, H, D]."""
@@ -57,8 +56,8 @@ class Rows:
         return out  # type: ignore[no-any-return]
 
 
-def _ends(length_R: Tensor) -> Tensor:
-    return torch.cat([length_R.new_zeros(1), length_R.cumsum(0)]).int()
+def _ends(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
 def _runs(start_R: Tensor, length_R: Tensor) -> Tensor:

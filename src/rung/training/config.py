@@ -182,7 +182,7 @@ class TrainConfig(Weights, Problems, Settings):
         return self.activation_gib or max(1.25, round(gpu_gib(choose(self.device)) / 5, 2))
 
     def resolved(self, own: Recipe | None = None) -> TrainConfig:
-        """The same settings with every None filled in, for this model. own: a recipe made in Python."""
+        """The same settings for this model; None stays where it depends on the device. own: a recipe made in Python."""
         past = stored_settings(self.model)
         if (past.get("task") or past.get("environment")) and self.task is None and self.environment is None:
             usual = TrainConfig()  # a run as model: its own problems, put as they were, where nothing else is said
@@ -201,7 +201,6 @@ class TrainConfig(Weights, Problems, Settings):
             prompts = self.prompts_per_step or int(str(defaults["prompts_per_step"]))
             defaults["steps"] = -(-self.tokens // max(prompts * self.samples_per_prompt, 1))
         filled: dict[str, Any] = {k: v for k, v in defaults.items() if getattr(self, k) is None}
-        filled["activation_gib"] = self.kept_gib
         if self.dtype == "auto":
             filled["dtype"] = self.usual_dtype(own)[0]
         config = replace(self, **filled)
