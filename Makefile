@@ -20,9 +20,9 @@ QUIET := --quiet --quiet --disable-pip-version-check
 PIP := $(BIN)/python -m pip $(QUIET)
 # One thread a test process: the models are tiny, and threads would only fight. Tests never reach for a network.
 # They compute on the CPU, also where there is a GPU: that has tests of its own (make gpu).
-OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
-CPU := CUDA_VISIBLE_DEVICES=
-PYTEST := $(OFFLINE) $(CPU) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
+HIDDEN := CUDA_VISIBLE_DEVICES=
+OFFLINE := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(HIDDEN)
+PYTEST := $(OFFLINE) $(BIN)/python -m pytest --quiet --numprocesses $(JOBS)
 # The torch of `make oldest` and `make newest`: the lock's, since another may be a download of gigabytes (TORCH=2.11.0).
 TORCH ?= $(shell sed -n 's/^torch==\([0-9.]*\).*/\1/p' $(LOCK))
 
@@ -62,17 +62,17 @@ slow: $(READY) ## the slow tests (those of several processes: make cluster)
 	@$(PYTEST) -m "slow and $(MARKS)" --ignore tests/cluster
 
 gpu: $(READY) ## the tests that need a GPU: every recipe's steps there are those of the CPU
-	@$(OFFLINE) $(BIN)/python -m pytest --quiet -m gpu tests/device
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --quiet -m gpu tests/device
 
 faults: $(READY) ## kill, fill, damage: what a run survives, with counts (ARGS="--only reward" for some)
-	@$(BIN)/python tests/faults/run.py $(ARGS)
+	@$(HIDDEN) $(BIN)/python tests/faults/run.py $(ARGS)
 	@test ! -d tests/fuzz || RUNG_FUZZ_CASES=10000 $(PYTEST) -m "$(MARKS)" tests/fuzz
 
 mutants: $(READY) ## plant one-token mistakes, each of which the tests must catch (ARGS="--only kl" for some)
-	@$(BIN)/python tests/mutants/mutants.py --jobs $(JOBS) $(ARGS)
+	@$(HIDDEN) $(BIN)/python tests/mutants/mutants.py --jobs $(JOBS) $(ARGS)
 
 conformance: $(PEER)/.ready ## compare with polgrad 0.2.1, which is installed into an environment of its own
-	@OMP_NUM_THREADS=1 $(PEER)/bin/python -m pytest --quiet tests/conformance $(ARGS)
+	@$(OFFLINE) $(PEER)/bin/python -m pytest --quiet tests/conformance $(ARGS)
 
 $(PEER)/.ready: pyproject.toml $(LOCK)
 	@echo "setting up $(PEER) (a few minutes, once)"

@@ -32,6 +32,7 @@ from rung.records import SamplingLaw
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
 from rung.training.config import TrainConfig
+from rung.training.micro import kept_gib
 from rung_step import Problems, endless, stepper
 from trl_step import done
 
@@ -52,6 +53,8 @@ def main() -> None:
     flags.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "rung-gpu", help="for the checkpoints")
     args = flags.parse_args()
     device = choose(args.device)
+    if wrong := [batch for batch in args.batches if batch < SAMPLES or batch % SAMPLES]:
+        flags.error(f"--batches {wrong}: {SAMPLES} answers go to a prompt, so give multiples of {SAMPLES}")
 
     def clock() -> float:
         done(device.type)
@@ -79,7 +82,7 @@ def main() -> None:
             P, G, T = map(int, cell.split("x"))
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            step = stepper(model, Problems(P), G, T, clock, TrainConfig(device=args.device).kept_gib)
+            step = stepper(model, Problems(P), G, T, clock, kept_gib(TrainConfig(device=args.device)))
             rows = [step(turn) for turn in range(args.rounds + 1)][1:]
             row: dict[str, Any] = {
                 k: round(statistics.median(r[k] for r in rows), 3) for k in ("total", "sample", "update")
@@ -87,6 +90,7 @@ def main() -> None:
             if device.type == "cuda":
                 row["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
             print(json.dumps({"shape": shape, "cell": cell, **row}), flush=True)
+            del step  # with its optimizer, before the next one's
 
 
 def samplers(model: Model, batch: int, tokens: int) -> dict[str, Callable[[int], object]]:

@@ -41,10 +41,11 @@ def test_two_steps_are_those_of_the_cpu(name):
         ("grpo", {"dtype": torch.bfloat16}),
         ("trpo", {"dtype": torch.bfloat16}),
         ("ppo", {"lora": 2}),
+        ("trpo", {"dtype": torch.bfloat16, "lora": 2}),
         ("dr_grpo", {"checkpoint": True}),
         ("grpo", {"packs": False}),
     ],
-    ids=["bfloat16", "masters", "LoRA", "checkpointing", "the model's own forward"],
+    ids=["bfloat16", "masters", "LoRA", "differentiated twice", "checkpointing", "the model's own forward"],
 )
 def test_a_model_of_another_kind_takes_the_steps_of_the_cpu(name, settings):
     both = (two_steps(find(name), device, **settings) for device in (CPU, choose("cuda")))

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from tests.kernels.test_attention import gradient, sampled, tiny
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from rung.kernels import attention as packed
@@ -81,3 +82,15 @@ def test_a_models_gradient_is_as_near_to_float32_as_its_own_forward_is(monkeypat
     ours = off(slope(low), exact)
     assert ran, "the packed way ran"
     assert ours < 1.2 * off(slope(own), exact) < 0.2
+
+
+def test_where_a_slope_is_differentiated_pytorch_is_asked():
+    """As TRPO asks of an adapter in bfloat16: inside `sdpa_kernel(MATH)`."""
+    q, k, v, mask, _ = inputs()
+    q, k = q.requires_grad_(), k.requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        out = bfloat16.attention(q, k, v, mask, 0.3)
+    (slope,) = torch.autograd.grad(out.float().square().sum(), q, create_graph=True)
+    (curve,) = torch.autograd.grad(slope.float().sum(), k)
+    assert curve.isfinite().all()
+    assert curve.abs().sum() > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rung.cluster.connect import Capacity
 from rung.errors import InputError, setting
@@ -31,7 +31,7 @@ class Demand:
         model = sketch(where, config.dtype, trust_remote_code=config.trust_remote_code)
         model.codec = model.codec.writing(config)
         work = Workload.of(config, model.codec, (splits.train, splits.eval))
-        whole: Need = estimate(config, recipe, model, work, CPU)
+        whole: Need = estimate(replace(config, device=config.here), recipe, model, work, CPU)
         process = float(resident_bytes())
         weights = whole.held["weights"]
         held = sum(whole.held.values()) - whole.held["Python and libraries"]

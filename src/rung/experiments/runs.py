@@ -51,7 +51,7 @@ from rung.training.setup import locate
 RESULT = "result.json"
 NO_MATTER = {  # to a result
     "recipe", "overrides", "out", "resume", "threads", "save_every", "keep_last", "keep_best", "save_rollouts", "tracker",
-    "reward_deadline",
+    "reward_deadline", "activation_gib",
 }  # fmt: skip
 TAIL = 0.2  # what a run "ends at" is the mean over this last share of its steps
 

@@ -186,7 +186,7 @@ class Packed:
     def _known(self, x_KND: Tensor) -> Tensor:
         """Keys or values of each prompt from its first token on: [P, K, Lp, D]."""
         P, width = len(self.length_P), int(self.length_P.max())
-        return _pad(x_KND.index_select(1, self._known_n), self._known_slot_n, P, width)
+        return _pad(x_KND.index_select(1, self._known_n), self._known_slot_n, P, width).contiguous()
 
     def attend(
         self, layer: int, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None
@@ -209,8 +209,8 @@ class Packed:
             out.append(_unpad(attention(fold(q, K), k, v, mask, scale), level.slot_n, H, level.width))
             known_k, known_v, start = k, v, here.stop
             if self.keep_keys and level is self._prompts:
-                self.keys.append(k)
-                self.values.append(v)
+                self.keys.append(k.contiguous())
+                self.values.append(v.contiguous())
         return torch.cat(out)
 
 

@@ -23,7 +23,8 @@ SCORES = (
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T + mask) v: q [B, K, T, D], k and v [B, K, L, D], mask [B or 1, 1, T, L] of 0 and -inf."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and _at_once(q, k) and multiplies_bfloat16():
+    once = torch.backends.cuda.flash_sdp_enabled()  # not where PyTorch is told to take what can be differentiated twice
+    if once and q.device.type == "cpu" and q.dtype == torch.bfloat16 and _at_once(q, k) and multiplies_bfloat16():
         out: Tensor = _Attention.apply(q, k, v, mask, scale)  # type: ignore[no-untyped-call]
         return out
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

@@ -35,6 +35,7 @@ class Decode:
         )
         self.used = 0
         self._masks: dict[int | None, Tensor | None] = {}
+        self._cut = 0
         self._place()
 
     @property
@@ -59,8 +60,8 @@ class Decode:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """As long as it is the same, a token's tensors have the same shapes: rows, and slots of their own."""
-        return len(self.group_B), self._most
+        """As long as it is the same, a token's tensors have the same shapes and places."""
+        return self._cut, self._most
 
     def begin(self) -> Tensor:
         """Before the layers run for a token of each row: its position, int[1, B]."""
@@ -75,6 +76,7 @@ class Decode:
 
     def keep(self, rows: Tensor) -> None:
         """Drop the other rows (`rows` in main memory), a layer at a time, and prompts that have none left."""
+        self._cut += 1
         left, self.group_B = self.group_B[rows].unique(return_inverse=True)  # sorted, as the rows are
         rows, here = send(self.kp[0].device, rows, left)
         for memory in (self.k, self.v):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
 from torch import Tensor
 
+_untried: ContextVar[bool] = ContextVar("untried", default=False)
 _NEWEST: dict[torch.device, torch.cuda.CUDAGraph] = {}  # its memory is the next one's: all graphs share what one needs
 
 
@@ -34,20 +36,59 @@ class Replay:
 
     def _captured(self, run: Callable[[Tensor], Tensor], token_B: Tensor) -> torch.cuda.CUDAGraph:
         """Told once for what PyTorch makes at a first time (workspaces, kernels), and once into the graph."""
-        self.token_B = self.out = token_B.clone()  # the last graph's output is given back before the next one is made
-        here, beside = torch.cuda.current_stream(token_B.device), _beside(token_B.device)
-        graph, newest = torch.cuda.CUDAGraph(), _NEWEST.get(token_B.device)
+        device = token_B.device
+        self.token_B = self.out = token_B.clone()
+        here, beside = torch.cuda.current_stream(device), _beside(device)
         beside.wait_stream(here)
-        with torch.cuda.stream(beside), _nothing_collected():
-            run(self.token_B)
-            graph.capture_begin(None if newest is None else newest.pool(), capture_error_mode="relaxed")
-            try:
-                self.out = run(self.token_B)
-            finally:
-                graph.capture_end()
-        here.wait_stream(beside)
-        _NEWEST[token_B.device] = graph
+        try:
+            with torch.cuda.stream(beside), _nothing_collected():
+                run(self.token_B)
+                if _untried.get():
+                    with _waits_refused():
+                        run(self.token_B)
+                try:
+                    graph, self.out = _capture(run, self.token_B, _NEWEST.get(device))
+                except torch.OutOfMemoryError:  # inside a capture PyTorch does not give back what it keeps for later
+                    torch.cuda.empty_cache()
+                    graph, self.out = _capture(run, self.token_B, _NEWEST.get(device))
+        finally:
+            here.wait_stream(beside)
+        _NEWEST[device] = graph
         return graph
+
+
+def _capture(
+    run: Callable[[Tensor], Tensor], token_B: Tensor, newest: torch.cuda.CUDAGraph | None
+) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin(None if newest is None else newest.pool(), capture_error_mode="relaxed")
+    try:
+        out = run(token_B)
+    finally:
+        graph.capture_end()
+    return graph, out
+
+
+@contextmanager
+def untried(device: torch.device) -> Iterator[None]:
+    """For a model that is met for the first time: a step that waits for the device is an error here. In a capture it would be
+    one that PyTorch does not recover from. What its graphs took is given back."""
+    token = _untried.set(True)
+    try:
+        yield
+    finally:
+        _untried.reset(token)
+        _NEWEST.pop(device, None)
+
+
+@contextmanager
+def _waits_refused() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @cache

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.attention.varlen import varlen_attn
 
 KNOWN = signature(varlen_attn).parameters
@@ -47,13 +48,30 @@ class Rows:
 
     def attend(self, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None) -> Tensor:
         """[H, N, D], [K, N, D] -> [N, H, D]."""
-        k, v = (x.transpose(0, 1).index_select(0, self.key_n) for x in (k_KND, v_KND))
+        k, v = (_Seen.apply(x.transpose(0, 1), self.key_n) for x in (k_KND, v_KND))  # type: ignore[no-untyped-call]
         left = -1 if window is None else window - 1
         out: Any = varlen_attn(
             q_HND.transpose(0, 1), k, v, self.query_end, self.key_end, self.queries, self.keys,
             scale=scale, window_size=(left, 0), **GQA,
         )  # fmt: skip
         return out  # type: ignore[no-any-return]
+
+
+class _Seen(torch.autograd.Function):
+    """x_NKD at key_n. What many texts see is moved by all of them: their gradients are summed in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NKD: Tensor, key_n: Tensor) -> Tensor:
+        ctx.save_for_backward(key_n)
+        ctx.size = len(x_NKD)
+        return x_NKD.index_select(0, key_n)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (key_n,) = ctx.saved_tensors
+        out = torch.zeros(ctx.size, *grad.shape[1:], dtype=torch.float32, device=grad.device)
+        return out.index_add_(0, key_n, grad.float()).to(grad.dtype), None
 
 
 def _ends(lengths: list[int]) -> Tensor:
@@ -69,7 +87,8 @@ def _runs(start_R: Tensor, length_R: Tensor) -> Tensor:
 def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the kernel runs on such tensors [heads, N, D] here."""
     alike = q.shape[-1] == k.shape[-1] == v.shape[-1]
-    return alike and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and _runs_here(
+    once = torch.backends.cuda.flash_sdp_enabled()  # not where PyTorch is told to take what can be differentiated twice
+    return alike and once and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and _runs_here(
         q.device, q.dtype, len(q), len(k), q.shape[-1]
     )  # fmt: skip
 
@@ -88,5 +107,7 @@ def _runs_here(device: torch.device, dtype: torch.dtype, heads: int, key_heads: 
         with torch.enable_grad():
             grads: Any = torch.autograd.grad(rows.attend(q, k, v, 1.0, 2).sum(), [q, k, v])
         return all(bool(x.isfinite().all()) for x in grads)
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError, NotImplementedError):
         return False

@@ -14,6 +14,7 @@ import torch
 
 from rung.errors import InputError, setting
 from rung.kernels.llama_step import fits
+from rung.kernels.replay import untried
 from rung.network.probe import decoded, goes_on, reference, trained
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def settle(model: Model) -> None:
             model.slow = _slow(model, why)
             model.keeps = _agrees(lambda: goes_on(model, probe), why, "kept")
             if way == "packed" and model.device.type == "cuda":
-                model.replays = _agrees(lambda: decoded(replace(model, replays=True), probe), why, "replayed")
+                with untried(model.device):
+                    model.replays = _agrees(lambda: decoded(replace(model, replays=True), probe), why, "replayed")
             return
     raise _refused(model, why["whole"])
 

@@ -21,6 +21,7 @@ from rung.recipes import Recipe
 from rung.tasks.environments.protocol import Environment
 from rung.training import needs
 from rung.training.config import TrainConfig
+from rung.training.micro import USUAL_GIB, kept_gib
 
 
 # -- what the machine has ------------------------------------------------------------------------------------------
@@ -107,6 +108,8 @@ def refuse_too_large(config: TrainConfig, recipe: Recipe, located: str | Model, 
 
 def refuse(config: TrainConfig, recipe: Recipe, model: Model, work: Workload, on: torch.device, has: Room) -> None:
     """Raise the InputError of `check` if the run needs more than `has.limit`."""
+    if config.activation_gib is None:  # what is usual on a GPU is no reason: micro-batches are halved where memory runs out
+        config = replace(config, activation_gib=USUAL_GIB)
     now = estimate(config, recipe, model, work, on)
     if now.peak <= has.limit:
         return
@@ -159,7 +162,7 @@ def _changes(config: TrainConfig, recipe: Recipe, model: Model) -> list[tuple[st
     def alone(**change: Any) -> tuple[str, dict[str, Any]]:
         return " ".join(setting(name, value) for name, value in change.items()), change
 
-    if config.kept_gib > 0.25:
+    if kept_gib(config) > 0.25:
         out.append(alone(activation_gib=0.25))
     if config.eval_problems > 32:
         out.append(alone(eval_problems=32))

@@ -30,6 +30,7 @@ from rung.text import Codec
 from rung.training import needs
 from rung.training.config import TrainConfig
 from rung.training.evaluation import answers_per_problem
+from rung.training.micro import kept_gib
 from rung.training.policy import activation_bytes_per_token, typical
 
 GIB = 2**30
@@ -85,7 +86,7 @@ class Shape:
             head_dim=typical(getattr(c, "head_dim", None) or c.hidden_size // heads),
             V=c.vocab_size,
             width=width,
-            micro_tokens=max(256, int(config.kept_gib * GIB / kept)),
+            micro_tokens=max(256, int(kept_gib(config) * GIB / kept)),
         )
 
     def at_work(self, recipe: Recipe) -> Shape:

@@ -21,6 +21,7 @@ from rung.rollout.vllm_sampler import ALONE, CUDA_SHARE, share
 from rung.settings.cluster import Cluster
 from rung.training import needs
 from rung.training.config import TrainConfig
+from rung.training.micro import kept_gib
 
 NOTHING = Line(0.0, 0.0)
 UNTIMED = Timings(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
@@ -53,7 +54,7 @@ class Planned:
     @cached_property
     def cuts(self) -> list[Planned]:
         """The same with other micro-batches, the modest ones first: that as it is, more activations, and recomputed ones."""
-        gibs = sorted({self.config.kept_gib, *(gib for gib in GIBS if gib > self.config.kept_gib)})
+        gibs = sorted({kept_gib(self.config), *(gib for gib in GIBS if gib > kept_gib(self.config))})
         again = (False, True) if not self.config.gradient_checkpointing else (True,)
         changed = [replace(self.config, activation_gib=g, gradient_checkpointing=c) for c in again for g in gibs]
         return [replace(self, config=config) for config in changed]
@@ -61,7 +62,7 @@ class Planned:
     @property
     def settings(self) -> dict[str, object]:
         """How its backward is cut."""
-        found: dict[str, object] = {"activation_gib": self.config.kept_gib}
+        found: dict[str, object] = {"activation_gib": kept_gib(self.config)}
         return found | ({"gradient_checkpointing": True} if self.config.gradient_checkpointing else {})
 
     def cut(self, spread: Cluster, settings: dict[str, object]) -> Forecast | None:

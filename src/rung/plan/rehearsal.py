@@ -178,7 +178,7 @@ def _packing(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device) -
         settle(model)
     except (ValueError, AttributeError, TypeError):  # a configuration that no number of layers can be taken from
         return None
-    return model if model.packs and model.decodes == "packed" else None
+    return replace(model, replays=False) if model.packs and model.decodes == "packed" else None  # no clock looks into a graph
 
 
 def _few_layers(sketch: Model, layers: int, dtype: torch.dtype, on: torch.device) -> Model:

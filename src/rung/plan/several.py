@@ -15,7 +15,7 @@ from rung.plan.estimate import NOW
 from rung.plan.here import Here
 from rung.plan.machines import A_MACHINE, gpu
 from rung.plan.memory import GIB, Workload, mean_answer
-from rung.plan.planned import GIBS, Planned
+from rung.plan.planned import Planned
 from rung.plan.rehearsal import BUSY
 from rung.plan.room import why_not
 from rung.plan.shapes import assumed, planned_model, prompt_tokens
@@ -27,6 +27,7 @@ from rung.tasks.environments.protocol import Environment
 from rung.training import defaults
 from rung.training.config import TrainConfig
 from rung.training.evaluation import answers_per_problem
+from rung.training.micro import USUAL_GIB
 from rung.training.setup import settle
 
 __all__ = ["A_MACHINE", "Asked", "run_several"]
@@ -215,7 +216,7 @@ def planned(asked: Asked) -> tuple[Planned, tuple[str, ...]]:
         wide = given.updates_in_float32(given.build_recipe())
         given = replace(given, dtype="float32" if wide else "bfloat16")
     if given.activation_gib is None:
-        given = replace(given, activation_gib=GIBS[0])
+        given = replace(given, activation_gib=USUAL_GIB)
     model = planned_model(given)
     made = assumed(given)
     config, recipe, splits = settle(replace(given, sampler=USUAL), made)  # another one need not be installed here

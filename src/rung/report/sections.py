@@ -15,6 +15,7 @@ from rung.report.timeline import timeline
 
 Run = dict[str, Any]
 PHASES = ("sample", "reward", "logprob", "update", "sync")
+UNSAID = {"activation_gib": "the device's"}
 OWN = {"out", "resume", "threads", "started", "command"}  # say where and when, not what
 
 
@@ -172,7 +173,7 @@ def _own_settings(run: Run, but: set[str]) -> list[tuple[str, str, str]]:
     for name, value in here.items():
         default = usual.get(name, "–")
         if value != default and name not in OWN and name not in but:
-            out.append((name, value, "the task's" if default == "None" else default))
+            out.append((name, value, UNSAID.get(name, "the task's") if default == "None" else default))
     return out
 
 

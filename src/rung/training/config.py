@@ -174,13 +174,6 @@ class TrainConfig(Weights, Problems, Settings):
             return "float32", "the recipe's update computes in float32 either way"
         return faster(choose(self.device))
 
-    @property
-    def kept_gib(self) -> float:
-        """`activation_gib`, and what is usual where it is not said: a GPU would stand idle while it is told of small ones."""
-        from rung.kernels.device import choose, gpu_gib
-
-        return self.activation_gib or max(1.25, round(gpu_gib(choose(self.device)) / 5, 2))
-
     def resolved(self, own: Recipe | None = None) -> TrainConfig:
         """The same settings for this model; None stays where it depends on the device. own: a recipe made in Python."""
         past = stored_settings(self.model)

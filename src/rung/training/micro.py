@@ -10,10 +10,18 @@ from typing import TypeVar
 import torch
 
 from rung.errors import RunFailed, first_line, memory_ran_out, setting
+from rung.kernels.device import choose, gpu_gib
 from rung.records import Tokens
+from rung.training.config import TrainConfig
 
 T = TypeVar("T")
+USUAL_GIB = 1.25  # of what a micro-batch's backward keeps
 ONE = 1  # token at a time: a row is never cut, so one row at a time
+
+
+def kept_gib(config: TrainConfig) -> float:
+    """`activation_gib`, or what is usual where it is not said: more on a GPU, which stands idle while it is told of small ones."""
+    return config.activation_gib or max(USUAL_GIB, round(gpu_gib(choose(config.device)) / 5, 2))
 
 
 @dataclass

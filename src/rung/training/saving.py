@@ -20,6 +20,7 @@ from rung.io.run_dir import RunDir
 from rung.io.terminal import counted
 from rung.training.checkpoint import Finished, finished, kept, write
 from rung.training.drawn import forget
+from rung.training.micro import kept_gib
 from rung.training.next_steps import resuming
 from rung.training.setup import Setup
 
@@ -95,10 +96,13 @@ class Saving:
         """Say so where a step did not fit into memory at once."""
         times = int(row.get("update/halved", 0))
         if times:
-            less = setting("activation_gib", float(f"{self.setup.config.kept_gib / 2**times:.2g}"))
+            config = self.setup.config
+            known = config.cluster == "local" or config.activation_gib is not None
+            usual = f"{kept_gib(config) / 2**times:.2g}" if known else ""
+            begins = f"; {setting('activation_gib', float(usual))} begins so" if known else ""
             self.console.message(
                 f"memory ran out in step {row['step']}: it was computed again with half as much at a time "
-                f"({counted(times, 'halving')}), which changes no result. The rest of this run takes no more; {less} begins so."
+                f"({counted(times, 'halving')}), which changes no result. The rest of this run takes no more{begins}."
             )
 
     def refuse_full_disk(self) -> None:

@@ -39,6 +39,7 @@ from rung.training import defaults
 from rung.training.config import TrainConfig
 from rung.training.evaluation import answers_per_problem
 from rung.training.learner import Hyper, Learner, LocalLearner
+from rung.training.micro import kept_gib
 from rung.training.needs import collected
 
 OURS = ("starter", "smollm2")
@@ -195,7 +196,7 @@ def hyper(config: TrainConfig) -> Hyper:
         epsilon=config.adam_epsilon,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
-        activation_gib=config.kept_gib,
+        activation_gib=kept_gib(config),
         seed=config.seed,
     )
 
