@@ -9,13 +9,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 
 import torch
 from torch import Tensor
 
-_untried: ContextVar[bool] = ContextVar("untried", default=False)
+_UNTRIED = set[torch.device]()  # where a model is met for the first time
 _NEWEST: dict[torch.device, torch.cuda.CUDAGraph] = {}  # its memory is the next one's: all graphs share what one needs
 
 
@@ -43,7 +42,7 @@ class Replay:
         try:
             with torch.cuda.stream(beside), _nothing_collected():
                 run(self.token_B)
-                if _untried.get():
+                if device in _UNTRIED:
                     with _waits_refused():
                         run(self.token_B)
                 try:
@@ -73,11 +72,11 @@ def _capture(
 def untried(device: torch.device) -> Iterator[None]:
     """For a model that is met for the first time: a step that waits for the device is an error here. In a capture it would be
     one that PyTorch does not recover from. What its graphs took is given back."""
-    token = _untried.set(True)
+    _UNTRIED.add(device)
     try:
         yield
     finally:
-        _untried.reset(token)
+        _UNTRIED.discard(device)
         _NEWEST.pop(device, None)
 
 
