@@ -12,7 +12,8 @@ import argparse
 import json
 import statistics
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -22,7 +23,8 @@ from rung.records import SamplingLaw
 from rung.rollout.draws import Draws
 from rung.rollout.torch_sampler import TorchSampler
 from rung.tasks import registry
-from trl_step import DTYPES, done, peak_gb, prompts
+from rung_step import endless
+from trl_step import done, peak_gb, prompts
 
 
 def main() -> None:
@@ -39,31 +41,11 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = choose(args.device)
-    model = models.load(args.model, dtype=getattr(torch, DTYPES[args.dtype]), device=device)
-    model.codec = replace(model.codec, end_ids=frozenset({-1}))
+    model = endless(args.model, args.dtype, device)
     samples = min(args.samples, args.batch)
-    rows = encoded(model, args.batch // samples)
-    repeated = [row for row in rows for _ in range(samples)]
-    if len(repeated) != args.batch:
+    if args.batch % samples:
         raise SystemExit(f"--batch {args.batch} is not a multiple of {samples} answers per prompt")
-
-    def ours(seed: int) -> int:
-        law = SamplingLaw(max_new_tokens=args.tokens)
-        return sum(len(r.tokens) for r in TorchSampler(model).sample(rows, law, Draws.whole(seed, samples * len(rows))))
-
-    width = max(map(len, repeated))
-    ids = torch.tensor([[0] * (width - len(r)) + list(r) for r in repeated], device=device)
-    seen = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in repeated], device=device)
-    settings = model.hf.generation_config
-    settings.eos_token_id, settings.pad_token_id = None, 0
-
-    def theirs(seed: int) -> int:
-        torch.manual_seed(seed)
-        law = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": args.tokens}
-        with torch.no_grad():
-            out = model.hf.generate(input_ids=ids, attention_mask=seen, **law)
-        return (out.shape[1] - width) * out.shape[0]
-
+    ours, theirs = samplers(model, args.batch // samples, samples, args.tokens)
     seconds: dict[str, list[float]] = {"rung": [], "transformers": []}
     for turn in range(args.rounds + 1):
         for name, run in (("rung", ours), ("transformers", theirs)):
@@ -81,6 +63,32 @@ def main() -> None:
             {"tokens_per_s": rates, "ratio": round(ratio, 3), "seconds": seconds, "peak_gb": peak_gb(device.type)}
         )
     )
+
+
+def samplers(
+    model: models.Model, prompts: int, samples: int, tokens: int
+) -> tuple[Callable[[int], int], Callable[[int], int]]:
+    """rung's sampler and transformers' generate on the same prompts: each takes a seed and says how many tokens it drew."""
+    rows = encoded(model, prompts)
+    repeated = [row for row in rows for _ in range(samples)]
+    width = max(map(len, repeated))
+    ids = torch.tensor([[0] * (width - len(r)) + list(r) for r in repeated], device=model.device)
+    seen = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in repeated], device=model.device)
+    settings: Any = model.hf.generation_config
+    settings.eos_token_id, settings.pad_token_id = None, 0
+
+    def ours(seed: int) -> int:
+        law = SamplingLaw(max_new_tokens=tokens)
+        return sum(len(r.tokens) for r in TorchSampler(model).sample(rows, law, Draws.whole(seed, samples * prompts)))
+
+    @torch.no_grad()
+    def theirs(seed: int) -> int:
+        torch.manual_seed(seed)
+        law = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": tokens}
+        out: Any = model.hf.generate(input_ids=ids, attention_mask=seen, **law)
+        return int((out.shape[1] - width) * out.shape[0])
+
+    return ours, theirs
 
 
 def encoded(model: models.Model, count: int) -> list[list[int]]:

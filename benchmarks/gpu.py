@@ -1,4 +1,4 @@
-"""Sampling and whole steps on a GPU, on models of known shapes with random weights, in bfloat16.
+"""Sampling and whole steps on a GPU, on models of known shapes with random weights.
 
     python benchmarks/gpu.py --tokenizer PATH                             # any checkpoint's directory: its tokenizer is taken
     python benchmarks/gpu.py --tokenizer PATH --shapes qwen3-1.7b --cells 8x8x512
@@ -17,24 +17,21 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from generation import encoded
+from generation import samplers
 from random_model import SHAPES, save
 from rung.kernels.device import choose, title
 from rung.network.model import Model
-from rung.records import SamplingLaw
-from rung.rollout.draws import Draws
-from rung.rollout.torch_sampler import TorchSampler
 from rung.training.config import TrainConfig
 from rung.training.micro import kept_gib
 from rung_step import Problems, endless, stepper
-from trl_step import done
+from trl_step import now, peak_gb
 
 SAMPLES = 8  # answers to a prompt
 
@@ -49,16 +46,16 @@ def main() -> None:
     )
     flags.add_argument("--new-tokens", type=int, default=32, help="of sampling alone")
     flags.add_argument("--rounds", type=int, default=2, help="timed ones, behind one that does not count")
+    flags.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
+    flags.add_argument("--activation-gib", type=float, help="default: what a run takes there")
     flags.add_argument("--device", default="cuda")
     flags.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "rung-gpu", help="for the checkpoints")
     args = flags.parse_args()
     device = choose(args.device)
     if wrong := [batch for batch in args.batches if batch < SAMPLES or batch % SAMPLES]:
         flags.error(f"--batches {wrong}: {SAMPLES} answers go to a prompt, so give multiples of {SAMPLES}")
-
-    def clock() -> float:
-        done(device.type)
-        return time.perf_counter()
+    clock = partial(now, device.type)
+    gib = kept_gib(TrainConfig(device=args.device, activation_gib=args.activation_gib))
 
     def timed(run: Callable[[int], object]) -> float:
         seconds = []
@@ -68,54 +65,56 @@ def main() -> None:
             seconds.append(clock() - start)
         return statistics.median(seconds[1:])
 
-    print(json.dumps({"device": title(device), "torch": torch.__version__}), flush=True)
+    about: dict[str, Any] = {"device": title(device), "torch": torch.__version__, "dtype": args.dtype}
+    if device.type == "cuda":
+        about["product_tflops"] = round(product_rate(device, clock))
+    print(json.dumps(about), flush=True)
     for shape in args.shapes:
         path = args.out / shape
         if not path.exists():
             save(shape, args.tokenizer, path)
-        model = endless(str(path), "bf16", device)
+        model = endless(str(path), args.dtype, device)
         for batch in args.batches:
-            runs = samplers(model, batch, args.new_tokens)
+            runs = ways(model, batch // SAMPLES, args.new_tokens)
             rates = {name: round(batch * args.new_tokens / timed(run)) for name, run in runs.items()}
             print(json.dumps({"shape": shape, "answers": batch, "tokens_per_s": rates}), flush=True)
         for cell in args.cells:
             P, G, T = map(int, cell.split("x"))
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            step = stepper(model, Problems(P), G, T, clock, kept_gib(TrainConfig(device=args.device)))
+            step = stepper(model, Problems(P), G, T, clock, gib)
             rows = [step(turn) for turn in range(args.rounds + 1)][1:]
             row: dict[str, Any] = {
                 k: round(statistics.median(r[k] for r in rows), 3) for k in ("total", "sample", "update")
             }
-            if device.type == "cuda":
-                row["peak_gb"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+            row["peak_gb"] = peak_gb(device.type)
             print(json.dumps({"shape": shape, "cell": cell, **row}), flush=True)
             del step  # with its optimizer, before the next one's
 
 
-def samplers(model: Model, batch: int, tokens: int) -> dict[str, Callable[[int], object]]:
-    """Ways to draw `batch` answers of so many tokens; each takes a seed."""
-    prompts = encoded(model, batch // SAMPLES)
-    rows = [row for row in prompts for _ in range(SAMPLES)]
-    width, replays = max(map(len, rows)), model.replays
-    ids = torch.tensor([[0] * (width - len(r)) + r for r in rows], device=model.device)
-    seen = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=model.device)
-    settings: Any = model.hf.generation_config
-    settings.eos_token_id, settings.pad_token_id = None, 0
+def ways(model: Model, prompts: int, tokens: int) -> dict[str, Callable[[int], int]]:
+    """How answers are drawn; each takes a seed."""
+    ours, theirs = samplers(model, prompts, SAMPLES, tokens)
+    replays = model.replays
 
-    def ours(seed: int, graph: bool) -> None:
-        model.replays = graph and replays
-        TorchSampler(model).sample(prompts, SamplingLaw(max_new_tokens=tokens), Draws.whole(seed, batch))
-        model.replays = replays
+    def plain(seed: int) -> int:
+        model.replays = False
+        try:
+            return ours(seed)
+        finally:
+            model.replays = replays
 
-    @torch.no_grad()
-    def theirs(seed: int) -> None:
-        torch.manual_seed(seed)
-        law = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": tokens}
-        model.hf.generate(input_ids=ids, attention_mask=seen, **law)
+    return ({"graph": ours} if replays else {}) | {"token by token": plain, "transformers": theirs}
 
-    ways = {"graph": lambda seed: ours(seed, True)} if replays else {}
-    return ways | {"token by token": lambda seed: ours(seed, False), "transformers": theirs}
+
+def product_rate(device: torch.device, clock: Callable[[], float]) -> float:
+    """TFLOP/s of products of 8192 x 8192 in bfloat16: what nothing here exceeds."""
+    x = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    _ = x @ x
+    start = clock()
+    for _turn in range(10):
+        _ = x @ x
+    return 10 * 2 * 8192**3 / (clock() - start) / 1e12
 
 
 if __name__ == "__main__":

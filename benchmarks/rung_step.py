@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -25,7 +25,7 @@ from rung.records import Group, SamplingLaw, Task
 from rung.rollout.collect import Collector
 from rung.rollout.torch_sampler import TorchSampler
 from rung.training.learner import Hyper, LocalLearner
-from trl_step import DTYPES, done, peak_gb, prompts
+from trl_step import DTYPES, now, peak_gb, prompts
 
 SYSTEM = {"role": "system", "content": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
 
@@ -103,11 +103,7 @@ def main() -> None:
 
     device = choose(args.device)
     model = endless(args.model, args.dtype, device)
-
-    def clock() -> float:
-        done(device.type)
-        return time.perf_counter()
-
+    clock = partial(now, device.type)
     step = stepper(model, Problems(args.prompts), args.samples, args.tokens, clock, args.activation_gib)
     rows = [step(number) for number in range(args.steps + 1)]
     timed = rows[1:]

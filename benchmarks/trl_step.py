@@ -69,6 +69,12 @@ def done(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def now(device: str) -> float:
+    """Seconds, once the device has done what it was given."""
+    done(device)
+    return time.perf_counter()
+
+
 def peak_gb(device: str) -> float:
     """The most that PyTorch held of a GPU's memory, or that the process held of main memory."""
     if device == "cuda":
@@ -86,8 +92,7 @@ class Clock:
         self.device = device
 
     def now(self) -> float:
-        done(self.device)
-        return time.perf_counter()
+        return now(self.device)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -31,8 +31,8 @@ def test_rows_that_stay_still_see_what_rows_that_grow_see(window, stays, monkeyp
         assert grows.begin().tolist() == still.begin().tolist()
         one, two = (memory.attend(0, *fed, 0.25, window) for memory in (grows, still))
         torch.testing.assert_close(two, one, rtol=0, atol=1e-6)
-        widths.append(still.shape[1])
-        assert still.shape[0] == (t >= 3), "after a cut nothing lies where it lay"
+        widths.append(still.alike[1])
+        assert still.alike[0] == (t >= 3), "after a cut nothing lies where it lay"
         for memory in (grows, still):
             memory.advance()
     assert widths == [2, 2, 4, 4, 8, 8, 8, 8, 9]

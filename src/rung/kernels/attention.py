@@ -24,7 +24,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from rung.kernels.bfloat16 import attention
 from rung.kernels.device import send
-from rung.kernels.varlen import Rows, takes
+from rung.kernels.varlen import Rows, runs, takes
 
 NAME = "rung_packed"
 HEAD = 16  # tokens; fewer that all prompts begin with do not pay for an attention of their own
@@ -99,7 +99,7 @@ class Level:
     def of(cls, texts: Sequence[Tensor], before_R: Tensor, parent_R: Tensor) -> Level:
         length_R = _lengths(texts)
         width = int(length_R.max())
-        slot_n = torch.arange(len(texts)).repeat_interleave(length_R) * width + _inside(length_R)
+        slot_n = runs(torch.arange(len(texts)) * width, length_R)
         return cls(width, slot_n, before_R, parent_R, len(before_R.unique()) == 1)
 
     def mask(self, window: int | None, dtype: torch.dtype, repeat: int, known: int) -> Tensor:
@@ -153,7 +153,7 @@ class Packed:
         self._head = head
         self.rows: Rows | None = None
         self.ids = torch.cat(texts)[None]
-        self.positions = (before.repeat_interleave(length) + _inside(length))[None]
+        self.positions = runs(before, length)[None]
         self.prompt_last = end[1 : len(lp) + 1] - 1
         self.answer_start = (end - length)[len(lp) + 1 :]
         self.length_P, self.read_P = lp, lp - head
@@ -181,7 +181,7 @@ class Packed:
         self.rows = Rows.of(length, parent)
         self._known_n = Rows.of(length[: P + 1], parent[: P + 1]).key_n[self._head :]
         known_P = self._head + length[1 : P + 1]
-        self._known_slot_n = _inside(known_P) + torch.arange(P).repeat_interleave(known_P) * int(known_P.max())
+        self._known_slot_n = runs(torch.arange(P) * known_P.max(), known_P)
 
     def _known(self, x_KND: Tensor) -> Tensor:
         """Keys or values of each prompt from its first token on: [P, K, Lp, D]."""
@@ -226,12 +226,6 @@ def common_head(prompts: Sequence[Tensor]) -> int:
 
 def _lengths(texts: Sequence[Tensor]) -> Tensor:
     return torch.tensor([len(x) for x in texts], dtype=torch.long)
-
-
-def _inside(length_R: Tensor) -> Tensor:
-    """The place of each token in its row, row after row."""
-    start_R = length_R.cumsum(0) - length_R
-    return torch.arange(int(length_R.sum())) - start_R.repeat_interleave(length_R)
 
 
 def visible(query_at: Tensor, key_at: Tensor, window: int | None) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from rung.kernels.device import multiplies_bfloat16
+from rung.kernels.device import fused_allowed, multiplies_bfloat16
 
 SCORES = (
     1 << 22
@@ -23,8 +23,7 @@ SCORES = (
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T + mask) v: q [B, K, T, D], k and v [B, K, L, D], mask [B or 1, 1, T, L] of 0 and -inf."""
-    once = torch.backends.cuda.flash_sdp_enabled()  # not where PyTorch is told to take what can be differentiated twice
-    if once and q.device.type == "cpu" and q.dtype == torch.bfloat16 and _at_once(q, k) and multiplies_bfloat16():
+    if fused_allowed() and q.is_cpu and q.dtype == torch.bfloat16 and _at_once(q, k) and multiplies_bfloat16():
         out: Tensor = _Attention.apply(q, k, v, mask, scale)  # type: ignore[no-untyped-call]
         return out
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

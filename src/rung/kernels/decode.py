@@ -35,7 +35,6 @@ class Decode:
         )
         self.used = 0
         self._masks: dict[int | None, Tensor | None] = {}
-        self._cut = 0
         self._place()
 
     @property
@@ -58,11 +57,6 @@ class Decode:
         slot_B, start_B = self.group_B * self._S + rank_B, self.length_P[self.group_B]
         self._lp, self._slot_B, self._start_B = send(self.kp[0].device, self.length_P, slot_B, start_B)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """As long as it is the same, a token's tensors have the same shapes and places."""
-        return self._cut, self._most
-
     def begin(self) -> Tensor:
         """Before the layers run for a token of each row: its position, int[1, B]."""
         if any(window is not None for window in self._masks):
@@ -76,7 +70,6 @@ class Decode:
 
     def keep(self, rows: Tensor) -> None:
         """Drop the other rows (`rows` in main memory), a layer at a time, and prompts that have none left."""
-        self._cut += 1
         left, self.group_B = self.group_B[rows].unique(return_inverse=True)  # sorted, as the rows are
         rows, here = send(self.kp[0].device, rows, left)
         for memory in (self.k, self.v):
@@ -160,6 +153,16 @@ class Still(Decode):
             x.zero_()  # a slot that is hidden counts 0 times what is in it
         self.age = torch.zeros(1, dtype=torch.long, device=self._lp.device)
         self._hidden: dict[int | None, Tensor] = {}
+        self._cut = 0
+
+    @property
+    def alike(self) -> tuple[int, int]:
+        """As long as it is the same, a token's tensors have the same shapes and places."""
+        return self._cut, self.width
+
+    def keep(self, rows: Tensor) -> None:
+        self._cut += 1
+        super().keep(rows)
 
     @property
     def _at(self) -> Tensor:

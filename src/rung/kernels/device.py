@@ -68,6 +68,11 @@ def multiplies_bfloat16() -> bool:
     return any(word in cpu() for word in ("avx512_bf16", "amx_bf16"))
 
 
+def fused_allowed() -> bool:
+    """Whether attention may be a kernel that is differentiated once: not inside `sdpa_kernel(MATH)`, on no device."""
+    return bool(torch.backends.cuda.flash_sdp_enabled())
+
+
 def title(device: torch.device) -> str:
     """The device for people: a GPU with its name."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.attention.varlen import varlen_attn
 
-KNOWN = signature(varlen_attn).parameters
-GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in KNOWN else {}  # since 2.12 it has to be asked for
-OLD = "window_size" not in KNOWN  # 2.10's has neither a window nor a scale
+from rung.kernels.device import fused_allowed
+
+# Since 2.12 it has to be asked for.
+GQA: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Rows:
         fed = [r for r, n in enumerate(own) if n]
         part = torch.tensor([text for r in fed for text in chains[r]], dtype=torch.long)
         seen = [sum(own[text] for text in chains[r]) for r in fed]
-        key_n = _runs((length_R.cumsum(0) - length_R)[part], length_R[part])
+        key_n = runs((length_R.cumsum(0) - length_R)[part], length_R[part])
         return cls(_ends([own[r] for r in fed]), _ends(seen), key_n, max(own), max(seen))
 
     def attend(self, q_HND: Tensor, k_KND: Tensor, v_KND: Tensor, scale: float, window: int | None) -> Tensor:
@@ -78,7 +79,7 @@ def _ends(lengths: list[int]) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
-def _runs(start_R: Tensor, length_R: Tensor) -> Tensor:
+def runs(start_R: Tensor, length_R: Tensor) -> Tensor:
     """start, start + 1, ... of each run, one behind the other."""
     first_R = length_R.cumsum(0) - length_R
     return torch.arange(int(length_R.sum())) + (start_R - first_R).repeat_interleave(length_R)
@@ -87,8 +88,7 @@ def _runs(start_R: Tensor, length_R: Tensor) -> Tensor:
 def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the kernel runs on such tensors [heads, N, D] here."""
     alike = q.shape[-1] == k.shape[-1] == v.shape[-1]
-    once = torch.backends.cuda.flash_sdp_enabled()  # not where PyTorch is told to take what can be differentiated twice
-    return alike and once and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and _runs_here(
+    return alike and fused_allowed() and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and _runs_here(
         q.device, q.dtype, len(q), len(k), q.shape[-1]
     )  # fmt: skip
 
@@ -96,8 +96,6 @@ def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
 @cache
 def _runs_here(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, width: int) -> bool:
     """Tried forward and backward on three tokens: kernels differ with the GPU, with how PyTorch was built, and with its version."""
-    if OLD:
-        return False
     rows = Rows.of(torch.tensor([1, 2]), torch.tensor([-1, 0]))
     rows.query_end, rows.key_end, rows.key_n = (x.to(device) for x in (rows.query_end, rows.key_end, rows.key_n))
     q, k, v = (

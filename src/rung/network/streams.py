@@ -101,7 +101,8 @@ class PackedStream:
         return logits_PV[:, None].expand(-1, self.samples, -1).reshape(-1, logits_PV.shape[-1])
 
     def next(self, token_B: Tensor) -> Tensor:
-        logits = self.replay(self._next, token_B, self.memory.shape) if self.model.replays else self._next(token_B)
+        still = self.memory if isinstance(self.memory, Still) else None
+        logits = self.replay(self._next, token_B, still.alike) if still is not None else self._next(token_B)
         self.memory.advance()
         return logits
 

@@ -97,9 +97,9 @@ class Saving:
         times = int(row.get("update/halved", 0))
         if times:
             config = self.setup.config
-            known = config.cluster == "local" or config.activation_gib is not None
-            usual = f"{kept_gib(config) / 2**times:.2g}" if known else ""
-            begins = f"; {setting('activation_gib', float(usual))} begins so" if known else ""
+            begins = ""  # a learner elsewhere knows its own GPU
+            if config.cluster == "local" or config.activation_gib is not None:
+                begins = f"; {setting('activation_gib', float(f'{kept_gib(config) / 2**times:.2g}'))} begins so"
             self.console.message(
                 f"memory ran out in step {row['step']}: it was computed again with half as much at a time "
                 f"({counted(times, 'halving')}), which changes no result. The rest of this run takes no more{begins}."
